@@ -1,0 +1,87 @@
+/* The slots: every inner loop that has more than one version. kernels_ref.c is the plain
+ * meaning; kernels_simd.h is written once over simd_<isa>.h and compiled once per ISA.
+ *
+ * All slots are single-threaded and work on memory of the caller; none fails. Strides are in
+ * elements. Vectors need no alignment. Outputs never overlap inputs unless said. */
+#ifndef KERNELS_KERNELS_H
+#define KERNELS_KERNELS_H
+
+#include "base/cpu.h"
+
+#include <stdbool.h>
+#include <stddef.h>
+
+/* AdamW with decoupled decay (Loshchilov & Hutter 2019), the numbers of one step. */
+typedef struct attn_adamw_step {
+    float learning_rate;
+    float beta1, beta2;
+    float epsilon;
+    float decay;          /* weight decay of this tensor; 0 for biases and norms */
+    float correction1;    /* 1 - beta1^t */
+    float correction2;    /* 1 - beta2^t */
+    float gradient_scale; /* multiplies every gradient: clipping */
+} attn_adamw_step;
+
+typedef struct attn_kernels {
+    attn_isa isa;
+
+    /* c[m][n] = a b, or c += a b when `accumulate`. a(i, p) lies at a[i * a_row + p * a_column],
+     * so a may be a transpose; b is [k][n] and c is [m][n], rows apart by b_row, c_row. Meant
+     * for tiles that live in cache. */
+    void (*product)(size_t m, size_t n, size_t k, const float *a, size_t a_row,
+                    size_t a_column, const float *b, size_t b_row, float *c, size_t c_row,
+                    bool accumulate);
+
+    /* out[columns][rows] = in[rows][columns] transposed */
+    void (*transpose)(size_t rows, size_t columns, const float *in, size_t in_row, float *out,
+                      size_t out_row);
+
+    float (*maximum)(size_t n, const float *x); /* -inf when n = 0; NaN is passed over */
+    float (*sum)(size_t n, const float *x);
+    double (*sum_squares)(size_t n, const float *x);
+    float (*dot)(size_t n, const float *x, const float *y);
+    void (*add)(size_t n, const float *x, float *y);                /* y += x */
+    void (*add_scaled)(size_t n, float a, const float *x, float *y); /* y += a x */
+    void (*scale)(size_t n, float a, float *x);                     /* x *= a */
+
+    /* x = exp(x - shift) in place; the sum of the results. exp(-inf) is 0. */
+    float (*exp_shifted)(size_t n, float shift, float *x);
+
+    /* ds = scale * p * (dp - delta): the softmax row's backward; ds may be dp */
+    void (*softmax_gradient)(size_t n, float scale, const float *p, const float *dp,
+                             float delta, float *ds);
+
+    /* y = gain * (x - mean) / sqrt(variance + epsilon) + bias over one row of n */
+    void (*layer_norm)(size_t n, float epsilon, const float *x, const float *gain,
+                       const float *bias, float *y, float *mean, float *inverse_deviation);
+    /* dx += the input gradient (dx holds the residual's gradient); dgain += dy * x_hat, dbias += dy */
+    void (*layer_norm_gradient)(size_t n, const float *x, const float *gain, float mean,
+                                float inverse_deviation, const float *dy, float *dx,
+                                float *dgain, float *dbias);
+
+    /* y = x Phi(x) in the tanh form of GPT-2: x / (1 + exp(-2u)), u = sqrt(2/pi)(x + 0.044715 x^3) */
+    void (*gelu)(size_t n, const float *x, float *y);
+    void (*gelu_gradient)(size_t n, const float *x, const float *dy, float *dx); /* dx may be dy */
+
+    /* y = elu(x) + 1: x + 1 above 0, else exp(x) */
+    void (*elu_plus_one)(size_t n, const float *x, float *y);
+    /* dx = dy * phi'(x), from y = phi(x): 1 where y > 1, else y; dx may be dy */
+    void (*elu_plus_one_gradient)(size_t n, const float *y, const float *dy, float *dx);
+
+    /* Loss of one row of logits, -log softmax(logits)[target], in nats. With `gradient_scale`
+     * not 0 the logits become gradient_scale * (softmax(logits) - onehot(target)). */
+    double (*cross_entropy)(size_t n, float *logits, size_t target, float gradient_scale);
+
+    /* One pass: m, v and the parameters p from the gradients g. */
+    void (*adamw)(size_t n, const attn_adamw_step *step, const float *g, float *m, float *v,
+                  float *p);
+} attn_kernels;
+
+extern const attn_kernels attn_kernels_ref;
+extern const attn_kernels attn_kernels_avx2;
+extern const attn_kernels attn_kernels_avx512;
+
+/* The table for a level; levels without their own float32 kernels use the one below. */
+const attn_kernels *attn_kernels_for(attn_isa isa);
+
+#endif
