@@ -14,6 +14,23 @@ function(attn_optional name package)
   set(ATTN_HAVE_${name} ${have} PARENT_SCOPE)
 endfunction()
 
+# attn_optional_library(NAME library header): by file, for packages whose own CMake files ask for
+# more than a C program needs (Debian's dnnl wants OpenCL). Sets NAME_LIBRARY, NAME_INCLUDE_DIR.
+function(attn_optional_library name library header)
+  set(have OFF)
+  if(NOT ATTN_${name} STREQUAL "off")
+    find_library(${name}_LIBRARY ${library})
+    find_path(${name}_INCLUDE_DIR ${header})
+    mark_as_advanced(${name}_LIBRARY ${name}_INCLUDE_DIR)
+    if(${name}_LIBRARY AND ${name}_INCLUDE_DIR)
+      set(have ON)
+    elseif(ATTN_${name} STREQUAL "on")
+      message(FATAL_ERROR "ATTN_${name}=on, but lib${library} or ${header} was not found")
+    endif()
+  endif()
+  set(ATTN_HAVE_${name} ${have} PARENT_SCOPE)
+endfunction()
+
 # attn_optional_modules(NAME module...): the same through pkg-config, all modules or none.
 function(attn_optional_modules name)
   set(have OFF)

@@ -1,0 +1,42 @@
+/* Private to kernels: the two ways to do a dense product. */
+#ifndef KERNELS_DENSE_INTERNAL_H
+#define KERNELS_DENSE_INTERNAL_H
+
+#include "kernels/dense.h"
+
+/* The state behind a context's dense products; NULL when memory is short. */
+attn_dense *attn_dense_create(attn_isa isa);
+void attn_dense_free(attn_dense *dense); /* NULL is fine */
+const char *attn_dense_name(const attn_dense *dense);
+
+/* c[m][n] = op(a) op(b) (+ c), with every matrix given by the strides of its elements, so that
+ * one description covers the three products of a layer:
+ *     forward          y  = x w^T    m = rows, n = out, k = in
+ *     input gradient   dx = dy w     m = rows, n = in,  k = out
+ *     weight gradient  dw = dy^T x   m = out,  n = in,  k = rows */
+typedef struct attn_matrix_product {
+    size_t m, n, k;
+    const float *a;
+    size_t a_row, a_column;
+    const float *b;
+    size_t b_row, b_column;
+    float *c;
+    size_t c_row;
+    bool accumulate;
+} attn_matrix_product;
+
+/* Always works; panels of b are packed in thread-local scratch on the stack. */
+void attn_dense_plain_run(const attn_kernels *kernels, size_t threads,
+                          const attn_matrix_product *p);
+
+#ifdef ATTN_HAVE_ONEDNN
+/* oneDNN behind a small face, so that none of its types leaves its file. */
+typedef struct attn_onednn attn_onednn;
+attn_onednn *attn_onednn_create(void); /* NULL when oneDNN declines */
+void attn_onednn_free(attn_onednn *onednn);
+const char *attn_onednn_name(const attn_onednn *onednn);
+/* false when oneDNN cannot do this product; nothing was written then. */
+bool attn_onednn_run(attn_onednn *onednn, size_t threads, const attn_matrix_product *p);
+#endif
+
+#endif

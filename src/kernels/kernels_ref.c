@@ -1,0 +1,206 @@
+/* The plain meaning of every slot: scalar C, one rounding per operation, sums in order. The
+ * vector versions are checked against this table and against float64. */
+#include "kernels/kernels.h"
+
+#include <math.h>
+
+static void product(size_t m, size_t n, size_t k, const float *a, size_t a_row, size_t a_column,
+                    const float *b, size_t b_row, float *c, size_t c_row, bool accumulate)
+{
+    for (size_t i = 0; i < m; i++) {
+        float *ci = c + i * c_row;
+        if (!accumulate)
+            for (size_t j = 0; j < n; j++) ci[j] = 0.0f;
+        for (size_t p = 0; p < k; p++) {
+            const float aip = a[i * a_row + p * a_column];
+            const float *bp = b + p * b_row;
+            for (size_t j = 0; j < n; j++) ci[j] += aip * bp[j];
+        }
+    }
+}
+
+static void transpose(size_t rows, size_t columns, const float *in, size_t in_row, float *out,
+                      size_t out_row)
+{
+    for (size_t i = 0; i < rows; i++)
+        for (size_t j = 0; j < columns; j++) out[j * out_row + i] = in[i * in_row + j];
+}
+
+static float maximum(size_t n, const float *x)
+{
+    float m = -INFINITY;
+    for (size_t i = 0; i < n; i++)
+        if (x[i] > m) m = x[i];
+    return m;
+}
+
+static float sum(size_t n, const float *x)
+{
+    float s = 0.0f;
+    for (size_t i = 0; i < n; i++) s += x[i];
+    return s;
+}
+
+static double sum_squares(size_t n, const float *x)
+{
+    double s = 0.0;
+    for (size_t i = 0; i < n; i++) s += (double)x[i] * (double)x[i];
+    return s;
+}
+
+static float dot(size_t n, const float *x, const float *y)
+{
+    float s = 0.0f;
+    for (size_t i = 0; i < n; i++) s += x[i] * y[i];
+    return s;
+}
+
+static void add(size_t n, const float *x, float *y)
+{
+    for (size_t i = 0; i < n; i++) y[i] += x[i];
+}
+
+static void add_scaled(size_t n, float a, const float *x, float *y)
+{
+    for (size_t i = 0; i < n; i++) y[i] += a * x[i];
+}
+
+static void scale(size_t n, float a, float *x)
+{
+    for (size_t i = 0; i < n; i++) x[i] *= a;
+}
+
+static float exp_shifted(size_t n, float shift, float *x)
+{
+    float s = 0.0f;
+    for (size_t i = 0; i < n; i++) {
+        x[i] = expf(x[i] - shift);
+        s += x[i];
+    }
+    return s;
+}
+
+static void softmax_gradient(size_t n, float factor, const float *p, const float *dp, float delta,
+                             float *ds)
+{
+    for (size_t i = 0; i < n; i++) ds[i] = factor * p[i] * (dp[i] - delta);
+}
+
+static void layer_norm(size_t n, float epsilon, const float *x, const float *gain,
+                       const float *bias, float *y, float *mean, float *inverse_deviation)
+{
+    float total = 0.0f, squares = 0.0f;
+    for (size_t i = 0; i < n; i++) total += x[i];
+    const float mu = total / (float)n;
+    for (size_t i = 0; i < n; i++) squares += (x[i] - mu) * (x[i] - mu);
+    const float r = 1.0f / sqrtf(squares / (float)n + epsilon);
+    for (size_t i = 0; i < n; i++) y[i] = (x[i] - mu) * r * gain[i] + bias[i];
+    *mean = mu;
+    *inverse_deviation = r;
+}
+
+static void layer_norm_gradient(size_t n, const float *x, const float *gain, float mean,
+                                float inverse_deviation, const float *dy, float *dx, float *dgain,
+                                float *dbias)
+{
+    float mean_g = 0.0f, mean_gx = 0.0f; /* of g = gain dy, and of g x_hat */
+    for (size_t i = 0; i < n; i++) {
+        const float x_hat = (x[i] - mean) * inverse_deviation, g = gain[i] * dy[i];
+        mean_g += g;
+        mean_gx += g * x_hat;
+    }
+    mean_g /= (float)n;
+    mean_gx /= (float)n;
+    for (size_t i = 0; i < n; i++) {
+        const float x_hat = (x[i] - mean) * inverse_deviation, g = gain[i] * dy[i];
+        dx[i] += (g - mean_g - x_hat * mean_gx) * inverse_deviation;
+        dgain[i] += dy[i] * x_hat;
+        dbias[i] += dy[i];
+    }
+}
+
+/* GELU's inner argument, doubled: 2 sqrt(2/pi) (x + 0.044715 x^3) = x (c1 + c3 x^2). */
+static const float gelu_c1 = 1.5957691216057308f, gelu_c3 = 0.07135481282952614f;
+
+static void gelu(size_t n, const float *x, float *y)
+{
+    for (size_t i = 0; i < n; i++)
+        y[i] = x[i] / (1.0f + expf(-x[i] * (gelu_c1 + gelu_c3 * x[i] * x[i])));
+}
+
+static void gelu_gradient(size_t n, const float *x, const float *dy, float *dx)
+{
+    for (size_t i = 0; i < n; i++) {
+        /* y = x s, s = sigmoid(u): y' = s + x s (1 - s) u' */
+        const float square = x[i] * x[i];
+        const float s = 1.0f / (1.0f + expf(-x[i] * (gelu_c1 + gelu_c3 * square)));
+        const float du = gelu_c1 + 3.0f * gelu_c3 * square;
+        dx[i] = dy[i] * (s + x[i] * s * (1.0f - s) * du);
+    }
+}
+
+static void elu_plus_one(size_t n, const float *x, float *y)
+{
+    for (size_t i = 0; i < n; i++) y[i] = x[i] > 0.0f ? x[i] + 1.0f : expf(x[i]);
+}
+
+static void elu_plus_one_gradient(size_t n, const float *y, const float *dy, float *dx)
+{
+    for (size_t i = 0; i < n; i++) dx[i] = y[i] > 1.0f ? dy[i] : dy[i] * y[i];
+}
+
+static double cross_entropy(size_t n, float *logits, size_t target, float gradient_scale)
+{
+    const float top = maximum(n, logits), wanted = logits[target];
+    double total = 0.0;
+    if (gradient_scale == 0.0f) {
+        for (size_t i = 0; i < n; i++) total += (double)expf(logits[i] - top);
+        return log(total) - (double)(wanted - top);
+    }
+    for (size_t i = 0; i < n; i++) {
+        logits[i] = expf(logits[i] - top);
+        total += (double)logits[i];
+    }
+    const float factor = gradient_scale / (float)total;
+    for (size_t i = 0; i < n; i++) logits[i] *= factor;
+    logits[target] -= gradient_scale;
+    return log(total) - (double)(wanted - top);
+}
+
+static void adamw(size_t n, const attn_adamw_step *step, const float *g, float *m, float *v,
+                  float *p)
+{
+    const float b1 = step->beta1, b2 = step->beta2;
+    const float keep = 1.0f - step->learning_rate * step->decay;
+    const float rate = step->learning_rate / step->correction1;
+    const float root = 1.0f / sqrtf(step->correction2);
+    for (size_t i = 0; i < n; i++) {
+        const float gi = step->gradient_scale * g[i];
+        m[i] = b1 * m[i] + (1.0f - b1) * gi;
+        v[i] = b2 * v[i] + (1.0f - b2) * gi * gi;
+        p[i] = keep * p[i] - rate * m[i] / (sqrtf(v[i]) * root + step->epsilon);
+    }
+}
+
+const attn_kernels attn_kernels_ref = {
+    .isa = ATTN_ISA_REF,
+    .product = product,
+    .transpose = transpose,
+    .maximum = maximum,
+    .sum = sum,
+    .sum_squares = sum_squares,
+    .dot = dot,
+    .add = add,
+    .add_scaled = add_scaled,
+    .scale = scale,
+    .exp_shifted = exp_shifted,
+    .softmax_gradient = softmax_gradient,
+    .layer_norm = layer_norm,
+    .layer_norm_gradient = layer_norm_gradient,
+    .gelu = gelu,
+    .gelu_gradient = gelu_gradient,
+    .elu_plus_one = elu_plus_one,
+    .elu_plus_one_gradient = elu_plus_one_gradient,
+    .cross_entropy = cross_entropy,
+    .adamw = adamw,
+};

@@ -1,0 +1,378 @@
+/* Every vector kernel, written once over the names of simd_<isa>.h. A file that includes both
+ * and fills a table with TABLE_NAME is one instruction set; see kernels_avx512.c.
+ *
+ * Tails are masked, never padded: memory past n is neither read nor written. */
+#include "kernels/kernels.h"
+
+#include <math.h>
+#include <string.h>
+
+/* ---- exp ---------------------------------------------------------------------------------
+ * exp(x) = 2^n exp(f), n = round(x / ln 2), f = x - n ln 2 in two parts, |f| <= ln(2) / 2;
+ * exp(f) = 1 + f + f^2 q(f), q of degree 4 fitted for the least relative error (3.1e-9; the
+ * whole is within 1.1 ulp, measured over all floats by attncheck). Results below the smallest
+ * normal float are 0. */
+static inline vf exponential(vf x)
+{
+    const vf lowest = all(-87.33654f), highest = all(89.0f);
+    const vf bounded = smaller_of(highest, larger(all(-104.0f), x)); /* NaN goes through */
+    const vf n = nearest_whole(mul(bounded, all(1.44269504f)));
+    vf f = fused_negative(n, all(0x1.62e4p-1f), bounded);
+    f = fused_negative(n, all(0x1.7f7d1cp-20f), f);
+    vf q = fused(f, all(0x1.6a23d2p-10f), all(0x1.123a20p-7f));
+    q = fused(f, q, all(0x1.5558f2p-5f));
+    q = fused(f, q, all(0x1.555492p-3f));
+    q = fused(f, q, all(0x1.fffffcp-2f));
+    const vf e = fused(mul(f, f), q, f);
+    return scale_power(add(e, all(1.0f)), n, bounded, lowest);
+}
+
+/* The vector at p, of which `left` floats remain: all lanes, or the first ones and zeros. */
+static inline vf take(const float *p, size_t left)
+{
+    return left >= LANES ? load(p) : load_some(p, first_lanes(left));
+}
+
+static inline void put(float *p, size_t left, vf a)
+{
+    if (left >= LANES) store(p, a);
+    else store_some(p, first_lanes(left), a);
+}
+
+/* Over all vectors of n floats: `at` is the place, `left` what remains from there. */
+#define FOR_VECTORS(n) for (size_t at = 0, left = (n); at < (n); at += LANES, left = (n)-at)
+
+/* ---- product -----------------------------------------------------------------------------
+ * A tile of `rows` x `vectors` accumulators stays in registers over all of k. */
+#define UNROLL _Pragma("GCC unroll 8")
+
+static inline __attribute__((always_inline)) void
+product_tile(size_t rows, size_t vectors, vmask last, bool is_tail, size_t k, const float *a,
+             size_t a_row, size_t a_column, const float *b, size_t b_row, float *c, size_t c_row,
+             bool accumulate)
+{
+    vf sums[PRODUCT_ROWS][PRODUCT_VECTORS];
+    UNROLL for (size_t i = 0; i < rows; i++) UNROLL for (size_t j = 0; j < vectors; j++) {
+        const float *from = c + i * c_row + j * LANES;
+        sums[i][j] = !accumulate ? zero() : is_tail ? load_some(from, last) : load(from);
+    }
+    for (size_t p = 0; p < k; p++) {
+        vf bp[PRODUCT_VECTORS];
+        UNROLL for (size_t j = 0; j < vectors; j++)
+            bp[j] = is_tail ? load_some(b + p * b_row + j * LANES, last)
+                            : load(b + p * b_row + j * LANES);
+        UNROLL for (size_t i = 0; i < rows; i++) {
+            const vf aip = all(a[i * a_row + p * a_column]);
+            UNROLL for (size_t j = 0; j < vectors; j++)
+                sums[i][j] = fused(aip, bp[j], sums[i][j]);
+        }
+    }
+    UNROLL for (size_t i = 0; i < rows; i++) UNROLL for (size_t j = 0; j < vectors; j++) {
+        float *to = c + i * c_row + j * LANES;
+        if (is_tail) store_some(to, last, sums[i][j]);
+        else store(to, sums[i][j]);
+    }
+}
+
+/* One column strip of c: all rows, `vectors` vectors wide (one, masked, for a tail). */
+#define STRIP(vectors, is_tail)                                                                    \
+    do {                                                                                           \
+        size_t i = 0;                                                                              \
+        for (; i + PRODUCT_ROWS <= m; i += PRODUCT_ROWS)                                           \
+            product_tile(PRODUCT_ROWS, vectors, last, is_tail, k, a + i * a_row, a_row, a_column,  \
+                         b, b_row, c + i * c_row, c_row, accumulate);                              \
+        const float *ai = a + i * a_row;                                                           \
+        float *ci = c + i * c_row;                                                                 \
+        switch (m - i) {                                                                           \
+        case 5: product_tile(5, vectors, last, is_tail, k, ai, a_row, a_column, b, b_row, ci,      \
+                             c_row, accumulate); break;                                            \
+        case 4: product_tile(4, vectors, last, is_tail, k, ai, a_row, a_column, b, b_row, ci,      \
+                             c_row, accumulate); break;                                            \
+        case 3: product_tile(3, vectors, last, is_tail, k, ai, a_row, a_column, b, b_row, ci,      \
+                             c_row, accumulate); break;                                            \
+        case 2: product_tile(2, vectors, last, is_tail, k, ai, a_row, a_column, b, b_row, ci,      \
+                             c_row, accumulate); break;                                            \
+        case 1: product_tile(1, vectors, last, is_tail, k, ai, a_row, a_column, b, b_row, ci,      \
+                             c_row, accumulate); break;                                            \
+        default: break;                                                                            \
+        }                                                                                          \
+    } while (0)
+
+#define STRIP_ARGUMENTS                                                                            \
+    size_t m, size_t k, const float *a, size_t a_row, size_t a_column, const float *b,             \
+        size_t b_row, float *c, size_t c_row, bool accumulate
+
+static void strip_wide(STRIP_ARGUMENTS)
+{
+    const vmask last = first_lanes(LANES - 1); /* unused: the strip is full */
+    STRIP(PRODUCT_VECTORS, false);
+}
+
+static void strip_single(STRIP_ARGUMENTS)
+{
+    const vmask last = first_lanes(LANES - 1); /* unused: the strip is full */
+    STRIP(1, false);
+}
+
+static void strip_tail(size_t columns, STRIP_ARGUMENTS)
+{
+    const vmask last = first_lanes(columns);
+    STRIP(1, true);
+}
+
+static void kernel_product(size_t m, size_t n, size_t k, const float *a, size_t a_row,
+                           size_t a_column, const float *b, size_t b_row, float *c, size_t c_row,
+                           bool accumulate)
+{
+    const size_t wide = PRODUCT_VECTORS * LANES;
+    size_t j = 0;
+    for (; j + wide <= n; j += wide)
+        strip_wide(m, k, a, a_row, a_column, b + j, b_row, c + j, c_row, accumulate);
+    for (; j + LANES <= n; j += LANES)
+        strip_single(m, k, a, a_row, a_column, b + j, b_row, c + j, c_row, accumulate);
+    if (j < n) strip_tail(n - j, m, k, a, a_row, a_column, b + j, b_row, c + j, c_row, accumulate);
+}
+
+/* Blocks of 8 x 8 keep both sides within a few cache lines. */
+static void kernel_transpose(size_t rows, size_t columns, const float *in, size_t in_row,
+                             float *out, size_t out_row)
+{
+    enum { BLOCK = 8 };
+    for (size_t i0 = 0; i0 < rows; i0 += BLOCK) {
+        const size_t i1 = i0 + BLOCK < rows ? i0 + BLOCK : rows;
+        for (size_t j = 0; j < columns; j++)
+            for (size_t i = i0; i < i1; i++) out[j * out_row + i] = in[i * in_row + j];
+    }
+}
+
+/* ---- rows -------------------------------------------------------------------------------- */
+
+static float kernel_maximum(size_t n, const float *x)
+{
+    vf top = all(-INFINITY);
+    float tail_top = -INFINITY;
+    size_t at = 0;
+    for (; at + LANES <= n; at += LANES) top = larger(load(x + at), top);
+    for (; at < n; at++)
+        if (x[at] > tail_top) tail_top = x[at];
+    const float most = largest_lane(top);
+    return most > tail_top ? most : tail_top;
+}
+
+static float kernel_sum(size_t n, const float *x)
+{
+    vf s = zero();
+    FOR_VECTORS(n) s = add(s, take(x + at, left));
+    return sum_lanes(s);
+}
+
+static double kernel_sum_squares(size_t n, const float *x)
+{
+    double s = 0.0;
+    FOR_VECTORS(n) s = sum_squares_lanes(take(x + at, left), s);
+    return s;
+}
+
+static float kernel_dot(size_t n, const float *x, const float *y)
+{
+    vf s = zero();
+    FOR_VECTORS(n) s = fused(take(x + at, left), take(y + at, left), s);
+    return sum_lanes(s);
+}
+
+static void kernel_add(size_t n, const float *x, float *y)
+{
+    FOR_VECTORS(n) put(y + at, left, add(take(y + at, left), take(x + at, left)));
+}
+
+static void kernel_add_scaled(size_t n, float a, const float *x, float *y)
+{
+    const vf by = all(a);
+    FOR_VECTORS(n) put(y + at, left, fused(by, take(x + at, left), take(y + at, left)));
+}
+
+static void kernel_scale(size_t n, float a, float *x)
+{
+    const vf by = all(a);
+    FOR_VECTORS(n) put(x + at, left, mul(by, take(x + at, left)));
+}
+
+static float kernel_exp_shifted(size_t n, float shift, float *x)
+{
+    const vf by = all(shift);
+    vf s = zero();
+    FOR_VECTORS(n)
+    {
+        const vf e = first_of(exponential(sub(take(x + at, left), by)), left);
+        put(x + at, left, e);
+        s = add(s, e);
+    }
+    return sum_lanes(s);
+}
+
+static void kernel_softmax_gradient(size_t n, float factor, const float *p, const float *dp,
+                                    float delta, float *ds)
+{
+    const vf f = all(factor), d = all(delta);
+    FOR_VECTORS(n)
+    put(ds + at, left, mul(mul(f, take(p + at, left)), sub(take(dp + at, left), d)));
+}
+
+static void kernel_layer_norm(size_t n, float epsilon, const float *x, const float *gain,
+                              const float *bias, float *y, float *mean, float *inverse_deviation)
+{
+    const float mu = kernel_sum(n, x) / (float)n;
+    const vf m = all(mu);
+    vf squares = zero();
+    FOR_VECTORS(n)
+    {
+        const vf d = first_of(sub(take(x + at, left), m), left);
+        squares = fused(d, d, squares);
+    }
+    const float r = 1.0f / sqrtf(sum_lanes(squares) / (float)n + epsilon);
+    const vf by = all(r);
+    FOR_VECTORS(n)
+    {
+        const vf x_hat = mul(sub(take(x + at, left), m), by);
+        put(y + at, left, fused(x_hat, take(gain + at, left), take(bias + at, left)));
+    }
+    *mean = mu;
+    *inverse_deviation = r;
+}
+
+static void kernel_layer_norm_gradient(size_t n, const float *x, const float *gain, float mean,
+                                       float inverse_deviation, const float *dy, float *dx,
+                                       float *dgain, float *dbias)
+{
+    const vf m = all(mean), r = all(inverse_deviation);
+    vf sum_g = zero(), sum_gx = zero();
+    FOR_VECTORS(n)
+    {
+        const vf d = take(dy + at, left), g = mul(take(gain + at, left), d);
+        const vf x_hat = mul(sub(take(x + at, left), m), r);
+        sum_g = add(sum_g, g);
+        sum_gx = fused(g, x_hat, sum_gx);
+        put(dgain + at, left, fused(d, x_hat, take(dgain + at, left)));
+        put(dbias + at, left, add(d, take(dbias + at, left)));
+    }
+    const vf mean_g = all(sum_lanes(sum_g) / (float)n), mean_gx = all(sum_lanes(sum_gx) / (float)n);
+    FOR_VECTORS(n)
+    {
+        const vf g = mul(take(gain + at, left), take(dy + at, left));
+        const vf x_hat = mul(sub(take(x + at, left), m), r);
+        const vf d = fused_negative(x_hat, mean_gx, sub(g, mean_g));
+        put(dx + at, left, fused(d, r, take(dx + at, left)));
+    }
+}
+
+/* ---- activations ------------------------------------------------------------------------- */
+
+/* sigmoid of GELU's doubled argument x (c1 + c3 x^2), see kernels_ref.c */
+static inline vf gelu_gate(vf x, vf square)
+{
+    const vf c1 = all(1.5957691216057308f), c3 = all(0.07135481282952614f), one = all(1.0f);
+    const vf minus_u = fused_negative(x, fused(c3, square, c1), zero());
+    return quotient(one, add(one, exponential(minus_u)));
+}
+
+static void kernel_gelu(size_t n, const float *x, float *y)
+{
+    FOR_VECTORS(n)
+    {
+        const vf xi = take(x + at, left);
+        put(y + at, left, mul(xi, gelu_gate(xi, mul(xi, xi))));
+    }
+}
+
+static void kernel_gelu_gradient(size_t n, const float *x, const float *dy, float *dx)
+{
+    const vf c1 = all(1.5957691216057308f), c3 = all(3.0f * 0.07135481282952614f), one = all(1.0f);
+    FOR_VECTORS(n)
+    {
+        const vf xi = take(x + at, left), square = mul(xi, xi), s = gelu_gate(xi, square);
+        const vf bend = mul(mul(mul(xi, s), sub(one, s)), fused(c3, square, c1));
+        put(dx + at, left, mul(take(dy + at, left), add(s, bend)));
+    }
+}
+
+static void kernel_elu_plus_one(size_t n, const float *x, float *y)
+{
+    const vf one = all(1.0f);
+    FOR_VECTORS(n)
+    {
+        const vf xi = take(x + at, left);
+        put(y + at, left, choose_greater(xi, zero(), add(xi, one), exponential(xi)));
+    }
+}
+
+static void kernel_elu_plus_one_gradient(size_t n, const float *y, const float *dy, float *dx)
+{
+    const vf one = all(1.0f);
+    FOR_VECTORS(n)
+    {
+        const vf yi = take(y + at, left), di = take(dy + at, left);
+        put(dx + at, left, choose_greater(yi, one, di, mul(di, yi)));
+    }
+}
+
+/* ---- loss and optimizer ------------------------------------------------------------------ */
+
+static float sum_exponentials(size_t n, float shift, const float *x)
+{
+    const vf by = all(shift);
+    vf s = zero();
+    FOR_VECTORS(n) s = add(s, first_of(exponential(sub(take(x + at, left), by)), left));
+    return sum_lanes(s);
+}
+
+static double kernel_cross_entropy(size_t n, float *logits, size_t target, float gradient_scale)
+{
+    enum { CHUNK = 2048 }; /* a chunk's sum is taken in float, the chunks' in double */
+    const bool wants_gradient = gradient_scale != 0.0f;
+    const float top = kernel_maximum(n, logits), wanted = logits[target];
+    double total = 0.0;
+    for (size_t first = 0; first < n; first += CHUNK) {
+        const size_t count = first + CHUNK < n ? (size_t)CHUNK : n - first;
+        total += (double)(wants_gradient ? kernel_exp_shifted(count, top, logits + first)
+                                         : sum_exponentials(count, top, logits + first));
+    }
+    if (wants_gradient) {
+        kernel_scale(n, (float)((double)gradient_scale / total), logits);
+        logits[target] -= gradient_scale;
+    }
+    return log(total) - (double)(wanted - top);
+}
+
+static void kernel_adamw(size_t n, const attn_adamw_step *step, const float *g, float *m, float *v,
+                         float *p)
+{
+    const vf b1 = all(step->beta1), c1 = all(1.0f - step->beta1);
+    const vf b2 = all(step->beta2), c2 = all(1.0f - step->beta2);
+    const vf by = all(step->gradient_scale), epsilon = all(step->epsilon);
+    const vf keep = all(1.0f - step->learning_rate * step->decay);
+    const vf rate = all(step->learning_rate / step->correction1);
+    const vf inverse_root = all(1.0f / sqrtf(step->correction2));
+    FOR_VECTORS(n)
+    {
+        const vf gi = mul(by, take(g + at, left));
+        const vf mi = fused(c1, gi, mul(b1, take(m + at, left)));
+        const vf vi = fused(mul(c2, gi), gi, mul(b2, take(v + at, left)));
+        const vf deviation = fused(root(vi), inverse_root, epsilon);
+        put(m + at, left, mi);
+        put(v + at, left, vi);
+        put(p + at, left, fused_negative(rate, quotient(mi, deviation), mul(keep, take(p + at, left))));
+    }
+}
+
+#define KERNELS_TABLE(level)                                                                       \
+    {                                                                                              \
+        .isa = level, .product = kernel_product, .transpose = kernel_transpose,                    \
+        .maximum = kernel_maximum, .sum = kernel_sum, .sum_squares = kernel_sum_squares,           \
+        .dot = kernel_dot, .add = kernel_add, .add_scaled = kernel_add_scaled,                     \
+        .scale = kernel_scale, .exp_shifted = kernel_exp_shifted,                                  \
+        .softmax_gradient = kernel_softmax_gradient, .layer_norm = kernel_layer_norm,              \
+        .layer_norm_gradient = kernel_layer_norm_gradient, .gelu = kernel_gelu,                    \
+        .gelu_gradient = kernel_gelu_gradient, .elu_plus_one = kernel_elu_plus_one,                \
+        .elu_plus_one_gradient = kernel_elu_plus_one_gradient,                                     \
+        .cross_entropy = kernel_cross_entropy, .adamw = kernel_adamw,                              \
+    }

@@ -1,0 +1,127 @@
+/* Vectors of 8 floats on AVX2 with FMA. The same names as simd_avx512.h; kernels_simd.h is
+ * written over them. Only static inline functions: nothing here may be emitted for other files. */
+#ifndef KERNELS_SIMD_AVX2_H
+#define KERNELS_SIMD_AVX2_H
+
+#include <immintrin.h>
+#include <stddef.h>
+
+typedef __m256 vf;
+typedef __m256i vmask; /* lanes in use: all bits of the lane */
+
+enum { LANES = 8, PRODUCT_ROWS = 6, PRODUCT_VECTORS = 2 };
+
+static inline vmask first_lanes(size_t n)
+{
+    const __m256i lane = _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7);
+    return _mm256_cmpgt_epi32(_mm256_set1_epi32((int)n), lane);
+}
+static inline vf load(const float *p)
+{
+    return _mm256_loadu_ps(p);
+}
+static inline vf load_some(const float *p, vmask m)
+{
+    return _mm256_maskload_ps(p, m);
+}
+static inline void store(float *p, vf a)
+{
+    _mm256_storeu_ps(p, a);
+}
+static inline void store_some(float *p, vmask m, vf a)
+{
+    _mm256_maskstore_ps(p, m, a);
+}
+static inline vf all(float a)
+{
+    return _mm256_set1_ps(a);
+}
+static inline vf zero(void)
+{
+    return _mm256_setzero_ps();
+}
+static inline vf add(vf a, vf b)
+{
+    return _mm256_add_ps(a, b);
+}
+static inline vf sub(vf a, vf b)
+{
+    return _mm256_sub_ps(a, b);
+}
+static inline vf mul(vf a, vf b)
+{
+    return _mm256_mul_ps(a, b);
+}
+static inline vf quotient(vf a, vf b)
+{
+    return _mm256_div_ps(a, b);
+}
+static inline vf root(vf a)
+{
+    return _mm256_sqrt_ps(a);
+}
+/* the first `left` lanes, zero in the others */
+static inline vf first_of(vf a, size_t left)
+{
+    return left >= LANES ? a : _mm256_and_ps(a, _mm256_castsi256_ps(first_lanes(left)));
+}
+/* a b + c in one rounding */
+static inline vf fused(vf a, vf b, vf c)
+{
+    return _mm256_fmadd_ps(a, b, c);
+}
+/* c - a b in one rounding */
+static inline vf fused_negative(vf a, vf b, vf c)
+{
+    return _mm256_fnmadd_ps(a, b, c);
+}
+/* b where either is NaN */
+static inline vf larger(vf a, vf b)
+{
+    return _mm256_max_ps(a, b);
+}
+static inline vf smaller_of(vf a, vf b)
+{
+    return _mm256_min_ps(a, b);
+}
+static inline vf choose_greater(vf a, vf b, vf then, vf otherwise)
+{
+    return _mm256_blendv_ps(otherwise, then, _mm256_cmp_ps(a, b, _CMP_GT_OQ));
+}
+static inline float sum_lanes(vf a)
+{
+    __m128 s = _mm_add_ps(_mm256_castps256_ps128(a), _mm256_extractf128_ps(a, 1));
+    s = _mm_add_ps(s, _mm_movehl_ps(s, s));
+    return _mm_cvtss_f32(_mm_add_ss(s, _mm_movehdup_ps(s)));
+}
+static inline float largest_lane(vf a)
+{
+    __m128 s = _mm_max_ps(_mm256_castps256_ps128(a), _mm256_extractf128_ps(a, 1));
+    s = _mm_max_ps(s, _mm_movehl_ps(s, s));
+    return _mm_cvtss_f32(_mm_max_ss(s, _mm_movehdup_ps(s)));
+}
+static inline vf nearest_whole(vf a)
+{
+    return _mm256_round_ps(a, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC);
+}
+/* a 2^n for whole n, 0 where x < bound, NaN where x is NaN. The power is applied in two halves,
+ * since 2^128 is no float. */
+static inline vf scale_power(vf a, vf n, vf x, vf bound)
+{
+    const __m256i whole = _mm256_cvtps_epi32(n), half = _mm256_srai_epi32(whole, 1);
+    const __m256i bias = _mm256_set1_epi32(127), rest = _mm256_sub_epi32(whole, half);
+    const vf p = _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_add_epi32(half, bias), 23));
+    const vf q = _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_add_epi32(rest, bias), 23));
+    return _mm256_and_ps(_mm256_cmp_ps(x, bound, _CMP_NLT_UQ), mul(mul(a, p), q));
+}
+/* accumulators in double: sum of squares */
+static inline double sum_squares_lanes(vf a, double so_far)
+{
+    const __m256d low = _mm256_cvtps_pd(_mm256_castps256_ps128(a));
+    const __m256d high = _mm256_cvtps_pd(_mm256_extractf128_ps(a, 1));
+    const __m256d s = _mm256_fmadd_pd(high, high, _mm256_mul_pd(low, low));
+    const __m128d t = _mm_add_pd(_mm256_castpd256_pd128(s), _mm256_extractf128_pd(s, 1));
+    return so_far + _mm_cvtsd_f64(_mm_add_sd(t, _mm_unpackhi_pd(t, t)));
+}
+
+#endif

@@ -1,0 +1,116 @@
+/* Vectors of 16 floats on AVX-512. The same names as simd_avx2.h; kernels_simd.h is written
+ * over them. Only static inline functions: nothing here may be emitted for other files. */
+#ifndef KERNELS_SIMD_AVX512_H
+#define KERNELS_SIMD_AVX512_H
+
+#include <immintrin.h>
+#include <stddef.h>
+
+typedef __m512 vf;
+typedef __mmask16 vmask; /* lanes in use */
+
+enum { LANES = 16, PRODUCT_ROWS = 6, PRODUCT_VECTORS = 4 };
+
+static inline vmask first_lanes(size_t n)
+{
+    return (vmask)((1u << n) - 1u);
+}
+static inline vf load(const float *p)
+{
+    return _mm512_loadu_ps(p);
+}
+static inline vf load_some(const float *p, vmask m)
+{
+    return _mm512_maskz_loadu_ps(m, p);
+}
+static inline void store(float *p, vf a)
+{
+    _mm512_storeu_ps(p, a);
+}
+static inline void store_some(float *p, vmask m, vf a)
+{
+    _mm512_mask_storeu_ps(p, m, a);
+}
+static inline vf all(float a)
+{
+    return _mm512_set1_ps(a);
+}
+static inline vf zero(void)
+{
+    return _mm512_setzero_ps();
+}
+static inline vf add(vf a, vf b)
+{
+    return _mm512_add_ps(a, b);
+}
+static inline vf sub(vf a, vf b)
+{
+    return _mm512_sub_ps(a, b);
+}
+static inline vf mul(vf a, vf b)
+{
+    return _mm512_mul_ps(a, b);
+}
+static inline vf quotient(vf a, vf b)
+{
+    return _mm512_div_ps(a, b);
+}
+static inline vf root(vf a)
+{
+    return _mm512_sqrt_ps(a);
+}
+/* the first `left` lanes, zero in the others */
+static inline vf first_of(vf a, size_t left)
+{
+    return left >= LANES ? a : _mm512_maskz_mov_ps(first_lanes(left), a);
+}
+/* a b + c in one rounding */
+static inline vf fused(vf a, vf b, vf c)
+{
+    return _mm512_fmadd_ps(a, b, c);
+}
+/* c - a b in one rounding */
+static inline vf fused_negative(vf a, vf b, vf c)
+{
+    return _mm512_fnmadd_ps(a, b, c);
+}
+/* b where either is NaN */
+static inline vf larger(vf a, vf b)
+{
+    return _mm512_max_ps(a, b);
+}
+static inline vf smaller_of(vf a, vf b)
+{
+    return _mm512_min_ps(a, b);
+}
+static inline vf choose_greater(vf a, vf b, vf then, vf otherwise)
+{
+    return _mm512_mask_blend_ps(_mm512_cmp_ps_mask(a, b, _CMP_GT_OQ), otherwise, then);
+}
+static inline float sum_lanes(vf a)
+{
+    return _mm512_reduce_add_ps(a);
+}
+static inline float largest_lane(vf a)
+{
+    return _mm512_reduce_max_ps(a);
+}
+static inline vf nearest_whole(vf a)
+{
+    return _mm512_roundscale_ps(a, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC);
+}
+/* a 2^n for whole n, 0 where x < bound, NaN where x is NaN */
+static inline vf scale_power(vf a, vf n, vf x, vf bound)
+{
+    const __mmask16 kept = _mm512_cmp_ps_mask(x, bound, _CMP_NLT_UQ);
+    return _mm512_maskz_scalef_ps(kept, a, n);
+}
+/* accumulators in double: sum of squares */
+static inline double sum_squares_lanes(vf a, double so_far)
+{
+    const __m512d low = _mm512_cvtps_pd(_mm512_castps512_ps256(a));
+    const __m512d high = _mm512_cvtps_pd(_mm512_extractf32x8_ps(a, 1));
+    return so_far + _mm512_reduce_add_pd(_mm512_fmadd_pd(high, high, _mm512_mul_pd(low, low)));
+}
+
+#endif
