@@ -36,6 +36,26 @@ function(attn_optional_modules name)
   set(ATTN_HAVE_${name} ${have} PARENT_SCOPE)
 endfunction()
 
+# attn_optional_library(NAME header library): a library without a usable package description;
+# target NAME::NAME. (Debian's package of oneDNN insists on OpenCL's development files.)
+function(attn_optional_library name header library)
+  set(have OFF)
+  if(NOT ATTN_${name} STREQUAL "off")
+    find_path(${name}_HEADER ${header})
+    find_library(${name}_LIBRARY ${library})
+    mark_as_advanced(${name}_HEADER ${name}_LIBRARY)
+    if(${name}_HEADER AND ${name}_LIBRARY)
+      set(have ON)
+      add_library(${name}::${name} UNKNOWN IMPORTED)
+      set_target_properties(${name}::${name} PROPERTIES IMPORTED_LOCATION ${${name}_LIBRARY}
+                            INTERFACE_INCLUDE_DIRECTORIES ${${name}_HEADER})
+    elseif(ATTN_${name} STREQUAL "on")
+      message(FATAL_ERROR "ATTN_${name}=on, but ${header} or lib${library} was not found")
+    endif()
+  endif()
+  set(ATTN_HAVE_${name} ${have} PARENT_SCOPE)
+endfunction()
+
 # A mistyped -DATTN_... is an error, not a silently ignored wish.
 function(attn_refuse_unknown_options)
   get_cmake_property(names CACHE_VARIABLES)
