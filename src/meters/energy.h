@@ -144,7 +144,7 @@ enum {
 /* Energy from one mark to a later one of the same meter. Measured when every part was read at
  * both marks and known in between; otherwise unavailable, and `why` names the part, how much of
  * the window is covered, and what was seen. A window in which the counter's update period is
- * more than 1 % has an interval and says so in `why`. */
+ * more than 1 % has an interval and says so in `why`; one shorter than the period is unknown. */
 void attn_energy_between(const attn_energy_meter *meter, const attn_energy_snapshot *begin,
                          const attn_energy_snapshot *end, attn_figure figures[ATTN_ENERGY_FIGURES]);
 

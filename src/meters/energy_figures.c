@@ -104,7 +104,7 @@ static attn_figure roll_up(const attn_energy_meter *meter, const attn_energy_sna
     const double window_s =
         end->time_ns > begin->time_ns ? attn_clock_seconds(begin->time_ns, end->time_ns) : 0.0;
     char paths[ATTN_FIGURE_TEXT_BYTES] = "", why[ATTN_FIGURE_TEXT_BYTES] = "";
-    double energy_j = 0.0, blur_j = 0.0, shortest_s = 0.0;
+    double energy_j = 0.0, blur_j = 0.0, slowest_s = 0.0;
     bool is_update_known = true;
     for (size_t a = 0; a < meter->n_accounts; a++) {
         const attn_energy_account *account = &meter->accounts[a];
@@ -114,29 +114,34 @@ static attn_figure roll_up(const attn_energy_meter *meter, const attn_energy_sna
         if (*why) continue;
         const attn_energy_reading *first = &begin->readings[a], *last = &end->readings[a];
         describe_gap(channel, first, last, window_s, why);
-        const double part_j = (double)(last->total - first->total) * channel->unit_j;
-        /* At each mark the counter may lag by one update period, which is at least as long as
-         * the probe looked when no change was seen. */
+        /* A counter that did not change while it was probed is at least that slow. */
         const bool has_update = channel->update_s >= 0.0;
         const double update_s = has_update ? channel->update_s : channel->probed_s;
         if (!has_update) is_update_known = false;
-        if (update_s > shortest_s) shortest_s = update_s;
-        if (window_s > 0.0)
-            blur_j += part_j * (update_s + 0.5 * (begin->pass_s + end->pass_s)) / window_s;
+        if (update_s > slowest_s) slowest_s = update_s;
+        /* At each mark the counter lags by up to one update, so that what it shows spans
+         * window_s - lag_s at least; the rest is taken to draw the same power. */
+        const double part_j = (double)(last->total - first->total) * channel->unit_j;
+        const double lag_s = update_s + 0.5 * (begin->pass_s + end->pass_s);
         energy_j += part_j;
+        if (window_s > lag_s)
+            blur_j += part_j * lag_s / (window_s - lag_s);
+        else if (!*why && window_s > 0.0)
+            append(why, "the window of %.3g s is shorter than one update of the counter (%s%.3g s)",
+                   window_s, has_update ? "" : "> ", update_s);
     }
     if (!*why && !(window_s > 0.0)) append(why, "the marks are not in order");
     if (*why) return attn_figure_unavailable(name, "J", paths, why);
 
     attn_figure figure = attn_figure_make(name, "J", energy_j, ATTN_MEASURED, paths);
-    if (window_s < 100.0 * shortest_s) {
+    if (window_s < 100.0 * slowest_s) {
         figure.has_interval = true;
         figure.low = energy_j > blur_j ? energy_j - blur_j : 0.0;
         figure.high = energy_j + blur_j;
         append(figure.why,
                "the window of %.3g s is short for a counter that updates every %s%.3g s: "
                "1 %% needs %.3g s or more",
-               window_s, is_update_known ? "" : "> ", shortest_s, 100.0 * shortest_s);
+               window_s, is_update_known ? "" : "> ", slowest_s, 100.0 * slowest_s);
     }
     const double slept_s = end->suspended_s - begin->suspended_s;
     if (slept_s > ATTN_CLOCK_SUSPEND_S)

@@ -11,7 +11,8 @@
 
 /* "memory_peak_bytes": the resident set's high-water mark (VmHWM) since the process began or
  * since the last reset. getrusage() is not used: its maximum survives exec, so that a small
- * program inherits the size of its parent. */
+ * program inherits the size of its parent. The kernel sums pages per processor in batches, so the
+ * mark may be off by a few hundred KiB. */
 attn_figure attn_process_memory_peak(const char *root);
 
 /* "memory_resident_bytes" (VmRSS) now. */
