@@ -177,22 +177,26 @@ static void print_wrapped(const char *label, const char *text)
     putchar('\n');
 }
 
-static void print_time(const char *label, double time_s)
+/* "  update 1.0 ms"; nothing for a time without a meaning. */
+static void append_time(char *text, size_t text_bytes, const char *label, double time_s)
 {
-    if (isnan(time_s)) return;
-    if (time_s < 1e-3)
-        printf("  %s %.1f us", label, time_s * 1e6);
-    else
-        printf("  %s %.1f ms", label, time_s * 1e3);
+    const size_t used = strlen(text);
+    const bool is_short = time_s < 1e-3;
+    if (!isnan(time_s))
+        snprintf(text + used, text_bytes - used, "  %s %.1f %s", label,
+                 time_s * (is_short ? 1e6 : 1e3), is_short ? "us" : "ms");
 }
 
 static void print_line(const meter_line *line)
 {
-    printf("  %-11s  %-26s", line->label, line->name);
-    print_time("update", line->update_s);
-    if (!isnan(line->resolution_j)) printf("  step %.0f uJ", line->resolution_j * 1e6);
-    print_time("read", line->read_cost_s);
-    putchar('\n');
+    char numbers[96] = "";
+    append_time(numbers, sizeof numbers, "update", line->update_s);
+    if (!isnan(line->resolution_j)) {
+        const size_t used = strlen(numbers);
+        snprintf(numbers + used, sizeof numbers - used, "  step %.0f uJ", line->resolution_j * 1e6);
+    }
+    append_time(numbers, sizeof numbers, "read", line->read_cost_s);
+    printf("  %-11s  %-*s%s\n", line->label, *numbers ? 24 : 0, line->name, numbers);
     print_wrapped("", line->path);
     if (*line->note) print_wrapped("", line->note);
     if (*line->why) print_wrapped("why: ", line->why);
