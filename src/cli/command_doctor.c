@@ -39,7 +39,7 @@ enum { COLUMNS = 80, INDENT = 15, METERS_MAX = ATTN_ENERGY_CHANNELS_MAX + 16 };
 /* One source of numbers. Times and steps are NaN where they have no meaning. */
 typedef struct meter_line {
     const char *label; /* "MEASURED", "COUNTED", "MODELLED" or "UNAVAILABLE" */
-    char name[48];
+    char name[80];
     char path[ATTN_FIGURE_TEXT_BYTES];
     char note[128];
     double update_s, resolution_j, read_cost_s;

@@ -45,7 +45,7 @@ enum { ATTN_ENERGY_CHANNELS_MAX = 64, ATTN_ENERGY_SOURCES_MAX = 8 };
 
 /* One counter. The source fills it when it opens, the probe adds what it finds. */
 typedef struct attn_energy_channel {
-    char id[48];                       /* "rapl:package-0", "rapl:package-0/dram" */
+    char id[80];                       /* "rapl:package-0", "rapl:package-0/dram" */
     char path[ATTN_FIGURE_TEXT_BYTES]; /* the file or call, as printed in reports */
     attn_energy_domain domain;
     double unit_j;                    /* joules per count */
@@ -87,7 +87,7 @@ typedef struct attn_energy_options {
     const char *root; /* NULL = "", the real machine */
     double period_s;  /* between two samples; 0 = 0.1; shortened where a counter could wrap */
     double probe_s;   /* longest look at each counter when opening; 0 = 0.1 */
-    uint64_t (*now_ns)(void);                     /* NULL = attn_clock_ns */
+    uint64_t (*now_ns)(void); /* NULL = attn_clock_ns; no two calls may agree for long */
     const attn_energy_operations *const *sources; /* NULL = all of this program, best first */
     size_t n_sources;
 } attn_energy_options;

@@ -8,7 +8,7 @@
 #include <math.h>
 
 /* Enough for a median; a millisecond counter is done in 10 ms. */
-enum { CHANGES = 9, READS_MAX = 200000, MIRROR_PASSES = 4 };
+enum { CHANGES = 9, MIRROR_PASSES = 4 };
 
 static void probe_channel(attn_energy_source *source, size_t index, double probe_s,
                           uint64_t (*now_ns)(void))
@@ -20,8 +20,7 @@ static void probe_channel(attn_energy_source *source, size_t index, double probe
     bool has_changed = false;
     const uint64_t begin_ns = now_ns();
     uint64_t time_ns = begin_ns;
-    while (n_gaps < CHANGES && n_reads < READS_MAX &&
-           attn_clock_seconds(begin_ns, time_ns) < probe_s) {
+    while (n_gaps < CHANGES && attn_clock_seconds(begin_ns, time_ns) < probe_s) {
         uint64_t count = 0;
         if (source->operations->read(source, index, &count) != ATTN_ENERGY_OK) break;
         time_ns = now_ns();

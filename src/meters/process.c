@@ -16,7 +16,7 @@
 static attn_figure memory_figure(const char *root, const char *name, const char *key)
 {
     char text[4096], source[ATTN_FIGURE_TEXT_BYTES], why[ATTN_FIGURE_TEXT_BYTES];
-    snprintf(source, sizeof source, "%.100s/proc/self/status %s", root, key);
+    snprintf(source, sizeof source, "/proc/self/status %s", key);
     const int problem = attn_sysfs_read(root, "/proc/self/status", text, sizeof text);
     if (problem != 0) {
         snprintf(why, sizeof why, "/proc/self/status: %s; mount /proc", strerror(problem));

@@ -181,7 +181,7 @@ static void add_zone(rapl_source *source, const char *root, const char *prefix, 
         if (channel.domain != ATTN_ENERGY_DRAM) channel.parent = (int)i;
         break;
     }
-    snprintf(channel.id, sizeof channel.id, "%s%s%s", top ? top->id : "rapl:", top ? "/" : "",
+    snprintf(channel.id, sizeof channel.id, "%.40s%s%s", top ? top->id : "rapl:", top ? "/" : "",
              name);
     snprintf(channel.path, sizeof channel.path, "%s/energy_uj", directory);
     snprintf(path, sizeof path, "%s/max_energy_range_uj", directory);
