@@ -122,10 +122,10 @@ static void *sampler(void *argument)
 {
     attn_energy_meter *meter = argument;
     const uint64_t period_ns = (uint64_t)(meter->period_s * 1e9);
-    struct timespec due;
-    clock_gettime(CLOCK_MONOTONIC, &due);
     pthread_mutex_lock(&meter->lock);
     while (!meter->is_stopping) {
+        struct timespec due; /* from now, so that a stopped process does not catch up in a burst */
+        clock_gettime(CLOCK_MONOTONIC, &due);
         const uint64_t nanoseconds = (uint64_t)due.tv_nsec + period_ns;
         due.tv_sec += (time_t)(nanoseconds / 1000000000u);
         due.tv_nsec = (long)(nanoseconds % 1000000000u);
