@@ -27,7 +27,7 @@ double attn_statistics_median(const double *sorted, size_t n)
 double attn_statistics_quantile(const double *sorted, size_t n, double p)
 {
     if (n == 0 || !(p >= 0.0 && p <= 1.0)) return NAN;
-    /* 0.95 * 20 is a little above 19 in binary; the share a user means is not. */
+    /* 0.07 * 100 is a little above 7 in binary; the share a user means is not. */
     const double rank = ceil(p * (double)n * (1.0 - 1e-12));
     return rank < 1.0 ? sorted[0] : sorted[(size_t)rank - 1];
 }

@@ -91,8 +91,7 @@ static void describe_gap(const attn_energy_channel *channel, const attn_energy_r
     const double covered_s = (double)(end->covered_ns - begin->covered_ns) * 1e-9;
     append(why, "%s: %s; %.0f %% of the window is covered, with %.6g J", channel->id,
            causes[cause] ? causes[cause] : attn_energy_state_name(cause),
-           window_s > 0.0 ? 100.0 * covered_s / window_s : 0.0,
-           (double)(end->total - begin->total) * channel->unit_j);
+           100.0 * covered_s / window_s, (double)(end->total - begin->total) * channel->unit_j);
 }
 
 static attn_figure roll_up(const attn_energy_meter *meter, const attn_energy_snapshot *begin,
@@ -104,11 +103,12 @@ static attn_figure roll_up(const attn_energy_meter *meter, const attn_energy_sna
     const double window_s =
         end->time_ns > begin->time_ns ? attn_clock_seconds(begin->time_ns, end->time_ns) : 0.0;
     char paths[ATTN_FIGURE_TEXT_BYTES] = "", why[ATTN_FIGURE_TEXT_BYTES] = "";
+    if (!(window_s > 0.0)) append(why, "the marks are not in order");
     double energy_j = 0.0, blur_j = 0.0, slowest_s = 0.0;
     bool is_update_known = true;
     for (size_t a = 0; a < meter->n_accounts; a++) {
         const attn_energy_account *account = &meter->accounts[a];
-        const attn_energy_channel *channel = &source->channels[account->channel];
+        const attn_energy_channel *channel = &account->source->channels[account->channel];
         if (account->source != source || !is_part(channel, domain)) continue;
         append(paths, "%s%s", *paths ? " + " : "", channel->path);
         if (*why) continue;
@@ -126,11 +126,10 @@ static attn_figure roll_up(const attn_energy_meter *meter, const attn_energy_sna
         energy_j += part_j;
         if (window_s > lag_s)
             blur_j += part_j * lag_s / (window_s - lag_s);
-        else if (!*why && window_s > 0.0)
+        else if (!*why)
             append(why, "the window of %.3g s is shorter than one update of the counter (%s%.3g s)",
                    window_s, has_update ? "" : "> ", update_s);
     }
-    if (!*why && !(window_s > 0.0)) append(why, "the marks are not in order");
     if (*why) return attn_figure_unavailable(name, "J", paths, why);
 
     attn_figure figure = attn_figure_make(name, "J", energy_j, ATTN_MEASURED, paths);

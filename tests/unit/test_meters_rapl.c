@@ -229,6 +229,16 @@ static void one_register_two_dies(void **state)
     attn_energy_close(meter);
 }
 
+static void two_counters_at_zero_are_two(void **state)
+{
+    (void)state;
+    write_zone("0", "package-0\n", "0\n", RANGE);
+    write_zone("1", "package-1\n", "0\n", RANGE);
+    attn_energy_meter *meter = open_meter();
+    assert_int_equal(channel(meter, 1)->mirror_of, -1);
+    attn_energy_close(meter);
+}
+
 static void write_socket(unsigned cpu, unsigned package)
 {
     char path[TREE_PATH_BYTES], text[16];
@@ -248,10 +258,11 @@ static void second_socket_without_the_first(void **state)
     const char *zones[] = {"package-1\n", "package-1-die-0\n"};
     for (size_t i = 0; i < 2; i++) {
         write_zone("0", zones[i], "1000000\n", RANGE);
+        if (i == 1) write_zone("1", "package-1-die-1\n", "3000000\n", RANGE);
         attn_energy_meter *meter = open_meter();
-        assert_int_equal(attn_energy_source_at(meter, 0)->n_channels, 2);
-        assert_string_equal(channel(meter, 1)->id, "rapl:package-0");
-        assert_int_equal(channel(meter, 1)->state, ATTN_ENERGY_ABSENT);
+        assert_int_equal(attn_energy_source_at(meter, 0)->n_channels, i + 2);
+        assert_string_equal(channel(meter, i + 1)->id, "rapl:package-0");
+        assert_int_equal(channel(meter, i + 1)->state, ATTN_ENERGY_ABSENT);
         static attn_energy_snapshot begin, end;
         attn_energy_mark(meter, &begin);
         set_energy("0", "11000000");
@@ -467,10 +478,12 @@ static void zones_of_unknown_kind_are_left_out(void **state)
     write_zone("0", "package-0\n", "1000000\n", RANGE);
     write_zone("1", "flux\n", "1000000\n", RANGE);
     write_zone("1:0", "core\n", "1000000\n", RANGE); /* below a zone that is not used */
+    write_zone("1:1", "uncore\n", "2000000\n", RANGE);
     attn_energy_meter *meter = open_meter();
-    assert_int_equal(attn_energy_source_at(meter, 0)->n_channels, 2);
+    assert_int_equal(attn_energy_source_at(meter, 0)->n_channels, 3);
     assert_int_equal(channel(meter, 1)->parent, -1);
-    assert_string_equal(channel(meter, 1)->id, "rapl:core");
+    assert_int_equal(channel(meter, 2)->parent, -1);
+    assert_string_equal(channel(meter, 2)->id, "rapl:uncore");
     attn_energy_close(meter);
 }
 
@@ -511,6 +524,7 @@ int main(void)
         CASE(zero_range),
         CASE(garbage_range),
         CASE(one_register_two_dies),
+        CASE(two_counters_at_zero_are_two),
         CASE(second_socket_without_the_first),
         CASE(lone_socket_numbered_one),
         CASE(mmio_twin_is_skipped),
