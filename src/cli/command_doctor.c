@@ -16,6 +16,7 @@
 
 #include <jansson.h>
 
+#include <assert.h>
 #include <math.h>
 #include <stdio.h>
 #include <string.h>
@@ -34,7 +35,11 @@ static const cli_option options[] = {
      .help = "Describe the machine whose /proc and /sys were copied to DIR."},
 };
 
-enum { COLUMNS = 80, INDENT = 15, METERS_MAX = ATTN_ENERGY_CHANNELS_MAX + 16 };
+enum {
+    COLUMNS = 80,
+    INDENT = 15,
+    METERS_MAX = ATTN_ENERGY_CHANNELS_MAX + ATTN_ENERGY_SOURCES_MAX + 8
+};
 
 /* One source of numbers. Times and steps are NaN where they have no meaning. */
 typedef struct meter_line {
@@ -58,7 +63,7 @@ typedef struct findings {
 
 static meter_line *add_line(findings *found, const char *label, const char *name, const char *path)
 {
-    if (found->n_lines == METERS_MAX) return NULL;
+    assert(found->n_lines < METERS_MAX); /* every channel, every source, and 7 more */
     meter_line *line = &found->lines[found->n_lines++];
     *line = (meter_line){.label = label, .update_s = NAN, .resolution_j = NAN, .read_cost_s = NAN};
     snprintf(line->name, sizeof line->name, "%s", name);
@@ -72,7 +77,6 @@ static void add_channel(findings *found, const attn_energy_source *source, size_
     meter_line *line =
         add_line(found, channel->state == ATTN_ENERGY_OK ? "MEASURED" : "UNAVAILABLE", channel->id,
                  channel->path);
-    if (!line) return;
     line->update_s = channel->update_s;
     line->resolution_j = channel->resolution_j;
     line->read_cost_s = channel->read_cost_s;
@@ -106,7 +110,6 @@ static attn_status add_energy(findings *found, attn_error *error)
         if (source->n_channels > 0) continue;
         meter_line *line =
             add_line(found, "UNAVAILABLE", source->operations->name, source->operations->path);
-        if (!line) continue;
         snprintf(line->why, sizeof line->why, "%s", source->why);
         snprintf(line->fix, sizeof line->fix, "%s", source->fix);
     }
@@ -114,14 +117,16 @@ static attn_status add_energy(findings *found, attn_error *error)
     const attn_machine_cpu cpu = attn_machine_cpu_read(found->root);
     const attn_status status = attn_energy_model_choose(&model, &cpu, NULL, error);
     if (status != ATTN_OK) return status;
-    meter_line *line =
-        has_package ? NULL : add_line(found, "MODELLED", "processor energy", "ccf-vcpu/1");
-    if (line)
+    if (!has_package) {
+        meter_line *line = add_line(found, "MODELLED", "processor energy", "ccf-vcpu/1");
         snprintf(line->note, sizeof line->note,
                  "%.2f W idle, %.2f W busy per vCPU (class: %s); within a factor of 2 at best",
                  model.central.idle_w, model.central.full_w, model.class_name);
-    line = has_memory ? NULL : add_line(found, "MODELLED", "memory energy", "ccf-vcpu/1");
-    if (line) snprintf(line->note, sizeof line->note, "0.392 W per GB that is kept");
+    }
+    if (!has_memory) {
+        meter_line *line = add_line(found, "MODELLED", "memory energy", "ccf-vcpu/1");
+        snprintf(line->note, sizeof line->note, "0.392 W per GB that is kept");
+    }
     return ATTN_OK;
 }
 
@@ -132,7 +137,6 @@ static void add_figure(findings *found, const char *name, const attn_figure *fig
                         : figure->provenance == ATTN_COUNTED   ? "COUNTED"
                                                                : "MEASURED";
     meter_line *line = add_line(found, label, name, figure->source);
-    if (!line) return;
     line->read_cost_s = read_cost_s;
     snprintf(line->why, sizeof line->why, "%s", figure->why);
 }
@@ -148,7 +152,7 @@ static void add_process(findings *found)
     if (*found->root == '\0' && attn_process_memory_reset_peak("", &error) != ATTN_OK) {
         meter_line *line =
             add_line(found, "UNAVAILABLE", "memory peak of a phase", "/proc/self/clear_refs");
-        if (line) snprintf(line->why, sizeof line->why, "%.200s", error.text);
+        snprintf(line->why, sizeof line->why, "%.200s", error.text);
     }
     begin_ns = attn_clock_ns();
     const attn_process_mark begin = attn_process_mark_now(found->root);
@@ -249,7 +253,8 @@ static json_t *text_or_null(const char *text)
     return *text ? json_string(text) : json_null();
 }
 
-/* The environment record with an array "meters". */
+/* The environment record with an array "meters". Jansson takes NULL for a value that could not be
+ * allocated and fails, so one check at the end covers all. */
 static attn_status print_json(const findings *found, attn_error *error)
 {
     json_t *object = json_loads(found->environment, 0, NULL);
