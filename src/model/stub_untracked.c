@@ -1,0 +1,1 @@
+extern int attn_stub_model; int attn_stub_model;
