@@ -1,1 +1,0 @@
-extern int attn_stub_model; int attn_stub_model;
