@@ -163,7 +163,7 @@ static void find_energy(attn_finding *f, const attn_summary *summary)
 static bool find_work(attn_finding *f, const attn_summary *summary)
 {
     size_t n_checked = 0, n_equal = 0;
-    *f = (attn_finding){.label = "Counted work"};
+    *f = (attn_finding){.label = ATTN_FINDING_WORK};
     for (size_t i = 0; i < summary->n_mechanisms; i++) {
         const attn_summary_figure *equal =
             attn_summary_find(&summary->mechanisms[i], "work_equals_closed_form");

@@ -16,6 +16,9 @@ typedef struct attn_finding {
 
 enum { ATTN_FINDINGS_MAX = 8 };
 
+/* The label of the finding that compares counted work with the closed form. */
+#define ATTN_FINDING_WORK "Counted work"
+
 /* Fills `findings`; returns how many. 0 only when no mechanism was begun. */
 size_t attn_findings_make(const attn_summary *summary, attn_finding findings[ATTN_FINDINGS_MAX]);
 

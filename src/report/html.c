@@ -1,5 +1,4 @@
 /* The page: head, findings, and the order of the sections. */
-#define _POSIX_C_SOURCE 200809L
 #include "report/html.h"
 
 #include "base/error.h"
@@ -10,11 +9,8 @@
 #include "report/json.h"
 #include "report/ranking.h"
 
-#include <errno.h>
 #include <inttypes.h>
 #include <jansson.h>
-#include <string.h>
-#include <unistd.h>
 
 void html_text(FILE *out, const char *text)
 {
@@ -128,7 +124,8 @@ static void write_reproduction(FILE *out, const attn_store_result *result)
 }
 
 static attn_status write_body(FILE *out, const attn_store_result *result,
-                              const attn_summary *summary, const size_t *order, attn_error *error)
+                              const attn_summary *summary, const char *sort, const size_t *order,
+                              attn_error *error)
 {
     static const char *const sections[][2] = {
         {"findings", "Findings"},  {"ranking", "Ranking"}, {"loss", "Loss"},
@@ -141,7 +138,7 @@ static attn_status write_body(FILE *out, const attn_store_result *result,
         fprintf(out, "<a href=\"#%s\">%s</a>", sections[i][0], sections[i][1]);
     fputs("</nav>\n<main>\n", out);
     write_findings(out, summary);
-    html_ranking(out, summary, order);
+    html_ranking(out, summary, sort, order);
     html_charts(out, summary);
     html_provenance(out, summary);
     write_reproduction(out, result);
@@ -150,11 +147,11 @@ static attn_status write_body(FILE *out, const attn_store_result *result,
 }
 
 attn_status attn_report_html(FILE *out, const attn_store_result *result,
-                             const attn_summary *summary, attn_error *error)
+                             const attn_summary *summary, const char *sort, attn_error *error)
 {
     size_t *order = attn_alloc_array(ATTN_MEMORY_OTHER, summary->n_mechanisms, sizeof *order);
     if (!order) return attn_fail(error, ATTN_EMEMORY, "no memory for a report in HTML");
-    attn_status status = attn_ranking_order(summary, "loss", order, error);
+    attn_status status = attn_ranking_order(summary, sort, order, error);
     if (status == ATTN_OK) {
         fputs("<!DOCTYPE html>\n<html lang=\"en\">\n<head>\n<meta charset=\"utf-8\">\n"
               "<meta name=\"viewport\" content=\"width=device-width, initial-scale=1\">\n"
@@ -167,7 +164,7 @@ attn_status attn_report_html(FILE *out, const attn_store_result *result,
         fputs("</title>\n<style>\n", out);
         write_asset(out, &attn_asset_style_css);
         fputs("</style>\n</head>\n<body>\n", out);
-        status = write_body(out, result, summary, order, error);
+        status = write_body(out, result, summary, sort, order, error);
     }
     attn_free(order);
     if (status != ATTN_OK) return status;
@@ -177,31 +174,4 @@ attn_status attn_report_html(FILE *out, const attn_store_result *result,
     write_asset(out, &attn_asset_report_js);
     fputs("</script>\n</body>\n</html>\n", out);
     return ferror(out) ? attn_fail(error, ATTN_EIO, "writing a report in HTML failed") : ATTN_OK;
-}
-
-attn_status attn_report_save_html(const char *path, const attn_store_result *result,
-                                  const attn_summary *summary, attn_error *error)
-{
-    const size_t size_bytes = strlen(path) + 8;
-    char *partial = attn_alloc(ATTN_MEMORY_OTHER, size_bytes);
-    if (!partial) return attn_fail(error, ATTN_EMEMORY, "no memory to write '%s'", path);
-    snprintf(partial, size_bytes, "%s.part", path);
-    attn_status status = ATTN_OK;
-    FILE *out = fopen(partial, "w");
-    if (!out) {
-        status = attn_fail_errno(error, ATTN_EIO, errno, "cannot write '%s'", partial);
-        goto done;
-    }
-    status = attn_report_html(out, result, summary, error);
-    const bool is_flushed = fflush(out) == 0 && fsync(fileno(out)) == 0;
-    const int code = errno;
-    const bool is_closed = fclose(out) == 0;
-    if (status == ATTN_OK && !(is_flushed && is_closed))
-        status = attn_fail_errno(error, ATTN_EIO, code, "cannot write '%s'", partial);
-    if (status == ATTN_OK && rename(partial, path) != 0)
-        status = attn_fail_errno(error, ATTN_EIO, errno, "cannot write '%s'", path);
-    if (status != ATTN_OK) remove(partial);
-done:
-    attn_free(partial);
-    return status;
 }

@@ -8,11 +8,9 @@
 
 #include <stdio.h>
 
+/* `sort`, one of ATTN_RANKING_KEYS (report/ranking.h), orders the ranking. */
 ATTN_MUST_CHECK attn_status attn_report_html(FILE *out, const attn_store_result *result,
-                                             const attn_summary *summary, attn_error *error);
-
-/* Writes the page to `path`; an older file there is replaced only when the new one is whole. */
-ATTN_MUST_CHECK attn_status attn_report_save_html(const char *path, const attn_store_result *result,
-                                                  const attn_summary *summary, attn_error *error);
+                                             const attn_summary *summary, const char *sort,
+                                             attn_error *error);
 
 #endif

@@ -12,7 +12,7 @@ typedef struct series {
     const char *figure, *label;
 } series;
 
-enum { SERIES_MOST = 6 };
+enum { SERIES_MOST = 6, REASONS_MOST = 2 };
 
 /* The kinds that assets/report.js knows. */
 typedef struct chart {
@@ -21,8 +21,9 @@ typedef struct chart {
     const char *unit; /* displayed; values are multiplied by `factor` */
     double factor;
     series parts[SERIES_MOST];
-    series total; /* of a stack: carries the spread */
-    series mark;  /* a second value, drawn as a tick */
+    series total;                      /* of a stack: carries the spread */
+    series mark;                       /* a second value, drawn as a tick */
+    const char *reasons[REASONS_MOST]; /* figures whose absence explains the chart's */
 } chart;
 
 static const chart time_charts[] = {
@@ -41,6 +42,11 @@ static const chart time_charts[] = {
      .unit = "tokens/s",
      .factor = 1,
      .parts = {{"tokens_per_s", "tokens per second"}}},
+    {.kind = "bars",
+     .title = "Processors kept busy",
+     .unit = "%",
+     .factor = 100,
+     .parts = {{"cpu_utilisation", "utilisation"}}},
 };
 
 static const chart energy_charts[] = {
@@ -48,7 +54,8 @@ static const chart energy_charts[] = {
      .title = "Measured energy of a training step",
      .unit = "J",
      .factor = 1,
-     .parts = {{"energy_step_j", "energy per step"}}},
+     .parts = {{"energy_step_j", "energy per step"}},
+     .reasons = {"energy_cpu_package_j", "energy_dram_j"}},
     {.kind = "intervals",
      .title = "Modelled CPU energy of a trial",
      .note = "Not a measurement: computed from stated inputs. The bar is the interval of the "
@@ -127,18 +134,16 @@ static const chart latency_charts[] = {
 };
 
 static const struct {
-    const char *id, *title, *lead;
+    const char *id, *title;
     const chart *charts;
     size_t n_charts;
 } sections[] = {
 #define SECTION_CHARTS(charts) charts, sizeof(charts) / sizeof *(charts)
-    {"time", "Training time", NULL, SECTION_CHARTS(time_charts)},
-    {"energy", "Energy", NULL, SECTION_CHARTS(energy_charts)},
-    {"memory", "Memory and size", NULL, SECTION_CHARTS(memory_charts)},
-    {"work", "Work of a training step",
-     "Operations in three classes. Counted and computed must agree to the last digit.",
-     SECTION_CHARTS(work_charts)},
-    {"latency", "Latency of inference", NULL, SECTION_CHARTS(latency_charts)},
+    {"time", "Training time", SECTION_CHARTS(time_charts)},
+    {"energy", "Energy", SECTION_CHARTS(energy_charts)},
+    {"memory", "Memory and size", SECTION_CHARTS(memory_charts)},
+    {"work", "Work of a training step", SECTION_CHARTS(work_charts)},
+    {"latency", "Latency of inference", SECTION_CHARTS(latency_charts)},
 };
 
 static bool has_value(const attn_summary *summary, const char *figure)
@@ -235,9 +240,17 @@ static void write_chart(FILE *out, const attn_summary *summary, const chart *c)
                 c->title);
         write_table(out, summary, c);
     } else {
-        fputs("<p class=\"panel\"><strong>Not available.</strong> ", out);
+        fputs("<div class=\"panel\"><p><strong>Not available.</strong> ", out);
         html_text(out, attn_ranking_absence(summary, c->parts[0].figure));
         fputs("</p>\n", out);
+        for (size_t r = 0; r < REASONS_MOST && c->reasons[r]; r++) {
+            const char *why = attn_ranking_absence(summary, c->reasons[r]);
+            if (why[0] == '\0') continue;
+            fprintf(out, "<p><code>%s</code> ", c->reasons[r]);
+            html_text(out, why);
+            fputs("</p>\n", out);
+        }
+        fputs("</div>\n", out);
     }
     fputs("</figure>\n", out);
 }
@@ -267,12 +280,25 @@ static void write_loss(FILE *out, const attn_summary *summary)
     fputs("</figure>\n</div>\n</section>\n", out);
 }
 
+/* Whether counted and computed work agree, from the findings. */
+static void write_work_lead(FILE *out, const attn_summary *summary)
+{
+    attn_finding findings[ATTN_FINDINGS_MAX];
+    const size_t n = attn_findings_make(summary, findings);
+    for (size_t i = 0; i < n; i++) {
+        if (strcmp(findings[i].label, ATTN_FINDING_WORK) != 0) continue;
+        fprintf(out, "<p class=\"lead%s\">", findings[i].is_caution ? " warn" : "");
+        html_text(out, findings[i].detail);
+        fputs("</p>\n", out);
+    }
+}
+
 void html_charts(FILE *out, const attn_summary *summary)
 {
     write_loss(out, summary);
     for (size_t i = 0; i < sizeof sections / sizeof *sections; i++) {
         fprintf(out, "<section id=\"%s\">\n<h2>%s</h2>\n", sections[i].id, sections[i].title);
-        if (sections[i].lead) fprintf(out, "<p class=\"lead\">%s</p>\n", sections[i].lead);
+        if (sections[i].charts == work_charts) write_work_lead(out, summary);
         fputs("<div class=\"charts\">\n", out);
         for (size_t c = 0; c < sections[i].n_charts; c++)
             write_chart(out, summary, &sections[i].charts[c]);

@@ -11,7 +11,7 @@
 void html_text(FILE *out, const char *text);
 
 /* The ranking: mechanisms in the given order, with the spread under each value. */
-void html_ranking(FILE *out, const attn_summary *summary, const size_t *order);
+void html_ranking(FILE *out, const attn_summary *summary, const char *sort, const size_t *order);
 
 /* Every figure of every mechanism: value, spread, provenance, source. */
 void html_provenance(FILE *out, const attn_summary *summary);

@@ -18,7 +18,7 @@ static const char *state_note(const attn_summary_mechanism *m)
 }
 
 static void write_cell(FILE *out, const attn_summary *summary, size_t row,
-                       const attn_ranking_column *column, int decimals, size_t best)
+                       const attn_ranking_column *column)
 {
     const attn_summary_figure *f = attn_summary_find(&summary->mechanisms[row], column->figure);
     if (!f || isnan(f->median)) {
@@ -27,7 +27,8 @@ static void write_cell(FILE *out, const attn_summary *summary, size_t row,
         fprintf(out, "\">%s</td>", f && f->n > 0 ? "nan" : "&ndash;");
         return;
     }
-    fprintf(out, "<td%s>%s%s", row == best ? " class=\"best\"" : "",
+    const int decimals = attn_ranking_decimals(summary, column);
+    fprintf(out, "<td%s>%s%s", attn_ranking_is_best(summary, column, row) ? " class=\"best\"" : "",
             f->provenance == ATTN_MODELLED ? "~" : "",
             attn_format_fixed(column->factor * f->median, decimals).text);
     if (f->spread != ATTN_SPREAD_NONE && f->low < f->high)
@@ -35,20 +36,6 @@ static void write_cell(FILE *out, const attn_summary *summary, size_t row,
                 attn_format_fixed(column->factor * f->low, decimals).text,
                 attn_format_fixed(column->factor * f->high, decimals).text);
     fputs("</td>", out);
-}
-
-/* The fewest decimals that a row of the column supports. */
-static int column_decimals(const attn_summary *summary, const attn_ranking_column *column)
-{
-    int fewest = 6;
-    for (size_t row = 0; row < summary->n_mechanisms; row++) {
-        const attn_summary_figure *f = attn_summary_find(&summary->mechanisms[row], column->figure);
-        if (!f || isnan(f->median)) continue;
-        const int decimals = attn_format_decimals(column->factor * f->median,
-                                                  attn_format_digits(f->median, f->low, f->high));
-        if (decimals < fewest) fewest = decimals;
-    }
-    return fewest;
 }
 
 static const char *column_provenance(const attn_summary *summary, const char *figure)
@@ -64,20 +51,18 @@ static const char *column_provenance(const attn_summary *summary, const char *fi
     return name ? name : "unavailable";
 }
 
-void html_ranking(FILE *out, const attn_summary *summary, const size_t *order)
+void html_ranking(FILE *out, const attn_summary *summary, const char *sort, const size_t *order)
 {
     attn_ranking_column columns[ATTN_RANKING_COLUMNS];
-    int decimals[ATTN_RANKING_COLUMNS];
-    size_t best[ATTN_RANKING_COLUMNS];
     attn_ranking_columns(summary, columns);
-    fputs("<section id=\"ranking\">\n<h2>Ranking</h2>\n<p class=\"lead\">Ordered by held-out loss. "
-          "Medians over the rounds, with the spread below; the best value of a column is "
-          "bold.</p>\n<div class=\"scroll\">\n<table class=\"ranking\">\n<thead><tr>"
-          "<th scope=\"col\">Mechanism</th>",
-          out);
+    fprintf(
+        out,
+        "<section id=\"ranking\">\n<h2>Ranking</h2>\n<p class=\"lead\">Ordered by %s, best "
+        "first. Medians over the rounds, with the spread below. Bold: the best of a column, and "
+        "what the data do not tell from it.</p>\n<div class=\"scroll\">\n"
+        "<table class=\"ranking\">\n<thead><tr><th scope=\"col\">Mechanism</th>",
+        strcmp(sort, "loss") == 0 ? "held-out loss" : sort);
     for (size_t c = 0; c < ATTN_RANKING_COLUMNS; c++) {
-        decimals[c] = column_decimals(summary, &columns[c]);
-        best[c] = attn_ranking_best(summary, &columns[c]);
         const char *provenance = column_provenance(summary, columns[c].figure);
         fprintf(out, "<th scope=\"col\">%s<small>%s</small><i class=\"tag %s\">%s</i></th>",
                 columns[c].title, columns[c].unit, provenance, provenance);
@@ -100,7 +85,7 @@ void html_ranking(FILE *out, const attn_summary *summary, const size_t *order)
             fputs("</td>", out);
         } else {
             for (size_t c = 0; c < ATTN_RANKING_COLUMNS; c++)
-                write_cell(out, summary, order[i], &columns[c], decimals[c], best[c]);
+                write_cell(out, summary, order[i], &columns[c]);
         }
         fputs("</tr>\n", out);
     }

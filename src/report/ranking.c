@@ -2,6 +2,7 @@
 #include "report/ranking.h"
 
 #include "base/error.h"
+#include "report/format.h"
 
 #include <math.h>
 #include <string.h>
@@ -78,23 +79,53 @@ attn_status attn_ranking_order(const attn_summary *summary, const char *key, siz
                      ATTN_RANKING_KEYS);
 }
 
-size_t attn_ranking_best(const attn_summary *summary, const attn_ranking_column *column)
+static const attn_summary_figure *column_best(const attn_summary *summary,
+                                              const attn_ranking_column *column)
 {
-    size_t best = summary->n_mechanisms;
-    double best_value = NAN;
-    bool differ = false;
-    if (is_modelled(summary, column->figure)) return best;
+    const attn_summary_figure *best = NULL;
     for (size_t i = 0; i < summary->n_mechanisms; i++) {
-        const double value = attn_summary_value(&summary->mechanisms[i], column->figure);
-        if (isnan(value)) continue;
-        differ |= !isnan(best_value) && value != best_value;
-        if (isnan(best_value) ||
-            (column->is_lower_better ? value < best_value : value > best_value)) {
-            best = i;
-            best_value = value;
-        }
+        const attn_summary_figure *f = attn_summary_find(&summary->mechanisms[i], column->figure);
+        if (!f || isnan(f->median)) continue;
+        if (!best ||
+            (column->is_lower_better ? f->median < best->median : f->median > best->median))
+            best = f;
     }
-    return differ ? best : summary->n_mechanisms;
+    return best;
+}
+
+static bool ties(const attn_summary_figure *best, const attn_summary_figure *f)
+{
+    if (!f || isnan(f->median)) return false;
+    /* A single round resolves nothing: there the best value alone is marked. */
+    return f->median == best->median ||
+           (best->spread != ATTN_SPREAD_NONE && !attn_summary_resolved(best, f));
+}
+
+bool attn_ranking_is_best(const attn_summary *summary, const attn_ranking_column *column,
+                          size_t mechanism)
+{
+    const attn_summary_figure *best = column_best(summary, column);
+    if (!best || is_modelled(summary, column->figure)) return false;
+    bool some_lose = false;
+    for (size_t i = 0; i < summary->n_mechanisms; i++) {
+        const attn_summary_figure *f = attn_summary_find(&summary->mechanisms[i], column->figure);
+        some_lose |= f && !isnan(f->median) && !ties(best, f);
+    }
+    return some_lose &&
+           ties(best, attn_summary_find(&summary->mechanisms[mechanism], column->figure));
+}
+
+int attn_ranking_decimals(const attn_summary *summary, const attn_ranking_column *column)
+{
+    int fewest = 6;
+    for (size_t i = 0; i < summary->n_mechanisms; i++) {
+        const attn_summary_figure *f = attn_summary_find(&summary->mechanisms[i], column->figure);
+        if (!f || isnan(f->median)) continue;
+        const int decimals = attn_format_decimals(column->factor * f->median,
+                                                  attn_format_digits(f->median, f->low, f->high));
+        if (decimals < fewest) fewest = decimals;
+    }
+    return fewest;
 }
 
 char attn_provenance_letter(attn_provenance provenance)

@@ -28,9 +28,13 @@ void attn_ranking_columns(const attn_summary *summary,
 ATTN_MUST_CHECK attn_status attn_ranking_order(const attn_summary *summary, const char *key,
                                                size_t *order, attn_error *error);
 
-/* Index of the best mechanism in a column, n_mechanisms when no two differ; modelled figures
- * have no best. */
-size_t attn_ranking_best(const attn_summary *summary, const attn_ranking_column *column);
+/* Whether a mechanism is to be marked in a column: it has the best value, or is not resolved from
+ * it. Nothing is marked where that holds for all, nor in a modelled column. */
+bool attn_ranking_is_best(const attn_summary *summary, const attn_ranking_column *column,
+                          size_t mechanism);
+
+/* Digits after the point that suit a whole column: the fewest that one of its values supports. */
+int attn_ranking_decimals(const attn_summary *summary, const attn_ranking_column *column);
 
 /* The single letter of a provenance: M I C D ~ - */
 char attn_provenance_letter(attn_provenance provenance);

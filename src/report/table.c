@@ -16,7 +16,6 @@ enum { WIDTH = 80, NAME_MOST = 17, SPREAD_COLUMN = 1, SPREAD_WIDTH = 6, CELL_LEA
 typedef struct table {
     const attn_summary *summary;
     attn_ranking_column columns[ATTN_RANKING_COLUMNS];
-    size_t best[ATTN_RANKING_COLUMNS];
     size_t widths[ATTN_RANKING_COLUMNS];
     int decimals[ATTN_RANKING_COLUMNS]; /* of the row that supports the fewest */
     char letters[ATTN_RANKING_COLUMNS]; /* of the whole column; 0 when its cells differ */
@@ -63,19 +62,6 @@ static char column_letter(const table *t, size_t column)
     return letter == '\0' ? '-' : letter;
 }
 
-static int column_decimals(const table *t, size_t column)
-{
-    int fewest = 6;
-    for (size_t row = 0; row < t->summary->n_mechanisms; row++) {
-        const attn_summary_figure *f = cell_figure(t, row, column);
-        if (!f || isnan(f->median)) continue;
-        const int decimals = attn_format_decimals(t->columns[column].factor * f->median,
-                                                  attn_format_digits(f->median, f->low, f->high));
-        if (decimals < fewest) fewest = decimals;
-    }
-    return fewest;
-}
-
 static void measure(table *t)
 {
     t->name_width = strlen("mechanism");
@@ -85,8 +71,7 @@ static void measure(table *t)
     }
     for (size_t c = 0; c < ATTN_RANKING_COLUMNS; c++) {
         t->letters[c] = column_letter(t, c);
-        t->decimals[c] = column_decimals(t, c);
-        t->best[c] = attn_ranking_best(t->summary, &t->columns[c]);
+        t->decimals[c] = attn_ranking_decimals(t->summary, &t->columns[c]);
         size_t width = strlen(t->columns[c].unit) + 2;
         if (width < CELL_LEAST) width = CELL_LEAST;
         for (size_t row = 0; row < t->summary->n_mechanisms; row++) {
@@ -147,7 +132,7 @@ static void print_row(FILE *out, const table *t, size_t row)
         return;
     }
     for (size_t c = 0; c < ATTN_RANKING_COLUMNS; c++) {
-        const bool is_bold = t->is_bold && t->best[c] == row;
+        const bool is_bold = t->is_bold && attn_ranking_is_best(t->summary, &t->columns[c], row);
         fprintf(out, " %s%*s%s", is_bold ? "\033[1m" : "", (int)t->widths[c],
                 cell_text(t, row, c).text, is_bold ? "\033[0m" : "");
         if (c == SPREAD_COLUMN) fprintf(out, "%*s", SPREAD_WIDTH, spread_text(t, row).text);

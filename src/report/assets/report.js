@@ -14,16 +14,24 @@
   const figureOf = (mechanism, name) => mechanism.figures.find((f) => f.name === name);
 
   // ---- numbers: the same rules as the tables ----
-  function digitsFor(value, low, high) {
-    if (low === null || high === null || !(high > low) || !value) return 4;
-    return Math.min(4, Math.max(2, Math.ceil(Math.log10(Math.abs(value) / (high - low))) + 1));
+  function decimalsFor(value, low, high) {
+    const spread = low === null || high === null ? 0 : high - low;
+    const digits = spread > 0 && value
+      ? Math.min(4, Math.max(2, Math.ceil(Math.log10(Math.abs(value) / spread)) + 1)) : 4;
+    return value ? digits - 1 - Math.floor(Math.log10(Math.abs(value))) : 0;
   }
-  function format(value, digits) {
+  function format(value, decimals) {
     if (value === 0) return "0";
-    const size = Math.abs(value);
-    if (size >= 1e6 || size < 1e-4) return value.toExponential(Math.max(0, digits - 1));
-    const text = Number(value.toPrecision(digits));
-    return text.toFixed(Math.max(0, digits - 1 - Math.floor(Math.log10(Math.abs(text)))));
+    const own = Math.floor(Math.log10(Math.abs(value)));
+    const digits = Math.min(15, Math.max(2, decimals + 1 + own));
+    if (own >= 9 || own < -4) return value.toExponential(Math.min(3, digits - 1));
+    return Number(value.toPrecision(digits)).toFixed(Math.max(0, digits - 1 - own));
+  }
+  const plain = (value) => format(value, decimalsFor(value, null, null));
+  // 2e11 as "200 G": ticks of the axis of operations.
+  function prefixed(value) {
+    const step = Math.min(6, Math.floor(Math.log10(Math.abs(value) || 1) / 3));
+    return step < 2 ? value : Number((value / 1000 ** step).toPrecision(4)) + " " + "  MGTPE"[step];
   }
   function median(values) {
     const sorted = values.filter((v) => v !== null).sort((a, b) => a - b);
@@ -94,17 +102,21 @@
     const low = figure ? scaled(figure.low) : null, high = figure ? scaled(figure.high) : null;
     const state = mechanism.reason ? "no trial done" : "\u2013";
     const row = { low: null, high: null, mark: mark ? scaled(mark.median) : null, end: value,
-      label: value === null ? state : format(value, digitsFor(value, low, high)) };
+      value, decimals: value === null ? Infinity : decimalsFor(value, low, high), label: state };
     if (low !== null && high > low) { row.low = low; row.high = high; }
     if (spec.kind === "intervals" && value !== null) {
       Object.assign(row, { low: null, high: null, mark: value, end: high === null ? value : high });
-      row.label = "~" + row.label;
+      row.isModelled = true;
     }
     return row;
   }
 
   function drawBars(element, spec) {
     const rows = mechanisms.map((m) => rowOf(m, spec));
+    const decimals = Math.min(...rows.map((r) => r.decimals));
+    rows.filter((r) => r.value !== null).forEach((r) => {
+      r.label = (r.isModelled ? "~" : "") + format(r.value, decimals);
+    });
     const labels = mechanisms.map((m) => m.mechanism);
     const value = (m, name) => {
       const f = figureOf(m, name);
@@ -142,7 +154,7 @@
             labels: { color: css("--ink"), boxWidth: 12, boxHeight: 12 } },
           tooltip: { callbacks: { label(item) {
             const raw = item.raw, text = Array.isArray(raw)
-              ? format(raw[0], 3) + " to " + format(raw[1], 3) : format(raw, 4);
+              ? plain(raw[0]) + " to " + plain(raw[1]) : plain(raw);
             return item.dataset.label + ": " + text + " " + spec.unit;
           } } },
         },
@@ -182,7 +194,7 @@
   }
 
   function drawLoss(element, kind) {
-    const titles = { steps: "optimizer steps", seconds: "seconds of training", flop: "operations" };
+    const titles = { steps: "optimizer steps", seconds: "seconds of training", flop: "operations, all three classes" };
     const datasets = [];
     mechanisms.forEach((m, i) => {
       const c = curves(m.mechanism, kind), dash = dashes[Math.floor(i / 8) % 3];
@@ -203,13 +215,12 @@
         interaction: { mode: "nearest", intersect: false },
         scales: {
           x: Object.assign(axis(titles[kind], true), { type: "linear", beginAtZero: true,
-            ticks: { color: css("--soft"), maxRotation: 0, callback: (v) =>
-              Math.abs(v) >= 1e6 ? v.toExponential(1).replace("e+", "e") : v } }),
+            ticks: { color: css("--soft"), maxRotation: 0, callback: prefixed } }),
           y: axis("loss, nat per token", true),
         },
         plugins: {
           legend: { position: "top", align: "start",
-            labels: { color: css("--ink"), usePointStyle: true, boxWidth: 28,
+            labels: { color: css("--ink"), usePointStyle: true, boxHeight: 7, padding: 16,
               filter: (item, d) => !d.datasets[item.datasetIndex].isTraining },
             onClick(event, item, legend) {
               const chart = legend.chart, show = !chart.isDatasetVisible(item.datasetIndex);
@@ -218,9 +229,9 @@
               chart.update();
             } },
           tooltip: { callbacks: {
-            title: (items) => format(items[0].parsed.x, 4) + " " + titles[kind],
+            title: (items) => plain(items[0].parsed.x) + " " + titles[kind],
             label: (item) => item.dataset.label + (item.dataset.isTraining ? ", training: " :
-              ", held-out: ") + format(item.parsed.y, 4) } },
+              ", held-out: ") + plain(item.parsed.y) } },
         },
       },
     });
