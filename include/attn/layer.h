@@ -133,9 +133,11 @@ typedef enum attn_phase { ATTN_PHASE_FORWARD, ATTN_PHASE_BACKWARD, ATTN_PHASE_DE
 
 /**
  * Closed-form work of one call, equal to what the kernels count. For ATTN_PHASE_DECODE
- * `length` is the number of tokens in the cache before the call.
+ * `length` is the number of tokens in the cache before the call. `document_start` is that of
+ * the call, or NULL.
  */
-attn_work attn_layer_work(const attn_layer *layer, attn_phase phase, size_t batch, size_t length);
+attn_work attn_layer_work(const attn_layer *layer, attn_phase phase, size_t batch, size_t length,
+                          const uint32_t *document_start);
 
 #ifdef __cplusplus
 }

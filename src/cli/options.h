@@ -1,5 +1,9 @@
 /* The command line: one table of options per command drives parsing, --help, the man page and
- * shell completion. */
+ * shell completion.
+ *
+ * Options and operands come in any order: --name value, --name=value, flags without a value;
+ * `--` ends the options, `-` is an operand. A repeated option: the last one wins. A value that
+ * itself begins with `--` needs the form with `=`, so that a forgotten value is noticed. */
 #ifndef CLI_OPTIONS_H
 #define CLI_OPTIONS_H
 
@@ -16,22 +20,25 @@ typedef enum cli_kind {
     CLI_CHOICE  /* const char * field; one of `choices` */
 } cli_kind;
 
+/* An entry without a name begins a group of --help: `help` is the group's heading. */
 typedef struct cli_option {
-    const char *name;     /* "batch" for --batch */
+    const char *name; /* "batch" for --batch */
     cli_kind kind;
-    size_t offset;        /* of the field in the command's settings struct */
-    const char *argument; /* placeholder in help: "N", "FILE"; NULL for flags */
-    const char *initial;  /* default as a person would type it; NULL = false / 0 / NULL */
-    const char *choices;  /* "a|b|c" for CLI_CHOICE */
-    double minimum, maximum; /* inclusive, for SIZE and NUMBER; both 0 = no limits */
-    const char *help;     /* one or more sentences; wrapped when printed */
+    size_t offset;           /* of the field in the command's settings struct */
+    const char *argument;    /* placeholder in help: "N", "FILE"; NULL for flags */
+    const char *initial;     /* default as a person would type it; NULL = false / 0 / NULL */
+    const char *choices;     /* "a|b|c" for CLI_CHOICE */
+    double minimum, maximum; /* inclusive, for SIZE and NUMBER; both 0 = no limits, and
+                                an infinite one = no limit on that side */
+    const char *help;        /* one or more sentences; wrapped when printed */
 } cli_option;
 
 typedef struct cli_command {
     const char *name;        /* "run" */
     const char *summary;     /* one line for the list of commands, without a full stop */
     const char *operands;    /* "[FILE]" in the usage line; "" for none */
-    const char *description; /* paragraphs for --help and the man page */
+    const char *description; /* paragraphs for --help and the man page, apart by an empty line;
+                                lines that begin with a space are kept as they are */
     const cli_option *options;
     size_t n_options;
     size_t operands_minimum, operands_maximum;

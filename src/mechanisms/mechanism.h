@@ -1,0 +1,143 @@
+/* What a mechanism must supply. Its name is its line in mechanisms.def, nowhere else.
+ *
+ * Most mechanisms are cores: they map q, k, v to o and share the projections of heads.c. They
+ * fill `core`. A mechanism with projections of its own fills `layer` instead. */
+#ifndef MECHANISMS_MECHANISM_H
+#define MECHANISMS_MECHANISM_H
+
+#include "attn/layer.h"
+#include "kernels/context.h"
+#include "mechanisms/tape.h"
+
+/* ---- options ----------------------------------------------------------------------------- */
+
+typedef enum attn_option_kind { ATTN_OPTION_SIZE, ATTN_OPTION_NUMBER, ATTN_OPTION_FLAG } attn_option_kind;
+
+enum { ATTN_OPTIONS_MAX = 8 };
+
+typedef union attn_value {
+    size_t size;
+    double number;
+    bool flag;
+} attn_value;
+
+/* One line of a mechanism's option table; a table ends with a NULL name. */
+typedef struct attn_option {
+    const char *name;
+    attn_option_kind kind;
+    const char *initial; /* as a person would type it */
+    double minimum, maximum;
+    const char *help;
+} attn_option;
+
+/* ---- a layer ----------------------------------------------------------------------------- */
+
+enum { ATTN_PARAMETERS_MAX = 16 };
+
+typedef struct attn_mechanism attn_mechanism;
+
+struct attn_layer {
+    const char *name; /* the mechanism's */
+    const attn_mechanism *mechanism;
+    size_t d_model, heads, kv_heads, head_dim, positions;
+    bool is_causal;
+    attn_value options[ATTN_OPTIONS_MAX]; /* by index in the mechanism's table */
+    attn_parameter parameters[ATTN_PARAMETERS_MAX];
+    size_t n_parameters, parameter_count;
+};
+
+/* Appends a parameter [rows][columns], or [rows] with columns 0. */
+void attn_layer_declare(attn_layer *layer, const char *name, size_t rows, size_t columns,
+                        attn_initial initial);
+
+/* Where the block of the parameter `name` starts; the name must exist. */
+size_t attn_layer_offset(const attn_layer *layer, const char *name);
+
+/* ---- a core: q, k, v to o, after the projections ----------------------------------------- */
+
+/* All pointers are to head 0 of token 0; head h of q lies h * head_dim further, tokens lie
+ * `row` apart (o_row for o and do). k and v have kv_heads heads. */
+typedef struct attn_core_call {
+    attn_context *context;
+    const attn_layer *layer;
+    size_t batch, length;
+    const float *q, *k, *v;
+    size_t row;
+    float *o;
+    size_t o_row;
+    float *saved;   /* core->saved() floats, written by forward; NULL: inference */
+    float *scratch; /* core->scratch() floats */
+    const uint32_t *document_start;
+    const float *d_o; /* backward: same layout as o */
+    float *dq, *dk, *dv; /* backward: same layout as q, k, v; overwritten */
+    float *cache;        /* see attn_call */
+    size_t cache_capacity, position;
+} attn_core_call;
+
+typedef struct attn_core {
+    size_t (*saved)(const attn_layer *layer, size_t batch, size_t length);
+    size_t (*scratch)(const attn_layer *layer, size_t threads, size_t batch, size_t length);
+    size_t (*cache)(const attn_layer *layer, size_t batch, size_t capacity);
+    void (*forward)(const attn_core_call *call); /* fills the cache too when there is one */
+    void (*backward)(const attn_core_call *call);
+    void (*decode)(const attn_core_call *call); /* length 1 */
+    /* One head of one sequence in float64: q [T][d], k, v. */
+    attn_node *(*oracle)(attn_tape *tape, const attn_layer *layer, attn_node *q, attn_node *k,
+                         attn_node *v, const uint32_t *document_start);
+    /* Work of the whole batch, without projections. */
+    attn_work (*work)(const attn_layer *layer, attn_phase phase, size_t batch, size_t length,
+                      const uint32_t *document_start);
+} attn_core;
+
+/* ---- a mechanism ------------------------------------------------------------------------- */
+
+struct attn_mechanism {
+    const char *title;  /* one sentence: what it is and what it costs */
+    const char *source; /* paper or practice it follows */
+    const attn_option *options; /* NULL: none */
+    bool is_causal_only;        /* cannot run bidirectionally */
+    /* Checks options against sizes and derives kv_heads; may be NULL. */
+    attn_status (*check)(attn_layer *layer, attn_error *error);
+    const attn_core *core;
+};
+
+/* The registry, in the order of mechanisms.def. */
+typedef struct attn_mechanism_entry {
+    const char *name;
+    const attn_mechanism *mechanism;
+} attn_mechanism_entry;
+
+extern const attn_mechanism_entry attn_mechanisms[]; /* ends with a NULL name */
+const attn_mechanism *attn_mechanism_find(const char *name); /* NULL when unknown */
+
+/* ---- heads.c: projections shared by every core ------------------------------------------- */
+
+/* wq [C][C], wk, wv [kv_heads d][C], their biases, wo [C][C] and its bias. The three
+ * projections lie next to each other, so one product does all of them. */
+void attn_heads_declare(attn_layer *layer);
+size_t attn_heads_saved(const attn_layer *layer, size_t batch, size_t length);
+size_t attn_heads_scratch(const attn_layer *layer, size_t threads, size_t batch, size_t length);
+void attn_heads_forward(attn_context *context, const attn_layer *layer, const attn_call *call);
+void attn_heads_backward(attn_context *context, const attn_layer *layer, const attn_call *call);
+void attn_heads_decode(attn_context *context, const attn_layer *layer, const attn_call *call);
+attn_work attn_heads_work(const attn_layer *layer, attn_phase phase, size_t batch, size_t length,
+                          const uint32_t *document_start);
+/* x [T][C] of one sequence to y; `parameters` in the order of the layer's list. */
+attn_node *attn_heads_oracle(attn_tape *tape, const attn_layer *layer, attn_node *x,
+                             attn_node *const *parameters, const uint32_t *document_start);
+
+/* ---- small shared things ----------------------------------------------------------------- */
+
+static inline size_t attn_smaller(size_t a, size_t b)
+{
+    return a < b ? a : b;
+}
+
+/* Sums that tasks of a parallel region keep apart, one for each worker. */
+typedef struct attn_tally {
+    attn_work of[256];
+} attn_tally;
+
+void attn_tally_collect(const attn_tally *tally, size_t threads, attn_work *total);
+
+#endif

@@ -1,0 +1,64 @@
+/* A float64 tape: matrices, the few operations that attention needs, and their gradients by
+ * reverse accumulation. Every mechanism's oracle is written over it as plainly as the paper's
+ * equation, and gets gradients that share nothing with the hand-derived backward passes.
+ *
+ * Nothing here is fast. Failure is sticky: after an allocation fails every operation returns an
+ * empty node, and attn_tape_failed() says so at the end. */
+#ifndef MECHANISMS_TAPE_H
+#define MECHANISMS_TAPE_H
+
+#include "attn/status.h"
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+typedef struct attn_tape attn_tape;
+
+/* A matrix on the tape, row-major. */
+typedef struct attn_node {
+    size_t rows, columns;
+    double *value;
+    double *gradient; /* of the seed's scalar with respect to this node */
+} attn_node;
+
+attn_tape *attn_tape_create(void); /* NULL when memory is short */
+void attn_tape_free(attn_tape *tape); /* with all its nodes; NULL is fine */
+bool attn_tape_failed(const attn_tape *tape);
+
+/* Gradients of sum(seed * output), for every node; seed has the output's shape. */
+void attn_tape_backward(attn_tape *tape, attn_node *output, const double *seed);
+
+/* Copies of the caller's data. Leaves and constants differ only for the reader. */
+attn_node *attn_leaf(attn_tape *tape, size_t rows, size_t columns, const double *value);
+attn_node *attn_filled(attn_tape *tape, size_t rows, size_t columns, double value);
+
+attn_node *attn_matmul(attn_tape *tape, attn_node *a, attn_node *b); /* a b */
+attn_node *attn_transpose(attn_tape *tape, attn_node *a);
+
+/* Elementwise; b has a's shape, or is a row [1, C], a column [R, 1] or a number [1, 1]. */
+attn_node *attn_plus(attn_tape *tape, attn_node *a, attn_node *b);
+attn_node *attn_times(attn_tape *tape, attn_node *a, attn_node *b);
+
+attn_node *attn_scaled(attn_tape *tape, attn_node *a, double factor);
+attn_node *attn_shifted(attn_tape *tape, attn_node *a, double by); /* a + by */
+attn_node *attn_exp(attn_tape *tape, attn_node *a);
+attn_node *attn_log(attn_tape *tape, attn_node *a);
+attn_node *attn_reciprocal(attn_tape *tape, attn_node *a);
+attn_node *attn_elu_plus_one(attn_tape *tape, attn_node *a); /* a + 1 above 0, else exp(a) */
+
+/* Row by row; allowed[i * columns + j] says which entries exist. A row without any is 0. */
+attn_node *attn_softmax(attn_tape *tape, attn_node *scores, const bool *allowed);
+attn_node *attn_masked(attn_tape *tape, attn_node *a, const bool *allowed); /* 0 elsewhere */
+attn_node *attn_row_sums(attn_tape *tape, attn_node *a);                    /* [R, 1] */
+
+/* Parts and wholes. */
+attn_node *attn_columns(attn_tape *tape, attn_node *a, size_t first, size_t count);
+attn_node *attn_rows(attn_tape *tape, attn_node *a, size_t first, size_t count);
+attn_node *attn_beside(attn_tape *tape, attn_node *left, attn_node *right); /* [a | b] */
+attn_node *attn_above(attn_tape *tape, attn_node *top, attn_node *bottom);
+
+/* x w^T + bias, with w [out, in] and bias [1, out] or NULL. */
+attn_node *attn_linear(attn_tape *tape, attn_node *x, attn_node *w, attn_node *bias);
+
+#endif
