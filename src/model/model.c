@@ -18,7 +18,7 @@ struct attn_model {
     attn_model_config config;
     char *mechanism, *options;
     attn_layer *layer;
-    attn_tensor *tensors;
+    attn_model_tensor *tensors;
     size_t n_tensors;
     attn_model_offsets offsets;
     float *parameters;
@@ -87,13 +87,13 @@ static size_t place(placing *p, const char *prefix, const char *name, size_t row
                     attn_initial initial)
 {
     const size_t offset = p->at;
-    attn_tensor *t = &p->model->tensors[p->model->n_tensors++];
-    *t = (attn_tensor){.dimensions = columns ? 2 : 1,
-                       .shape = {rows, columns},
-                       .offset = offset,
-                       .initial = initial,
-                       .is_trained = true,
-                       .is_decayed = columns != 0};
+    attn_model_tensor *t = &p->model->tensors[p->model->n_tensors++];
+    *t = (attn_model_tensor){.dimensions = columns ? 2 : 1,
+                             .shape = {rows, columns},
+                             .offset = offset,
+                             .initial = initial,
+                             .is_trained = true,
+                             .is_decayed = columns != 0};
     snprintf(t->name, sizeof t->name, "%s%s", prefix, name);
     if (!attn_size_multiply(rows, columns ? columns : 1, &t->count)) p->overflows = true;
     advance(p, t->count);
@@ -108,13 +108,13 @@ static size_t place_attention(placing *p, const char *prefix)
     const attn_parameter *parameters = attn_layer_parameters(p->model->layer, &n);
     for (size_t i = 0; i < n; i++) {
         const attn_parameter *q = &parameters[i];
-        attn_tensor *t = &p->model->tensors[p->model->n_tensors++];
-        *t = (attn_tensor){.dimensions = q->dimensions,
-                           .offset = offset + q->offset,
-                           .count = q->count,
-                           .initial = q->initial,
-                           .is_trained = q->is_trained,
-                           .is_decayed = q->is_trained && q->dimensions >= 2};
+        attn_model_tensor *t = &p->model->tensors[p->model->n_tensors++];
+        *t = (attn_model_tensor){.dimensions = q->dimensions,
+                                 .offset = offset + q->offset,
+                                 .count = q->count,
+                                 .initial = q->initial,
+                                 .is_trained = q->is_trained,
+                                 .is_decayed = q->is_trained && q->dimensions >= 2};
         memcpy(t->shape, q->shape, sizeof t->shape);
         snprintf(t->name, sizeof t->name, "%sattn.%s", prefix, q->name);
         if (q->is_trained) p->model->parameter_count += q->count;
@@ -259,13 +259,13 @@ const attn_layer *attn_model_layer(const attn_model *model)
     return model->layer;
 }
 
-const attn_tensor *attn_model_tensors(const attn_model *model, size_t *count)
+const attn_model_tensor *attn_model_tensors(const attn_model *model, size_t *count)
 {
     *count = model->n_tensors;
     return model->tensors;
 }
 
-const attn_tensor *attn_model_tensor(const attn_model *model, const char *name)
+const attn_model_tensor *attn_model_find(const attn_model *model, const char *name)
 {
     for (size_t i = 0; i < model->n_tensors; i++)
         if (strcmp(model->tensors[i].name, name) == 0) return &model->tensors[i];

@@ -36,19 +36,18 @@ const char *attn_model_preset_name(size_t index);
 
 enum { ATTN_TENSOR_NAME_BYTES = 64 };
 
-/* One named tensor of the model's block of parameters. */
-typedef struct attn_tensor {
+/* One named tensor of the model's block of parameters. Those of an attention layer follow each
+ * other without gaps, all others start at multiples of 16. */
+typedef struct attn_model_tensor {
     char name[ATTN_TENSOR_NAME_BYTES]; /* "h.3.mlp.c_fc.weight"; weights are [out][in] */
     size_t dimensions;
     size_t shape[ATTN_DIMENSIONS_MAX];
-    size_t offset; /* first element within the block, a multiple of 16 */
+    size_t offset; /* first element within the block */
     size_t count;  /* elements */
     attn_initial initial;
     bool is_trained;
     bool is_decayed; /* weight decay: tensors of two dimensions and more */
-} attn_tensor;
-
-/* A tensor of the attention layer keeps the place the layer gave it, so its offset may be any. */
+} attn_model_tensor;
 
 /* A model: checked sizes, one attention layer (all blocks are alike) and the parameters. */
 typedef struct attn_model attn_model;
@@ -61,16 +60,16 @@ void attn_model_free(attn_model *model); /* NULL is fine */
 
 /* Normal numbers as in GPT-2 from the seed alone: a tensor's stream is the hash of its name, so
  * it starts alike in every model that has a tensor of this name and size. */
-void attn_model_initialise(attn_model *model, uint64_t seed, size_t threads);
+void attn_model_initialise(attn_model *model, uint64_t seed);
 
 /* The configuration, with texts that live as long as the model (options "" for none). */
 const attn_model_config *attn_model_configuration(const attn_model *model);
 const attn_layer *attn_model_layer(const attn_model *model);
 
 /* The tensors in the order of storage. */
-const attn_tensor *attn_model_tensors(const attn_model *model, size_t *count);
+const attn_model_tensor *attn_model_tensors(const attn_model *model, size_t *count);
 /* NULL when there is none of this name. */
-const attn_tensor *attn_model_tensor(const attn_model *model, const char *name);
+const attn_model_tensor *attn_model_find(const attn_model *model, const char *name);
 
 /* The block of parameters, and its elements, some of which are padding between tensors. */
 float *attn_model_parameters(const attn_model *model);
@@ -107,9 +106,10 @@ typedef enum attn_model_phase {
     ATTN_MODEL_DECODE /* length: tokens in the cache before the call */
 } attn_model_phase;
 
-/* Closed-form work, equal to what the kernels count. */
+/* Closed-form work, equal to what the kernels count. `document_start` as in a training batch,
+ * or NULL. Choosing tokens from logits is not counted. */
 attn_work attn_model_work(const attn_model *model, attn_model_phase phase, size_t batch,
-                          size_t length);
+                          size_t length, const uint32_t *document_start);
 
 typedef enum attn_product_kind {
     ATTN_PRODUCT_FORWARD,         /* y = x w^T */

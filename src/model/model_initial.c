@@ -1,14 +1,8 @@
-/* Starting values: a tensor's random stream is the hash of its name, and its numbers are drawn
- * in tasks of fixed size. */
+/* Starting values: normal numbers whose stream is the hash of the tensor's name. */
 #include "base/random.h"
-#include "base/threads.h"
 #include "model/model.h"
 
 #include <math.h>
-
-enum { TASK_NUMBERS = 1 << 15 };
-
-static const double weight_deviation = 0.02;
 
 /* FNV-1a over the name's bytes. */
 static uint32_t name_hash(const char *name)
@@ -18,53 +12,27 @@ static uint32_t name_hash(const char *name)
     return hash;
 }
 
-typedef struct normal_job {
-    uint64_t seed, stream;
-    double deviation;
-    size_t count;
-    float *out;
-} normal_job;
-
-static void draw(void *argument, size_t index, size_t worker)
+void attn_model_initialise(attn_model *model, uint64_t seed)
 {
-    (void)worker;
-    const normal_job *job = argument;
-    const size_t first = index * TASK_NUMBERS;
-    const size_t last = first + TASK_NUMBERS < job->count ? first + TASK_NUMBERS : job->count;
-    for (size_t i = first; i < last; i++)
-        job->out[i] = (float)(job->deviation * attn_random_normal(job->seed, job->stream, i));
-}
-
-static void fill_normal(const attn_tensor *t, double deviation, uint64_t seed, size_t threads,
-                        float *out)
-{
-    normal_job job = {.seed = seed,
-                      .stream = attn_random_stream(ATTN_RANDOM_PARAMETERS, name_hash(t->name)),
-                      .deviation = deviation,
-                      .count = t->count,
-                      .out = out};
-    attn_parallel(threads, (t->count + TASK_NUMBERS - 1) / TASK_NUMBERS, draw, &job);
-}
-
-void attn_model_initialise(attn_model *model, uint64_t seed, size_t threads)
-{
-    const double residual =
-        weight_deviation / sqrt(2.0 * (double)attn_model_configuration(model)->layers);
+    const double weight = 0.02; /* standard deviation */
+    const double residual = weight / sqrt(2.0 * (double)attn_model_configuration(model)->layers);
     size_t n = 0;
-    const attn_tensor *tensors = attn_model_tensors(model, &n);
+    const attn_model_tensor *tensors = attn_model_tensors(model, &n);
     for (size_t i = 0; i < n; i++) {
-        float *out = attn_model_parameters(model) + tensors[i].offset;
-        switch (tensors[i].initial) {
+        const attn_model_tensor *t = &tensors[i];
+        const uint64_t stream = attn_random_stream(ATTN_RANDOM_PARAMETERS, name_hash(t->name));
+        float *out = attn_model_parameters(model) + t->offset;
+        switch (t->initial) {
         case ATTN_INITIAL_WEIGHT:
-            fill_normal(&tensors[i], weight_deviation, seed, threads, out);
+            attn_random_fill_normal(seed, stream, weight, t->count, out);
             break;
         case ATTN_INITIAL_RESIDUAL:
-            fill_normal(&tensors[i], residual, seed, threads, out);
+            attn_random_fill_normal(seed, stream, residual, t->count, out);
             break;
         case ATTN_INITIAL_ONE:
         case ATTN_INITIAL_ZERO:
-            for (size_t j = 0; j < tensors[i].count; j++)
-                out[j] = tensors[i].initial == ATTN_INITIAL_ONE ? 1.0f : 0.0f;
+            for (size_t j = 0; j < t->count; j++)
+                out[j] = t->initial == ATTN_INITIAL_ONE ? 1.0f : 0.0f;
             break;
         }
     }

@@ -43,20 +43,22 @@ static attn_work stack_forward(const attn_model *model, uint64_t rows, attn_work
     return w;
 }
 
-static attn_work step_forward(const attn_model *model, size_t batch, size_t length)
+static attn_work step_forward(const attn_model *model, size_t batch, size_t length,
+                              const uint32_t *document_start)
 {
     const attn_model_config *config = attn_model_configuration(model);
     const uint64_t rows = (uint64_t)batch * length, v = config->vocabulary;
     const attn_layer *layer = attn_model_layer(model);
-    attn_work w =
-        stack_forward(model, rows, attn_layer_work(layer, ATTN_PHASE_FORWARD, batch, length));
+    attn_work w = stack_forward(
+        model, rows, attn_layer_work(layer, ATTN_PHASE_FORWARD, batch, length, document_start));
     w.matmul += 2 * rows * config->d_model * v;
     w.exponential += rows * v + rows;
     w.other += 3 * rows * v;
     return w;
 }
 
-static attn_work step_backward(const attn_model *model, size_t batch, size_t length)
+static attn_work step_backward(const attn_model *model, size_t batch, size_t length,
+                               const uint32_t *document_start)
 {
     const attn_model_config *config = attn_model_configuration(model);
     const uint64_t rows = (uint64_t)batch * length, v = config->vocabulary;
@@ -66,8 +68,8 @@ static attn_work step_backward(const attn_model *model, size_t batch, size_t len
                        .other = rows * (f + c)              /* biases */
                                 + 16 * rows * f             /* GELU */
                                 + 2 * (11 + 1) * rows * c}; /* norms and residuals */
-    attn_work_add(&block,
-                  attn_layer_work(attn_model_layer(model), ATTN_PHASE_BACKWARD, batch, length));
+    attn_work_add(&block, attn_layer_work(attn_model_layer(model), ATTN_PHASE_BACKWARD, batch,
+                                          length, document_start));
     attn_work w = attn_work_times(block, layers);
     w.matmul += 4 * rows * c * v;
     w.other += 2 * rows * v    /* loss */
@@ -77,7 +79,7 @@ static attn_work step_backward(const attn_model *model, size_t batch, size_t len
 }
 
 attn_work attn_model_work(const attn_model *model, attn_model_phase phase, size_t batch,
-                          size_t length)
+                          size_t length, const uint32_t *document_start)
 {
     const attn_model_config *config = attn_model_configuration(model);
     const attn_layer *layer = attn_model_layer(model);
@@ -86,19 +88,20 @@ attn_work attn_model_work(const attn_model *model, attn_model_phase phase, size_
     attn_work w = {0};
     switch (phase) {
     case ATTN_MODEL_FORWARD:
-        return step_forward(model, batch, length);
+        return step_forward(model, batch, length, document_start);
     case ATTN_MODEL_BACKWARD:
-        return step_backward(model, batch, length);
+        return step_backward(model, batch, length, document_start);
     case ATTN_MODEL_UPDATE:
         return (attn_work){.exponential = parameters, .other = 15 * parameters};
     case ATTN_MODEL_UPDATE_CLIPPED:
         return (attn_work){.exponential = parameters, .other = (15 + 3) * parameters};
     case ATTN_MODEL_PREFILL:
         w = stack_forward(model, (uint64_t)batch * length,
-                          attn_layer_work(layer, ATTN_PHASE_FORWARD, batch, length));
+                          attn_layer_work(layer, ATTN_PHASE_FORWARD, batch, length, NULL));
         break;
     case ATTN_MODEL_DECODE:
-        w = stack_forward(model, batch, attn_layer_work(layer, ATTN_PHASE_DECODE, batch, length));
+        w = stack_forward(model, batch,
+                          attn_layer_work(layer, ATTN_PHASE_DECODE, batch, length, NULL));
         break;
     }
     w.matmul += last_logits;

@@ -18,7 +18,7 @@ attn_adamw attn_adamw_default(void)
 attn_status attn_trainer_cut(attn_trainer *trainer, attn_error *error)
 {
     size_t n_tensors = 0, n = 0;
-    const attn_tensor *tensors = attn_model_tensors(trainer->model, &n_tensors);
+    const attn_model_tensor *tensors = attn_model_tensors(trainer->model, &n_tensors);
     for (size_t i = 0; i < n_tensors; i++)
         if (tensors[i].is_trained) n += (tensors[i].count + PIECE_NUMBERS - 1) / PIECE_NUMBERS;
     trainer->pieces = attn_alloc_array(ATTN_MEMORY_OTHER, n, sizeof *trainer->pieces);
@@ -26,7 +26,7 @@ attn_status attn_trainer_cut(attn_trainer *trainer, attn_error *error)
     if (!trainer->pieces || !trainer->squares)
         return attn_fail(error, ATTN_EMEMORY, "no memory for a trainer");
     for (size_t i = 0; i < n_tensors; i++) {
-        const attn_tensor *t = &tensors[i];
+        const attn_model_tensor *t = &tensors[i];
         for (size_t first = 0; t->is_trained && first < t->count; first += PIECE_NUMBERS)
             trainer->pieces[trainer->n_pieces++] = (attn_update_piece){
                 .offset = t->offset + first,

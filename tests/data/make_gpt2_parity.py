@@ -1,24 +1,26 @@
 #!/usr/bin/env python3
-"""Write gpt2_parity.safetensors: a tiny GPT-2 by PyTorch, to check ours against.
+"""Write the files of gpt2_parity: a tiny GPT-2 by PyTorch, to check ours against.
 
-One file, written by this script alone (needs only torch):
-
-    python3 make_gpt2_parity.py gpt2_parity.safetensors
+    python3 make_gpt2_parity.py FOLDER      (needs only torch)
 
 The model is spelled out below from elementary operations, in float64; autograd and
-torch.optim.AdamW do the rest. Tensors, with Hugging Face's names and layout ([in, out] for the
-Conv1D weights of attention and MLP):
+torch.optim.AdamW do the rest. Three files are checkpoints with Hugging Face's names and layout
+([in, out] for the Conv1D weights of attention and MLP):
 
-    <name>            float32  initial parameters, a checkpoint by themselves
-    data.inputs, data.targets  int32 [B, T];  data.weights float32 [B, T], some of them 0
-    want.logits       float64  of the initial parameters
-    want.loss         float64  [11]: before each of ten steps, and after the last
-    want.norm         float64  [10]: gradient norm before clipping
-    want.rate         float64  [10]: learning rate, linear warm-up then a half cosine
-    grad.<name>       float64  gradients of the first loss
-    after.<name>      float32  parameters after ten steps, from the float64 run
+    initial.safetensors    float32  parameters before training
+    gradients.safetensors  float64  gradients of the first loss
+    after.safetensors      float32  parameters after ten steps of AdamW, rounded from float64
 
-The metadata tells the settings, and the error of the same run in float32, as a share of each
+and run.safetensors holds the rest:
+
+    inputs, targets   int32   [B, T]
+    weights           float32 [B, T], some of them 0
+    logits            float64 [B, T, V] of the initial parameters
+    loss              float64 [11]: before each of ten steps, and after the last
+    norm              float64 [10]: gradient norm before clipping
+    rate              float64 [10]: learning rate, linear warm-up then a half cosine
+
+Its metadata tells the settings of AdamW, and the error of the same run in float32 as a share of each
 tensor's norm: what a careful float32 implementation may be away.
 """
 import json
@@ -120,15 +122,15 @@ def rate(step):
 
 
 def run(dtype):
+    """The four files' tensors."""
     inputs, targets, weights = batch()
     weights = weights.to(dtype)
     p = {name: value.to(dtype).clone().requires_grad_() for name, value in initial().items()}
-    decayed = [v for v in p.values() if v.dim() >= 2]
-    plain = [v for v in p.values() if v.dim() < 2]
     optimizer = torch.optim.AdamW(
-        [{"params": decayed, "weight_decay": DECAY}, {"params": plain, "weight_decay": 0.0}],
+        [{"params": [v for v in p.values() if v.dim() >= 2], "weight_decay": DECAY},
+         {"params": [v for v in p.values() if v.dim() < 2], "weight_decay": 0.0}],
         betas=BETAS, eps=EPSILON)
-    out, losses, norms = {}, [], []
+    losses, norms = [], []
     for step in range(STEPS + 1):
         optimizer.zero_grad()
         logits = forward(p, inputs)
@@ -138,30 +140,40 @@ def run(dtype):
             break
         loss.backward()
         if step == 0:
-            out["want.logits"] = logits.detach().clone()
-            out.update({"grad." + name: v.grad.clone() for name, v in p.items()})
+            first_logits = logits.detach().clone()
+            gradients = {name: v.grad.clone() for name, v in p.items()}
         norms.append(torch.nn.utils.clip_grad_norm_(list(p.values()), MAX_NORM).item())
         for group in optimizer.param_groups:
             group["lr"] = rate(step)
         optimizer.step()
-    out["want.loss"] = torch.tensor(losses, dtype=torch.float64)
-    out["want.norm"] = torch.tensor(norms, dtype=torch.float64)
-    out.update({"after." + name: v.detach().clone() for name, v in p.items()})
-    return out
+    return {
+        "initial": initial(),
+        "gradients": gradients,
+        "after": {name: v.detach().clone() for name, v in p.items()},
+        "run": {"logits": first_logits,
+                "loss": torch.tensor(losses, dtype=torch.float64),
+                "norm": torch.tensor(norms, dtype=torch.float64)},
+    }
 
 
 def errors(got, want):
-    """The largest error of each kind, as a share of the tensor's norm; wk.bias has none."""
+    """The largest error of each kind, as a share of the tensor's norm.
+
+    The key's bias has no gradient in exact arithmetic: gradients get a floor of a hundredth of
+    the largest norm, and AdamW makes steps of any size out of what rounding leaves, so it is
+    left out of the parameters after them.
+    """
     worst = {}
-    floor = 0.01 * max(v.norm().item() for n, v in want.items() if n.startswith("grad."))
-    for name in want:
-        kind = name.split(".")[0] if not name.startswith("want.") else name
-        a, b = got[name].double(), want[name].double()
-        if name.startswith("after.") and name.endswith("c_attn.bias"):
-            keep = [i for i in range(3 * WIDTH) if not WIDTH <= i < 2 * WIDTH]
-            a, b = a[keep], b[keep]
-        scale = max(b.norm().item(), floor if kind == "grad" else 0.0)
-        worst[kind] = max(worst.get(kind, 0.0), (a - b).norm().item() / scale)
+    floor = 0.01 * max(v.norm().item() for v in want["gradients"].values())
+    for kind in ("gradients", "after", "run"):
+        for name, b in want[kind].items():
+            a = got[kind][name].double()
+            if kind == "after" and name.endswith("c_attn.bias"):
+                keep = [i for i in range(3 * WIDTH) if not WIDTH <= i < 2 * WIDTH]
+                a, b = a[keep], b[keep]
+            scale = max(b.norm().item(), floor if kind == "gradients" else 0.0)
+            title = name if kind == "run" else kind
+            worst[title] = max(worst.get(title, 0.0), (a - b).norm().item() / scale)
     return worst
 
 
@@ -184,24 +196,23 @@ def write(path, tensors, metadata):
 def main():
     want = run(torch.float64)
     inputs, targets, weights = batch()
-    tensors = dict(initial())
-    tensors["data.inputs"], tensors["data.targets"] = inputs.int(), targets.int()
-    tensors["data.weights"] = weights
-    tensors["want.rate"] = torch.tensor([rate(s) for s in range(STEPS)], dtype=torch.float64)
-    for name, value in want.items():
-        tensors[name] = value.float() if name.startswith("after.") else value
-    settings = dict(layers=LAYERS, d_model=WIDTH, heads=HEADS, vocabulary=VOCABULARY,
-                    positions=POSITIONS, warmup=WARMUP, steps=STEPS, peak=PEAK, floor=FLOOR,
-                    beta1=BETAS[0], beta2=BETAS[1], epsilon=EPSILON, decay=DECAY,
-                    max_norm=MAX_NORM)
-    metadata = {name: str(value) for name, value in settings.items()}
-    metadata["torch"] = torch.__version__
+    model = dict(layers=LAYERS, heads=HEADS, d_model=WIDTH, positions=POSITIONS,
+                 vocabulary=VOCABULARY, mechanism="softmax", options="", is_causal="true")
+    settings = dict(warmup=WARMUP, steps=STEPS, peak=PEAK, floor=FLOOR, beta1=BETAS[0],
+                    beta2=BETAS[1], epsilon=EPSILON, decay=DECAY, max_norm=MAX_NORM,
+                    torch=torch.__version__)
+    model, metadata = ({k: str(v) for k, v in d.items()} for d in (model, settings))
     for kind, error in errors(run(torch.float32), want).items():
         metadata["float32 error of " + kind] = f"{error:.2g}"
         print(f"float32 error of {kind}: {error:.2g}")
-    print("losses", [round(x, 6) for x in want["want.loss"].tolist()])
-    print("norms", [round(x, 4) for x in want["want.norm"].tolist()])
-    write(sys.argv[1], tensors, metadata)
+    want["run"].update(
+        inputs=inputs.int(), targets=targets.int(), weights=weights,
+        rate=torch.tensor([rate(s) for s in range(STEPS)], dtype=torch.float64))
+    want["after"] = {name: value.float() for name, value in want["after"].items()}
+    print("losses", [round(x, 6) for x in want["run"]["loss"].tolist()])
+    print("norms", [round(x, 4) for x in want["run"]["norm"].tolist()])
+    for name, tensors in want.items():
+        write(f"{sys.argv[1]}/{name}.safetensors", tensors, metadata if name == "run" else model)
 
 
 if __name__ == "__main__":
