@@ -1,0 +1,189 @@
+/* Generation over the residual stack. Sampling draws from the softmax of the logits by its
+ * cumulated sum, in double. */
+#include "model/generation.h"
+
+#include "base/error.h"
+#include "base/memory.h"
+#include "base/random.h"
+#include "kernels/dense.h"
+#include "model/stack.h"
+
+#include <math.h>
+#include <string.h>
+
+struct attn_generator {
+    attn_stack stack;
+    size_t capacity, position;
+    float *caches; /* [L][cache_count] */
+    size_t cache_count;
+    float *rows;   /* [B][C]: the last tokens' rows */
+    float *logits; /* [B][V] */
+    uint32_t *chosen;
+    bool has_logits, has_chosen;
+};
+
+static attn_status take_memory(attn_generator *g, attn_error *error)
+{
+    const attn_model_config *config = attn_model_configuration(g->stack.model);
+    const size_t batch = g->stack.batch;
+    size_t caches = 0;
+    g->cache_count = attn_layer_cache_count(attn_model_layer(g->stack.model), batch, g->capacity);
+    if (!attn_size_multiply(config->layers, g->cache_count, &caches))
+        return attn_fail(error, ATTN_ESHAPE, "caches for %zu tokens do not fit into memory",
+                         g->capacity);
+    g->caches = attn_alloc_array(ATTN_MEMORY_ACTIVATIONS, caches, sizeof *g->caches);
+    g->rows = attn_alloc_array(ATTN_MEMORY_WORKSPACE, batch * config->d_model, sizeof *g->rows);
+    g->logits =
+        attn_alloc_array(ATTN_MEMORY_WORKSPACE, batch * config->vocabulary, sizeof *g->logits);
+    g->chosen = attn_alloc_array(ATTN_MEMORY_WORKSPACE, batch, sizeof *g->chosen);
+    if (g->caches && g->rows && g->logits && g->chosen) return ATTN_OK;
+    return attn_fail(error, ATTN_EMEMORY, "no memory for generating %zu sequences of %zu tokens",
+                     batch, g->capacity);
+}
+
+attn_status attn_generator_create(attn_generator **out, const attn_model *model,
+                                  attn_context *context, size_t batch, size_t capacity,
+                                  attn_error *error)
+{
+    *out = NULL;
+    attn_generator *g = attn_alloc(ATTN_MEMORY_OTHER, sizeof *g);
+    if (!g) return attn_fail(error, ATTN_EMEMORY, "no memory for a generator");
+    g->capacity = capacity;
+    attn_status status =
+        attn_stack_create(&g->stack, model, context, batch, capacity, false, 0, error);
+    if (status == ATTN_OK) status = take_memory(g, error);
+    if (status != ATTN_OK) {
+        attn_generator_free(g);
+        return status;
+    }
+    *out = g;
+    return ATTN_OK;
+}
+
+void attn_generator_free(attn_generator *generator)
+{
+    if (!generator) return;
+    attn_free(generator->chosen);
+    attn_free(generator->logits);
+    attn_free(generator->rows);
+    attn_free(generator->caches);
+    attn_stack_destroy(&generator->stack);
+    attn_free(generator);
+}
+
+/* `n` more tokens for each sequence, then the logits of the last. */
+static attn_status advance(attn_generator *g, const uint32_t *ids, size_t n, bool decodes,
+                           attn_error *error)
+{
+    const attn_model *model = g->stack.model;
+    const attn_model_config *config = attn_model_configuration(model);
+    const size_t batch = g->stack.batch, c = config->d_model;
+    g->has_logits = g->has_chosen = false;
+    for (size_t i = 0; i < batch * n; i++)
+        if (ids[i] >= config->vocabulary)
+            return attn_fail(error, ATTN_EARGUMENT,
+                             "sequence %zu: token id %u, but the vocabulary ends at %zu", i / n,
+                             ids[i], config->vocabulary - 1);
+    const attn_stack_input input = {.batch = batch,
+                                    .length = n,
+                                    .tokens = ids,
+                                    .caches = g->caches,
+                                    .cache_count = g->cache_count,
+                                    .cache_capacity = g->capacity,
+                                    .position = g->position,
+                                    .decodes = decodes};
+    const attn_status status = attn_stack_forward(&g->stack, &input, error);
+    if (status != ATTN_OK) return status;
+    g->position += n;
+    for (size_t b = 0; b < batch; b++)
+        memcpy(g->rows + b * c, g->stack.final + ((b + 1) * n - 1) * c, c * sizeof *g->rows);
+    attn_dense_forward(g->stack.context, batch, c, config->vocabulary, g->rows,
+                       attn_model_parameters(model) + attn_model_layout(model)->tokens, NULL,
+                       g->logits);
+    g->has_logits = true;
+    return ATTN_OK;
+}
+
+attn_status attn_generator_prefill(attn_generator *generator, const uint32_t *ids, size_t n,
+                                   attn_error *error)
+{
+    if (n == 0 || n > generator->capacity)
+        return attn_fail(error, ATTN_ESHAPE, "a prompt of %zu tokens: give 1 to %zu", n,
+                         generator->capacity);
+    generator->position = 0;
+    return advance(generator, ids, n, false, error);
+}
+
+attn_status attn_generator_feed(attn_generator *generator, const uint32_t *ids, attn_error *error)
+{
+    if (generator->position == generator->capacity)
+        return attn_fail(error, ATTN_ESHAPE, "the sequences are full: %zu tokens is their capacity",
+                         generator->capacity);
+    return advance(generator, ids, 1, true, error);
+}
+
+/* ---- choosing ---------------------------------------------------------------------------- */
+
+static uint32_t likeliest(const float *logits, size_t n)
+{
+    size_t best = 0;
+    for (size_t i = 1; i < n; i++)
+        if (logits[i] > logits[best]) best = i;
+    return (uint32_t)best;
+}
+
+static uint32_t draw(const float *logits, size_t n, double temperature, double uniform)
+{
+    const double top = (double)logits[likeliest(logits, n)];
+    double total = 0.0, so_far = 0.0;
+    for (size_t i = 0; i < n; i++) total += exp(((double)logits[i] - top) / temperature);
+    for (size_t i = 0; i < n; i++) {
+        so_far += exp(((double)logits[i] - top) / temperature);
+        if (so_far > uniform * total) return (uint32_t)i;
+    }
+    return likeliest(logits, n); /* rounding: uniform is next to 1 */
+}
+
+attn_status attn_generator_next(attn_generator *generator, const attn_sampling *sampling,
+                                uint32_t *ids, attn_error *error)
+{
+    attn_generator *g = generator;
+    if (!(sampling->temperature >= 0.0 && sampling->temperature < INFINITY))
+        return attn_fail(error, ATTN_EARGUMENT, "temperature %g: give 0 or above",
+                         sampling->temperature);
+    if (g->has_chosen) {
+        const attn_status status = attn_generator_feed(g, g->chosen, error);
+        if (status != ATTN_OK) return status;
+    }
+    if (!g->has_logits) return attn_fail(error, ATTN_EARGUMENT, "generation needs a prompt first");
+    const size_t vocabulary = attn_model_configuration(g->stack.model)->vocabulary;
+    for (size_t b = 0; b < g->stack.batch; b++) {
+        const float *logits = g->logits + b * vocabulary;
+        const uint64_t stream = attn_random_stream(ATTN_RANDOM_SAMPLING, (uint32_t)b);
+        g->chosen[b] = sampling->temperature == 0.0
+                           ? likeliest(logits, vocabulary)
+                           : draw(logits, vocabulary, sampling->temperature,
+                                  attn_random_uniform(sampling->seed, stream, g->position));
+        ids[b] = g->chosen[b];
+    }
+    g->has_chosen = true;
+    return ATTN_OK;
+}
+
+/* ---- questions --------------------------------------------------------------------------- */
+
+const float *attn_generator_logits(const attn_generator *generator)
+{
+    return generator->logits;
+}
+
+size_t attn_generator_position(const attn_generator *generator)
+{
+    return generator->position;
+}
+
+size_t attn_generator_cache_bytes(const attn_generator *generator)
+{
+    const size_t layers = attn_model_configuration(generator->stack.model)->layers;
+    return layers * generator->cache_count * sizeof(float);
+}

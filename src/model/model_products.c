@@ -1,0 +1,82 @@
+/* The dense products of a training step, shape by shape. */
+#include "model/head.h"
+#include "model/model.h"
+
+#include <string.h>
+
+typedef struct product_list {
+    attn_model_product *out;
+    size_t n, rows;
+} product_list;
+
+/* The three products of one linear layer, `times` a step. */
+static void append_linear(product_list *list, const char *name, size_t in, size_t out, size_t times)
+{
+    for (size_t kind = 0; kind < ATTN_PRODUCT_KINDS; kind++)
+        list->out[list->n++] = (attn_model_product){.name = name,
+                                                    .kind = (attn_product_kind)kind,
+                                                    .rows = list->rows,
+                                                    .in = in,
+                                                    .out = out,
+                                                    .times = times};
+}
+
+/* Blocks of rows, of which the last may be shorter; the weight gradient of all blocks but the
+ * first accumulates. */
+static void append_head(product_list *list, size_t c, size_t v)
+{
+    const size_t block = attn_head_block_rows(list->rows, v);
+    const size_t whole = list->rows / block, rest = list->rows % block;
+    for (size_t kind = 0; kind < ATTN_PRODUCT_KINDS; kind++) {
+        const bool sums = kind == ATTN_PRODUCT_WEIGHT_GRADIENT;
+        const attn_model_product p = {.name = "head",
+                                      .kind = (attn_product_kind)kind,
+                                      .rows = block,
+                                      .in = c,
+                                      .out = v,
+                                      .times = sums ? 1 : whole};
+        list->out[list->n++] = p;
+        if (sums && whole > 1) {
+            list->out[list->n] = p;
+            list->out[list->n].times = whole - 1;
+            list->out[list->n++].accumulate = true;
+        }
+        if (rest > 0) {
+            list->out[list->n] = p;
+            list->out[list->n].rows = rest;
+            list->out[list->n].times = 1;
+            list->out[list->n++].accumulate = sums;
+        }
+    }
+}
+
+static const attn_parameter *find(const attn_parameter *parameters, size_t n, const char *name)
+{
+    for (size_t i = 0; i < n; i++)
+        if (strcmp(parameters[i].name, name) == 0) return &parameters[i];
+    return NULL;
+}
+
+size_t attn_model_dense_products(const attn_model *model, size_t batch, size_t length,
+                                 attn_model_product *out)
+{
+    const attn_model_config *config = attn_model_configuration(model);
+    const size_t c = config->d_model, f = ATTN_MODEL_EXPANSION * c;
+    product_list list = {.out = out, .rows = batch * length};
+
+    size_t n = 0;
+    const attn_parameter *parameters = attn_layer_parameters(attn_model_layer(model), &n);
+    const attn_parameter *q = find(parameters, n, "wq.weight");
+    const attn_parameter *k = find(parameters, n, "wk.weight");
+    const attn_parameter *v = find(parameters, n, "wv.weight");
+    const attn_parameter *o = find(parameters, n, "wo.weight");
+    if (q && k && v && o) {
+        append_linear(&list, "attention input", c, q->shape[0] + k->shape[0] + v->shape[0],
+                      config->layers);
+        append_linear(&list, "attention output", o->shape[1], o->shape[0], config->layers);
+    }
+    append_linear(&list, "up", c, f, config->layers);
+    append_linear(&list, "down", f, c, config->layers);
+    append_head(&list, c, config->vocabulary);
+    return list.n;
+}

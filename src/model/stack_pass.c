@@ -1,0 +1,218 @@
+/* The residual stack forward and backward. Residual additions are taken together with the norm
+ * that follows; attention and MLP write straight into the next place of the stream. */
+#include "base/error.h"
+#include "kernels/dense.h"
+#include "model/rows.h"
+#include "model/stack.h"
+
+/* One block's parameters or gradients. */
+static float *block_of(const attn_model *model, float *all, size_t index)
+{
+    const attn_model_offsets *at = attn_model_layout(model);
+    return all + at->first_block + index * at->per_block;
+}
+
+static attn_embedding embedding_of(const attn_stack *s, const attn_stack_input *in)
+{
+    const attn_model_config *config = attn_model_configuration(s->model);
+    return (attn_embedding){.batch = in->batch,
+                            .length = in->length,
+                            .n = config->d_model,
+                            .positions = config->positions,
+                            .first_position = in->position,
+                            .tokens = in->tokens,
+                            .document_start = in->document_start};
+}
+
+static attn_rows_norm norm_of(const attn_stack *s, const attn_stack_input *in, const float *gain,
+                              const float *bias, float *mean, float *inverse)
+{
+    return (attn_rows_norm){.rows = in->batch * in->length,
+                            .n = attn_model_configuration(s->model)->d_model,
+                            .gain = gain,
+                            .bias = bias,
+                            .mean = mean,
+                            .inverse_deviation = inverse};
+}
+
+/* The layer's failure, told to the model's caller. */
+static attn_status layer_failure(attn_stack *s, attn_status status, attn_error *error)
+{
+    const attn_error *cause = attn_context_error(s->context);
+    attn_fail(error, status, "%s", cause->text[0] ? cause->text : attn_status_text(status));
+    attn_context_clear_error(s->context);
+    return status;
+}
+
+static attn_status attend(attn_stack *s, const attn_stack_input *in, size_t index,
+                          const attn_stack_block *b, const float *parameters, attn_error *error)
+{
+    const attn_call call = {.batch = in->batch,
+                            .length = in->length,
+                            .parameters = parameters,
+                            .x = b->norm1,
+                            .y = b->middle,
+                            .saved = in->keeps ? b->saved : NULL,
+                            .scratch = s->scratch,
+                            .cache = in->caches ? in->caches + index * in->cache_count : NULL,
+                            .cache_capacity = in->cache_capacity,
+                            .position = in->position,
+                            .document_start = in->document_start};
+    const attn_layer *layer = attn_model_layer(s->model);
+    const attn_status status = in->decodes ? attn_layer_decode(s->context, layer, &call)
+                                           : attn_layer_forward(s->context, layer, &call);
+    return status == ATTN_OK ? ATTN_OK : layer_failure(s, status, error);
+}
+
+/* From the block's input, with norm1 taken already, to its MLP's output in `next`; the residual
+ * b->middle is left to the norm that follows. */
+static attn_status block_forward(attn_stack *s, const attn_stack_input *in, size_t index,
+                                 const attn_stack_block *b, float *next, attn_error *error)
+{
+    const attn_block_offsets *at = &attn_model_layout(s->model)->block;
+    const float *p = block_of(s->model, attn_model_parameters(s->model), index);
+    const size_t n = in->batch * in->length, c = attn_model_configuration(s->model)->d_model;
+    const size_t f = ATTN_MODEL_EXPANSION * c;
+
+    uint64_t since = attn_clock_ns();
+    const attn_status status = attend(s, in, index, b, p + at->attention, error);
+    if (status != ATTN_OK) return status;
+    since = attn_profile_lap(&s->profile, ATTN_PART_ATTENTION, ATTN_PASS_FORWARD, since);
+
+    const attn_rows_norm norm2 =
+        norm_of(s, in, p + at->norm2_gain, p + at->norm2_bias, b->mean2, b->inverse2);
+    attn_rows_norm_forward(s->context, &norm2, b->x, b->middle, b->norm2);
+    since = attn_profile_lap(&s->profile, ATTN_PART_NORM, ATTN_PASS_FORWARD, since);
+
+    attn_dense_forward(s->context, n, c, f, b->norm2, p + at->up_weight, p + at->up_bias, b->up);
+    since = attn_profile_lap(&s->profile, ATTN_PART_MLP_DENSE, ATTN_PASS_FORWARD, since);
+    attn_rows_gelu_forward(s->context, n * f, b->up, b->gelu);
+    since = attn_profile_lap(&s->profile, ATTN_PART_GELU, ATTN_PASS_FORWARD, since);
+    attn_dense_forward(s->context, n, f, c, b->gelu, p + at->down_weight, p + at->down_bias, next);
+    attn_profile_lap(&s->profile, ATTN_PART_MLP_DENSE, ATTN_PASS_FORWARD, since);
+    return ATTN_OK;
+}
+
+attn_status attn_stack_forward(attn_stack *stack, const attn_stack_input *in, attn_error *error)
+{
+    attn_stack *s = stack;
+    const attn_model_offsets *at = attn_model_layout(s->model);
+    const float *p = attn_model_parameters(s->model);
+    const size_t layers = attn_model_configuration(s->model)->layers;
+    const attn_embedding embedding = embedding_of(s, in);
+
+    uint64_t since = attn_clock_ns();
+    attn_embedding_forward(s->context, &embedding, p + at->tokens, p + at->positions,
+                           s->blocks[0].x);
+    attn_profile_lap(&s->profile, ATTN_PART_EMBEDDING, ATTN_PASS_FORWARD, since);
+
+    const float *residual = NULL; /* of the block before */
+    for (size_t l = 0; l < layers; l++) {
+        const attn_stack_block *b = &s->blocks[in->keeps ? l : 0];
+        const float *own = block_of(s->model, attn_model_parameters(s->model), l);
+        float *next = l + 1 == layers ? s->last : s->blocks[in->keeps ? l + 1 : 0].x;
+        since = attn_clock_ns();
+        const attn_rows_norm norm1 = norm_of(s, in, own + at->block.norm1_gain,
+                                             own + at->block.norm1_bias, b->mean1, b->inverse1);
+        attn_rows_norm_forward(s->context, &norm1, residual, b->x, b->norm1);
+        attn_profile_lap(&s->profile, ATTN_PART_NORM, ATTN_PASS_FORWARD, since);
+        const attn_status status = block_forward(s, in, l, b, next, error);
+        if (status != ATTN_OK) return status;
+        residual = b->middle;
+    }
+    since = attn_clock_ns();
+    const attn_rows_norm last =
+        norm_of(s, in, p + at->final_gain, p + at->final_bias, s->final_mean, s->final_inverse);
+    attn_rows_norm_forward(s->context, &last, residual, s->last, s->final);
+    attn_profile_lap(&s->profile, ATTN_PART_NORM, ATTN_PASS_FORWARD, since);
+    return ATTN_OK;
+}
+
+/* ---- backward: s->gradient is the gradient of the stream, s->branch that of a norm's output -- */
+
+/* next = middle + down gelu(up norm2(middle)) */
+static void mlp_backward(attn_stack *s, const attn_stack_input *in, const attn_stack_block *b,
+                         const float *p, float *g)
+{
+    const attn_block_offsets *at = &attn_model_layout(s->model)->block;
+    const size_t n = in->batch * in->length, c = attn_model_configuration(s->model)->d_model;
+    const size_t f = ATTN_MODEL_EXPANSION * c;
+    float *wide = s->scratch; /* [N][F] */
+
+    uint64_t since = attn_clock_ns();
+    attn_dense_weight_gradient(s->context, n, f, c, b->gelu, s->gradient, g + at->down_weight,
+                               g + at->down_bias, false);
+    attn_dense_input_gradient(s->context, n, f, c, s->gradient, p + at->down_weight, wide, false);
+    since = attn_profile_lap(&s->profile, ATTN_PART_MLP_DENSE, ATTN_PASS_BACKWARD, since);
+    attn_rows_gelu_backward(s->context, n * f, b->up, wide);
+    since = attn_profile_lap(&s->profile, ATTN_PART_GELU, ATTN_PASS_BACKWARD, since);
+    attn_dense_weight_gradient(s->context, n, c, f, b->norm2, wide, g + at->up_weight,
+                               g + at->up_bias, false);
+    attn_dense_input_gradient(s->context, n, c, f, wide, p + at->up_weight, s->branch, false);
+    since = attn_profile_lap(&s->profile, ATTN_PART_MLP_DENSE, ATTN_PASS_BACKWARD, since);
+
+    const attn_rows_norm norm2 =
+        norm_of(s, in, p + at->norm2_gain, p + at->norm2_bias, b->mean2, b->inverse2);
+    attn_rows_norm_backward(s->context, &norm2, b->middle, s->branch, s->gradient, true, s->partial,
+                            g + at->norm2_gain, g + at->norm2_bias);
+    attn_profile_lap(&s->profile, ATTN_PART_NORM, ATTN_PASS_BACKWARD, since);
+}
+
+/* middle = x + attention(norm1(x)) */
+static attn_status attention_backward(attn_stack *s, const attn_stack_input *in,
+                                      const attn_stack_block *b, const float *p, float *g,
+                                      attn_error *error)
+{
+    const attn_block_offsets *at = &attn_model_layout(s->model)->block;
+    const attn_call call = {.batch = in->batch,
+                            .length = in->length,
+                            .parameters = p + at->attention,
+                            .x = b->norm1,
+                            .saved = b->saved,
+                            .scratch = s->scratch,
+                            .document_start = in->document_start,
+                            .dy = s->gradient,
+                            .dx = s->branch,
+                            .gradients = g + at->attention};
+    uint64_t since = attn_clock_ns();
+    const attn_status status = attn_layer_backward(s->context, attn_model_layer(s->model), &call);
+    if (status != ATTN_OK) return layer_failure(s, status, error);
+    since = attn_profile_lap(&s->profile, ATTN_PART_ATTENTION, ATTN_PASS_BACKWARD, since);
+
+    const attn_rows_norm norm1 =
+        norm_of(s, in, p + at->norm1_gain, p + at->norm1_bias, b->mean1, b->inverse1);
+    attn_rows_norm_backward(s->context, &norm1, b->x, s->branch, s->gradient, true, s->partial,
+                            g + at->norm1_gain, g + at->norm1_bias);
+    attn_profile_lap(&s->profile, ATTN_PART_NORM, ATTN_PASS_BACKWARD, since);
+    return ATTN_OK;
+}
+
+attn_status attn_stack_backward(attn_stack *stack, const attn_stack_input *in, float *gradients,
+                                attn_error *error)
+{
+    attn_stack *s = stack;
+    const attn_model_offsets *at = attn_model_layout(s->model);
+    float *p = attn_model_parameters(s->model);
+
+    uint64_t since = attn_clock_ns();
+    const attn_rows_norm last =
+        norm_of(s, in, p + at->final_gain, p + at->final_bias, s->final_mean, s->final_inverse);
+    attn_rows_norm_backward(s->context, &last, s->last, s->branch, s->gradient, false, s->partial,
+                            gradients + at->final_gain, gradients + at->final_bias);
+    attn_profile_lap(&s->profile, ATTN_PART_NORM, ATTN_PASS_BACKWARD, since);
+
+    for (size_t l = attn_model_configuration(s->model)->layers; l-- > 0;) {
+        const attn_stack_block *b = &s->blocks[l];
+        const float *own = block_of(s->model, p, l);
+        float *own_gradients = block_of(s->model, gradients, l);
+        mlp_backward(s, in, b, own, own_gradients);
+        const attn_status status = attention_backward(s, in, b, own, own_gradients, error);
+        if (status != ATTN_OK) return status;
+    }
+    since = attn_clock_ns();
+    const attn_embedding embedding = embedding_of(s, in);
+    attn_embedding_backward(s->context, &embedding, s->gradient, gradients + at->tokens,
+                            gradients + at->positions);
+    attn_profile_lap(&s->profile, ATTN_PART_EMBEDDING, ATTN_PASS_BACKWARD, since);
+    return ATTN_OK;
+}

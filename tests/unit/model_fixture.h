@@ -1,0 +1,79 @@
+/* Small models, batches and comparisons that the tests of src/model share. */
+#ifndef UNIT_MODEL_FIXTURE_H
+#define UNIT_MODEL_FIXTURE_H
+
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <stdio.h>
+
+#include <cmocka.h>
+
+#include "base/memory.h"
+#include "base/random.h"
+#include "model/training.h"
+
+#define assert_ok(call, error)                                                                     \
+    do {                                                                                           \
+        const attn_status status_of_call = (call);                                                 \
+        if (status_of_call != ATTN_OK) fail_msg("%s: %s", #call, (error)->text);                   \
+    } while (0)
+
+static inline attn_model_config small_config(void)
+{
+    return (attn_model_config){.layers = 2,
+                               .heads = 3,
+                               .d_model = 24,
+                               .positions = 40,
+                               .vocabulary = 67,
+                               .mechanism = "softmax",
+                               .is_causal = true};
+}
+
+static inline attn_model *make_model(const attn_model_config *config, uint64_t seed)
+{
+    attn_error error = {0};
+    attn_model *model = NULL;
+    assert_ok(attn_model_create(&model, config, &error), &error);
+    attn_model_initialise(model, seed);
+    return model;
+}
+
+/* NULL when the machine lacks the instruction set. */
+static inline attn_context *make_context(size_t threads, const char *isa)
+{
+    attn_error error = {0};
+    attn_context *context = NULL;
+    const attn_status status = attn_context_create(&context, threads, isa, &error);
+    if (status == ATTN_EUNSUPPORTED) {
+        print_message("[ SKIPPED  ] instruction set %s: %s\n", isa, error.text);
+        return NULL;
+    }
+    assert_ok(status, &error);
+    return context;
+}
+
+enum { BATCH_TOKENS_MAX = 512 };
+
+/* A batch with memory of its own. */
+typedef struct test_batch {
+    uint32_t inputs[BATCH_TOKENS_MAX], targets[BATCH_TOKENS_MAX], starts[BATCH_TOKENS_MAX];
+    float weights[BATCH_TOKENS_MAX];
+    attn_training_batch batch; /* no documents */
+} test_batch;
+
+/* Random tokens; every third target does not count. */
+static inline void make_batch(test_batch *b, size_t tokens, size_t vocabulary, uint64_t seed)
+{
+    const uint64_t stream = attn_random_stream(ATTN_RANDOM_TEST, 1);
+    for (size_t i = 0; i < tokens; i++) {
+        b->inputs[i] = (uint32_t)attn_random_below(seed, stream, 2 * i, vocabulary);
+        b->targets[i] = (uint32_t)attn_random_below(seed, stream, 2 * i + 1, vocabulary);
+        b->weights[i] = i % 3 == 0 ? 0.0f : 1.0f;
+    }
+    b->batch =
+        (attn_training_batch){.inputs = b->inputs, .targets = b->targets, .weights = b->weights};
+}
+
+#endif
