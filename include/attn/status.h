@@ -8,10 +8,10 @@ extern "C" {
 
 #if defined(__GNUC__)
 #define ATTN_MUST_CHECK __attribute__((warn_unused_result))
-#define ATTN_PRINTF(format, first) __attribute__((format(printf, format, first)))
+#define ATTN_PRINTF(text, first) __attribute__((format(printf, text, first)))
 #else
 #define ATTN_MUST_CHECK
-#define ATTN_PRINTF(format, first)
+#define ATTN_PRINTF(text, first)
 #endif
 
 /** What a call came to. Failures are negative; results travel through pointers. */
