@@ -21,7 +21,8 @@ void attn_sha256_add(attn_sha256 *sha, const void *bytes, size_t n_bytes);
 /* Writes the digest in lower-case hexadecimal; `sha` must be started again afterwards. */
 void attn_sha256_finish(attn_sha256 *sha, char text[ATTN_SHA256_TEXT_BYTES]);
 
-/* The digest of a whole file as it lies on disk. */
+/* The digest of a whole file as it lies on disk. ATTN_EIO, or ATTN_EARGUMENT for a pipe, which
+ * could not be read again. */
 ATTN_MUST_CHECK attn_status attn_sha256_file(const char *path, char text[ATTN_SHA256_TEXT_BYTES],
                                              attn_error *error);
 

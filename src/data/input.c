@@ -170,17 +170,19 @@ attn_status attn_lines_next(attn_lines *lines, attn_line *line, attn_error *erro
         newline = memchr(from, '\n', lines->end - lines->begin - n_seen);
         n_seen = lines->end - lines->begin;
         if (newline || lines->is_at_end) break;
-        if (n_seen > ATTN_LINE_BYTES_MAX) {
-            line->is_too_long = true;
-            line->text = "";
-            return pass_over(lines, error);
-        }
+        if (n_seen > ATTN_LINE_BYTES_MAX) break;
         const attn_status status = fill(lines, error);
         if (status != ATTN_OK) return status;
     }
     if (!newline && n_seen == 0) return ATTN_OK; /* the end */
     line->text = lines->buffer + lines->begin;
     line->n_bytes = newline ? (size_t)(newline - line->text) : n_seen;
+    if (line->n_bytes > ATTN_LINE_BYTES_MAX) {
+        line->is_too_long = true;
+        line->text = "";
+        line->n_bytes = 0;
+        return pass_over(lines, error);
+    }
     lines->begin += line->n_bytes + (newline ? 1 : 0);
     if (lines->number == 1 && line->n_bytes >= 3 && memcmp(line->text, "\xEF\xBB\xBF", 3) == 0) {
         line->text += 3;

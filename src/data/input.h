@@ -29,7 +29,7 @@ ATTN_MUST_CHECK attn_status attn_input_read(attn_input *input, void *buffer, siz
 typedef struct attn_lines attn_lines;
 
 /* The longest line that is held in memory; longer ones are passed over. */
-enum { ATTN_LINE_BYTES_MAX = 256 << 20 };
+enum { ATTN_LINE_BYTES_MAX = 64 << 20 };
 
 typedef struct attn_line {
     const char *text; /* without the newline; may hold NUL; valid until the next line is read */

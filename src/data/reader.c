@@ -22,7 +22,7 @@ struct attn_reader {
     attn_input *input; /* plain text */
     char *path;
     const char *name; /* the last part of the path */
-    char *buffer;     /* SECTION_BYTES_MAX; the last section's bytes are at its start */
+    char *buffer;     /* SECTION_BYTES_MAX + 1; the last section is at its start */
     size_t n_used, n_bytes;
     uint64_t offset; /* in the file, of buffer[0] */
     char id[300];
@@ -41,7 +41,7 @@ attn_status attn_reader_open(attn_reader **out, const char *path, attn_error *er
     attn_status status = ATTN_EMEMORY;
     attn_reader *reader = attn_alloc(ATTN_MEMORY_OTHER, sizeof *reader);
     if (reader) reader->path = attn_strdup(path);
-    if (reader && is_text) reader->buffer = attn_alloc(ATTN_MEMORY_OTHER, SECTION_BYTES_MAX);
+    if (reader && is_text) reader->buffer = attn_alloc(ATTN_MEMORY_OTHER, SECTION_BYTES_MAX + 1);
     if (!reader || !reader->path || (is_text && !reader->buffer)) {
         status = attn_fail(error, ATTN_EMEMORY, "no memory to read %s", path);
         goto done;
@@ -129,13 +129,13 @@ static attn_status next_line_row(attn_reader *reader, attn_row *row, bool *is_en
 static size_t section_end(const char *text, size_t n_bytes)
 {
     size_t line_end = 0;
-    for (size_t at = SECTION_BYTES_MIN; at < n_bytes; at++) {
+    for (size_t at = SECTION_BYTES_MIN; at < n_bytes && at < SECTION_BYTES_MAX; at++) {
         if (text[at] != '\n') continue;
         line_end = at + 1;
         if (text[at - 1] == '\n' || (text[at - 1] == '\r' && text[at - 2] == '\n')) return line_end;
     }
-    if (n_bytes < SECTION_BYTES_MAX) return n_bytes; /* the end of the file */
-    return line_end ? line_end : n_bytes;
+    if (n_bytes <= SECTION_BYTES_MAX) return n_bytes; /* the end of the file */
+    return line_end ? line_end : SECTION_BYTES_MAX;
 }
 
 static attn_status next_section(attn_reader *reader, attn_row *row, bool *is_end, attn_error *error)
@@ -145,7 +145,7 @@ static attn_status next_section(attn_reader *reader, attn_row *row, bool *is_end
     memmove(reader->buffer, reader->buffer + reader->n_used, reader->n_bytes);
     reader->offset += reader->n_used;
     reader->n_used = 0;
-    const size_t room = SECTION_BYTES_MAX - reader->n_bytes;
+    const size_t room = SECTION_BYTES_MAX + 1 - reader->n_bytes; /* one more tells the end */
     const attn_status status =
         attn_input_read(reader->input, reader->buffer + reader->n_bytes, room, &n_read, error);
     if (status != ATTN_OK) return status;
@@ -160,7 +160,7 @@ static attn_status next_section(attn_reader *reader, attn_row *row, bool *is_end
     size_t n = section_end(reader->buffer, reader->n_bytes);
     const size_t n_valid = attn_utf8_valid_prefix(reader->buffer, n);
     if (n_valid < n) { /* a line of over 64 KiB may be cut inside of a character */
-        if (n < SECTION_BYTES_MAX || !attn_utf8_is_cut(reader->buffer + n_valid, n - n_valid))
+        if (n == reader->n_bytes || !attn_utf8_is_cut(reader->buffer + n_valid, n - n_valid))
             return attn_fail(error, ATTN_EFORMAT,
                              "%s: not UTF-8: byte %02X at offset %llu; convert it, for instance "
                              "with iconv",
@@ -177,7 +177,7 @@ static attn_status next_section(attn_reader *reader, attn_row *row, bool *is_end
                       .number = number,
                       .text = reader->buffer,
                       .n_bytes = n,
-                      .goes_on = n < reader->n_bytes || reader->n_bytes == SECTION_BYTES_MAX};
+                      .goes_on = n < reader->n_bytes};
     return ATTN_OK;
 }
 
