@@ -151,31 +151,27 @@ static attn_status add_words(attn_encoder *encoder, const char *text, size_t n_b
     return status;
 }
 
-static attn_status refuse_utf8(const char *text, size_t at, uint64_t stream_offset,
-                               attn_error *error)
-{
-    return attn_fail(error, ATTN_EFORMAT, "not UTF-8: byte %02X at offset %llu",
-                     (unsigned)(unsigned char)text[at], (unsigned long long)(stream_offset + at));
-}
-
 attn_status attn_encoder_add(attn_encoder *encoder, const char *text, size_t n_bytes,
                              attn_tokens *tokens, attn_error *error)
 {
-    const size_t n_valid = attn_utf8_valid_prefix(text, n_bytes);
-    if (n_valid < n_bytes) return refuse_utf8(text, n_valid, 0, error);
     size_t n_used;
-    return add_words(encoder, text, n_bytes, n_bytes, tokens, &n_used, error);
+    return attn_encoder_add_piece(encoder, text, n_bytes, 0, true, tokens, &n_used, error);
 }
 
-attn_status attn_encoder_add_partial(attn_encoder *encoder, const char *text, size_t n_bytes,
-                                     uint64_t stream_offset, attn_tokens *tokens, size_t *n_used,
-                                     attn_error *error)
+attn_status attn_encoder_add_piece(attn_encoder *encoder, const char *text, size_t n_bytes,
+                                   uint64_t stream_offset, bool is_end, attn_tokens *tokens,
+                                   size_t *n_used, attn_error *error)
 {
     const size_t n_valid = attn_utf8_valid_prefix(text, n_bytes);
-    if (n_valid < n_bytes && !attn_utf8_is_cut(text + n_valid, n_bytes - n_valid))
-        return refuse_utf8(text, n_valid, stream_offset, error);
     *n_used = 0;
-    if (n_valid < ATTN_PRETOKEN_LOOKAHEAD_BYTES) return ATTN_OK;
-    return add_words(encoder, text, n_valid, n_valid - ATTN_PRETOKEN_LOOKAHEAD_BYTES, tokens,
-                     n_used, error);
+    if (n_valid < n_bytes && (is_end || !attn_utf8_is_cut(text + n_valid, n_bytes - n_valid)))
+        return attn_fail(error, ATTN_EFORMAT, "not UTF-8: byte %02X at offset %llu",
+                         (unsigned)(unsigned char)text[n_valid],
+                         (unsigned long long)(stream_offset + n_valid));
+    size_t last_end = n_valid;
+    if (!is_end) {
+        if (n_valid < ATTN_PRETOKEN_LOOKAHEAD_BYTES) return ATTN_OK;
+        last_end -= ATTN_PRETOKEN_LOOKAHEAD_BYTES;
+    }
+    return add_words(encoder, text, n_valid, last_end, tokens, n_used, error);
 }

@@ -15,12 +15,17 @@
 
 struct attn_input {
     gzFile file;
-    char *path; /* for error texts */
+    char *name; /* for error texts */
 };
+
+static bool is_standard(const char *path)
+{
+    return strcmp(path, "-") == 0;
+}
 
 static attn_status open_file(const char *path, int *descriptor, attn_error *error)
 {
-    *descriptor = strcmp(path, "-") == 0 ? dup(STDIN_FILENO) : open(path, O_RDONLY | O_CLOEXEC);
+    *descriptor = is_standard(path) ? dup(STDIN_FILENO) : open(path, O_RDONLY | O_CLOEXEC);
     struct stat facts;
     if (*descriptor < 0)
         return attn_fail_errno(error, errno == ENOENT ? ATTN_ENOTFOUND : ATTN_EIO, errno,
@@ -37,8 +42,8 @@ attn_status attn_input_open(attn_input **out, const char *path, attn_error *erro
     attn_status status = open_file(path, &descriptor, error);
     if (status != ATTN_OK) goto done;
     input = attn_alloc(ATTN_MEMORY_OTHER, sizeof *input);
-    if (input) input->path = attn_strdup(path);
-    if (input && input->path) input->file = gzdopen(descriptor, "rb");
+    if (input) input->name = attn_strdup(is_standard(path) ? "standard input" : path);
+    if (input && input->name) input->file = gzdopen(descriptor, "rb");
     if (!input || !input->file) {
         status = attn_fail(error, ATTN_EMEMORY, "no memory to read %s", path);
         goto done;
@@ -57,7 +62,7 @@ void attn_input_close(attn_input *input)
 {
     if (!input) return;
     if (input->file) gzclose_r(input->file);
-    attn_free(input->path);
+    attn_free(input->name);
     attn_free(input);
 }
 
@@ -72,11 +77,11 @@ attn_status attn_input_read(attn_input *input, void *buffer, size_t n_bytes, siz
         int number = Z_OK;
         const char *text = gzerror(input->file, &number);
         if (number == Z_ERRNO)
-            return attn_fail_errno(error, ATTN_EIO, errno, "cannot read %s", input->path);
+            return attn_fail_errno(error, ATTN_EIO, errno, "cannot read %s", input->name);
         if (number != Z_OK && number != Z_STREAM_END)
             return attn_fail(error, ATTN_EFORMAT,
                              "%s: the gzip data is damaged or cut short (%s); fetch it again",
-                             input->path, text);
+                             input->name, text);
         if (got <= 0) break;
         n += (size_t)got;
     }
@@ -134,7 +139,7 @@ static attn_status fill(attn_lines *lines, attn_error *error)
         char *grown = attn_realloc(lines->buffer, 2 * lines->capacity);
         if (!grown)
             return attn_fail(error, ATTN_EMEMORY, "%s:%zu: no memory for a line of over %zu bytes",
-                             lines->input->path, lines->number, lines->capacity);
+                             lines->input->name, lines->number, lines->capacity);
         lines->buffer = grown;
         lines->capacity *= 2;
     }
@@ -189,4 +194,11 @@ attn_status attn_lines_next(attn_lines *lines, attn_line *line, attn_error *erro
         line->n_bytes -= 3;
     }
     return ATTN_OK;
+}
+
+bool attn_line_is_blank(const attn_line *line)
+{
+    for (size_t i = 0; i < line->n_bytes; i++)
+        if (!memchr(" \t\r", line->text[i], 3)) return false;
+    return !line->is_too_long;
 }

@@ -46,4 +46,7 @@ void attn_lines_close(attn_lines *lines);
 /* The next line, or line->text NULL at the end. Errors as attn_input_read(), ATTN_EMEMORY. */
 ATTN_MUST_CHECK attn_status attn_lines_next(attn_lines *lines, attn_line *line, attn_error *error);
 
+/* Nothing but spaces, tabs and carriage returns. */
+bool attn_line_is_blank(const attn_line *line);
+
 #endif

@@ -46,6 +46,7 @@ attn_status attn_reader_open(attn_reader **out, const char *path, attn_error *er
         status = attn_fail(error, ATTN_EMEMORY, "no memory to read %s", path);
         goto done;
     }
+    reader->reading.is_plain_text = is_text;
     const char *slash = strrchr(reader->path, '/');
     reader->name = slash ? slash + 1 : reader->path;
     status = is_text ? attn_input_open(&reader->input, path, error)
@@ -73,13 +74,6 @@ void attn_reader_close(attn_reader *reader)
 
 /* ---- JSON Lines ------------------------------------------------------------------------- */
 
-static bool is_blank(const attn_line *line)
-{
-    for (size_t i = 0; i < line->n_bytes; i++)
-        if (!memchr(" \t\r", line->text[i], 3)) return false;
-    return true;
-}
-
 static void count_skip(attn_reading *reading, size_t line, attn_skip skip)
 {
     reading->skips[skip]++;
@@ -90,9 +84,9 @@ static void count_skip(attn_reading *reading, size_t line, attn_skip skip)
 static attn_status read_line(attn_reader *reader, const attn_line *line, attn_row *row,
                              attn_skip *skip, attn_error *error)
 {
-    *skip = line->is_too_long ? ATTN_SKIP_TOO_LONG
-            : is_blank(line)  ? ATTN_SKIP_BLANK
-                              : ATTN_ACCEPTED;
+    *skip = line->is_too_long          ? ATTN_SKIP_TOO_LONG
+            : attn_line_is_blank(line) ? ATTN_SKIP_BLANK
+                                       : ATTN_ACCEPTED;
     if (*skip != ATTN_ACCEPTED) return ATTN_OK;
     attn_json_line parsed;
     const attn_status status =

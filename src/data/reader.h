@@ -13,6 +13,7 @@ enum { ATTN_SKIPS_LISTED = 8 };
 
 /* What was met so far. */
 typedef struct attn_reading {
+    bool is_plain_text; /* "lines" are sections */
     size_t n_lines, n_rows;
     size_t skips[ATTN_SKIP_REASONS]; /* lines by reason */
     struct attn_skipped {

@@ -56,11 +56,11 @@ ATTN_MUST_CHECK attn_status attn_encoder_add(attn_encoder *encoder, const char *
 
 /* The same for text that comes in pieces: encodes the words that no later text can change and
  * says in *n_used how many bytes they are. Pass the remaining bytes again, with more behind them;
- * when no word was complete that is all of them. `stream_offset`, where text[0] lies in
- * the stream, is for error texts alone. The end of the stream goes to attn_encoder_add(). */
-ATTN_MUST_CHECK attn_status attn_encoder_add_partial(attn_encoder *encoder, const char *text,
-                                                     size_t n_bytes, uint64_t stream_offset,
-                                                     attn_tokens *tokens, size_t *n_used,
-                                                     attn_error *error);
+ * when no word was complete that is all of them. With `is_end` all of the text is used.
+ * `stream_offset`, where text[0] lies in the stream, is for error texts alone. */
+ATTN_MUST_CHECK attn_status attn_encoder_add_piece(attn_encoder *encoder, const char *text,
+                                                   size_t n_bytes, uint64_t stream_offset,
+                                                   bool is_end, attn_tokens *tokens, size_t *n_used,
+                                                   attn_error *error);
 
 #endif

@@ -182,12 +182,12 @@ static void expect_same_in_pieces(const char *text, size_t n_bytes, uint64_t see
         char *piece = attn_alloc(ATTN_MEMORY_OTHER, end - begin);
         memcpy(piece, text + begin, end - begin);
         size_t n_used = 0;
-        assert_ok(
-            attn_encoder_add_partial(encoder, piece, end - begin, begin, &pieces, &n_used, &error));
+        assert_ok(attn_encoder_add_piece(encoder, piece, end - begin, begin, end == n_bytes,
+                                         &pieces, &n_used, &error));
         attn_free(piece);
         begin += n_used;
     }
-    assert_ok(attn_encoder_add(encoder, text + begin, n_bytes - begin, &pieces, &error));
+    assert_int_equal(begin, n_bytes);
     assert_int_equal(pieces.n, whole.n);
     assert_memory_equal(pieces.ids, whole.ids, whole.n * sizeof *whole.ids);
     attn_tokens_free(&whole);
@@ -242,10 +242,11 @@ static void test_invalid_utf8(void **state)
     attn_error error = {0};
     attn_tokens tokens = {0};
     size_t n_used = 9;
-    assert_ok(attn_encoder_add_partial(encoder, "a\xE4\xBD", 3, 7, &tokens, &n_used, &error));
+    assert_ok(attn_encoder_add_piece(encoder, "a\xE4\xBD", 3, 7, false, &tokens, &n_used, &error));
     assert_int_equal(n_used, 0);
-    assert_int_equal(attn_encoder_add_partial(encoder, "a\xE4\xFF", 3, 7, &tokens, &n_used, &error),
-                     ATTN_EFORMAT);
+    assert_int_equal(
+        attn_encoder_add_piece(encoder, "a\xE4\xFF", 3, 7, false, &tokens, &n_used, &error),
+        ATTN_EFORMAT);
     assert_string_equal(error.text, "not UTF-8: byte E4 at offset 8");
     attn_tokens_free(&tokens);
 }
