@@ -1,14 +1,12 @@
 /* attnscope report: a run of a store as a table, a page or JSON. */
 #include "base/error.h"
 #include "cli/options.h"
+#include "cli/terminal.h"
 #include "report/ranking.h"
 #include "report/report.h"
 #include "store/store.h"
 
 #include <stdio.h>
-#include <stdlib.h>
-#include <string.h>
-#include <unistd.h>
 
 typedef struct settings {
     size_t run_id;
@@ -43,13 +41,6 @@ static const cli_option options[] = {
      .help = "What orders the ranking. Energy needs a measurement: modelled values rank nothing."},
 };
 
-static bool stdout_shows_bold(void)
-{
-    const char *no_color = getenv("NO_COLOR"), *terminal = getenv("TERM");
-    return isatty(STDOUT_FILENO) && !(no_color && *no_color) && terminal &&
-           strcmp(terminal, "dumb") != 0;
-}
-
 static attn_status show(const settings *wanted, const attn_store_result *result, attn_error *error)
 {
     attn_summary *summary = NULL;
@@ -64,7 +55,7 @@ static attn_status show(const settings *wanted, const attn_store_result *result,
         status = attn_report_save(wanted->out, format, result, summary, wanted->sort, error);
     else
         status = attn_report_write(stdout, format, result, summary, wanted->sort,
-                                   stdout_shows_bold(), error);
+                                   cli_stdout_shows_bold(), error);
     attn_summary_free(summary);
     return status;
 }

@@ -19,25 +19,23 @@ static attn_status add_mechanism(attn_plan *plan, const char *label, size_t n, a
                          n ? "'%.*s' is too long for a mechanism" : "an empty name among the mechanisms",
                          (int)n, label);
     attn_plan_mechanism *m = &plan->mechanisms[plan->n_mechanisms];
-    snprintf(m->label, sizeof m->label, "%.*s", (int)n, label);
+    memcpy(m->label, label, n);
+    m->label[n] = '\0';
     for (size_t i = 0; i < plan->n_mechanisms; i++)
         if (strcmp(plan->mechanisms[i].label, m->label) == 0)
             return attn_fail(error, ATTN_EARGUMENT, "mechanism '%s' is named twice", m->label);
     const size_t name_length = strcspn(m->label, ":");
-    snprintf(m->name, sizeof m->name, "%.*s", (int)name_length, m->label);
-    snprintf(m->options, sizeof m->options, "%s",
-             m->label[name_length] ? m->label + name_length + 1 : "");
+    memcpy(m->name, m->label, n + 1);
+    m->name[name_length] = '\0';
+    strcpy(m->options, m->label[name_length] ? m->label + name_length + 1 : "");
     for (char *c = m->options; *c; c++)
         if (*c == ':') *c = ',';
 
-    attn_model_config config;
-    attn_status status = attn_plan_model(plan, m, &config, error);
-    if (status != ATTN_OK) return status;
-    attn_layer *layer = NULL;
     const attn_layer_config sizes = {.mechanism = m->name, .options = m->options,
-                                     .d_model = config.d_model, .heads = config.heads,
-                                     .positions = config.positions, .is_causal = true};
-    status = attn_layer_create(&layer, &sizes, error);
+                                     .d_model = plan->sizes.d_model, .heads = plan->sizes.heads,
+                                     .positions = plan->sizes.positions, .is_causal = true};
+    attn_layer *layer = NULL;
+    const attn_status status = attn_layer_create(&layer, &sizes, error);
     attn_layer_free(layer);
     if (status == ATTN_OK) plan->n_mechanisms++;
     return status;
@@ -61,26 +59,22 @@ attn_status attn_plan_set_mechanisms(attn_plan *plan, const char *list, attn_err
     return status;
 }
 
-attn_status attn_plan_model(const attn_plan *plan, const attn_plan_mechanism *mechanism,
-                            attn_model_config *config, attn_error *error)
+attn_model_config attn_plan_model(const attn_plan *plan, const attn_plan_mechanism *mechanism)
 {
-    const attn_status status = attn_model_preset(plan->preset, config, error);
-    if (status != ATTN_OK) return status;
-    config->mechanism = mechanism->name;
-    config->options = mechanism->options;
-    return ATTN_OK;
+    attn_model_config config = plan->sizes;
+    config.mechanism = mechanism->name;
+    config.options = mechanism->options;
+    config.is_causal = true;
+    return config;
 }
 
 attn_status attn_plan_check(const attn_plan *plan, attn_error *error)
 {
-    attn_model_config config;
-    const attn_status status = attn_plan_model(plan, &plan->mechanisms[0], &config, error);
-    if (status != ATTN_OK) return status;
-    if (plan->length > config.positions)
+    const size_t positions = plan->sizes.positions;
+    if (plan->length > positions)
         return attn_fail(error, ATTN_ESHAPE,
                          "sequences of %zu tokens are longer than the %zu positions of %s: "
-                         "use --seq %zu or less", plan->length, config.positions, plan->preset,
-                         config.positions);
+                         "use --seq %zu or less", plan->length, positions, plan->model, positions);
     if (plan->timing_warmup >= plan->steps)
         return attn_fail(error, ATTN_EARGUMENT,
                          "%zu steps leave none to time behind %zu of warm-up: use more --steps",
@@ -102,7 +96,8 @@ attn_status attn_plan_json(const attn_plan *plan, const char *data_sha256,
     json_t *root = json_pack(
         "{s:o, s:I, s:s, s:s?, s:I, s:I, s:I, s:s, s:s, s:b, s:b, s:f, s:I, s:I, s:f, s:f, s:f, "
         "s:s, s:I, s:I, s:I, s:I, s:I, s:s?}",
-        "mechanisms", names, "rounds", (json_int_t)plan->rounds, "model", plan->preset,
+        "mechanisms", names, "rounds", (json_int_t)plan->rounds, "model",
+        plan->is_model_file ? "file" : plan->model,
         "model_sha256", model_sha256, "batch", (json_int_t)plan->batch, "seq",
         (json_int_t)plan->length, "steps", (json_int_t)plan->steps, "dtype", plan->dtype,
         "data_sha256", data_sha256, "pack", plan->is_packed, "loss_on_answers",

@@ -23,8 +23,9 @@ typedef struct attn_plan {
     size_t n_mechanisms;
     size_t rounds;
 
-    const char *preset;          /* the model's sizes: a preset's name, or the next */
-    const char *model_file;      /* safetensors to start from; NULL: fresh weights */
+    const char *model;           /* a preset's name or the path of a model file, as typed */
+    attn_model_config sizes;     /* of that model; the mechanism is the trial's */
+    bool is_model_file;          /* start from the weights of the file `model` */
     size_t batch, length, steps; /* of each trial */
     const char *dtype;           /* "f32" */
 
@@ -45,6 +46,7 @@ typedef struct attn_plan {
     size_t threads;        /* 0: every core */
     const char *isa;       /* NULL: the best */
     const char *cpu_watts; /* "idle:full" of one processor for the energy model; NULL: its class */
+    const char *save;      /* folder for the trained models; NULL: they are not kept */
 } attn_plan;
 
 /* Parts "a,b:option=1:other=2" into plan->mechanisms, "all" being every causal one, and checks
@@ -52,10 +54,8 @@ typedef struct attn_plan {
 ATTN_MUST_CHECK attn_status attn_plan_set_mechanisms(attn_plan *plan, const char *list,
                                                      attn_error *error);
 
-/* The model of one mechanism. ATTN_ENOTFOUND for an unknown preset. */
-ATTN_MUST_CHECK attn_status attn_plan_model(const attn_plan *plan,
-                                            const attn_plan_mechanism *mechanism,
-                                            attn_model_config *config, attn_error *error);
+/* The model with one of the mechanisms; its texts are the plan's. */
+attn_model_config attn_plan_model(const attn_plan *plan, const attn_plan_mechanism *mechanism);
 
 /* Checks what depends on several fields, after the mechanisms are set. ATTN_EARGUMENT, ATTN_ESHAPE. */
 ATTN_MUST_CHECK attn_status attn_plan_check(const attn_plan *plan, attn_error *error);

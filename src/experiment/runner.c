@@ -97,7 +97,8 @@ static attn_status run_trial(runner *r, size_t round, size_t position, size_t me
     tell(r, round, label, (attn_run_progress){.step = 0, .loss = NAN});
 
     const attn_trial trial = {.plan = options->plan, .dataset = options->dataset,
-                              .mechanism = &options->plan->mechanisms[mechanism]};
+                              .mechanism = &options->plan->mechanisms[mechanism],
+                              .round = round + 1};
     attn_worker worker;
     attn_worker_end end = {.state = ATTN_TRIAL_FAILED};
     status = attn_worker_start(&worker, &trial, error);

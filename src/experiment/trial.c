@@ -1,4 +1,5 @@
 /* One trial: build, train, evaluate, generate, and report every number as it becomes known. */
+#define _DEFAULT_SOURCE
 #include "experiment/trial.h"
 
 #include "attn/context.h"
@@ -13,7 +14,9 @@
 #include "model/training.h"
 
 #include <math.h>
+#include <stdio.h>
 #include <string.h>
+#include <sys/stat.h>
 
 /* Everything a trial holds; freed in one place. */
 typedef struct workshop {
@@ -43,17 +46,24 @@ static attn_status open_batches(workshop *w, attn_batch_part part, attn_batches 
     return attn_batches_create(out, w->trial->dataset, &options, error);
 }
 
+static attn_status load_weights(attn_model *model, const char *path, attn_error *error)
+{
+    attn_checkpoint *checkpoint = NULL;
+    attn_status status = attn_checkpoint_open(&checkpoint, path, error);
+    if (status == ATTN_OK) status = attn_checkpoint_load(checkpoint, model, error);
+    attn_checkpoint_close(checkpoint);
+    return status;
+}
+
 static attn_status set_up(workshop *w, attn_error *error)
 {
     const attn_plan *plan = w->trial->plan;
-    attn_model_config config;
-    attn_status status = attn_plan_model(plan, w->trial->mechanism, &config, error);
-    if (status == ATTN_OK)
-        status = attn_context_create(&w->context, plan->threads, plan->isa, error);
+    const attn_model_config config = attn_plan_model(plan, w->trial->mechanism);
+    attn_status status = attn_context_create(&w->context, plan->threads, plan->isa, error);
     if (status == ATTN_OK) status = attn_model_create(&w->model, &config, error);
     if (status != ATTN_OK) return status;
     attn_model_initialise(w->model, plan->seed);
-    if (plan->model_file) status = attn_checkpoint_load(w->model, plan->model_file, error);
+    if (plan->is_model_file) status = load_weights(w->model, plan->model, error);
     if (status == ATTN_OK)
         status = attn_trainer_create(&w->trainer, w->model, w->context, plan->batch, plan->length,
                                      true, error);
@@ -232,16 +242,33 @@ static void put_loss_figures(attn_figure_sink *sink, const workshop *w, double f
     attn_sink_value(sink, "perplexity", "", exp(last), ATTN_DERIVED, "exp(held_out_loss)");
 }
 
-static void put_size_figures(attn_figure_sink *sink, const workshop *w)
+/* Parameters, and the model's file: measured where it is kept, else computed. */
+static attn_status put_size_figures(attn_figure_sink *sink, const workshop *w, attn_error *error)
 {
-    const size_t attention = attn_layer_parameter_count(attn_model_layer(w->model)) *
-                             attn_model_configuration(w->model)->layers;
-    attn_sink_value(sink, "parameters", "", (double)attn_model_parameter_count(w->model),
-                    ATTN_COUNTED, "trained parameters of the model");
+    const attn_trial *trial = w->trial;
+    const size_t parameters = attn_model_parameter_count(w->model);
+    const size_t attention =
+        attn_layer_parameter_count(attn_model_layer(w->model)) * trial->plan->sizes.layers;
+    attn_sink_value(sink, "parameters", "", (double)parameters, ATTN_COUNTED,
+                    "trained parameters of the model");
     attn_sink_value(sink, "attention_parameters", "", (double)attention, ATTN_COUNTED,
                     "parameters of all attention layers");
-    attn_sink_value(sink, "checkpoint_bytes", "byte", (double)attn_checkpoint_bytes(w->model),
-                    ATTN_COUNTED, "size of the model as a float32 safetensors file");
+    if (!trial->plan->save) {
+        attn_sink_value(sink, "checkpoint_bytes", "byte", 4.0 * (double)parameters, ATTN_DERIVED,
+                        "4 * parameters: a float32 model file without its header");
+        return ATTN_OK;
+    }
+    char path[4096];
+    const int n = snprintf(path, sizeof path, "%s/%s-round%zu.safetensors", trial->plan->save,
+                           trial->mechanism->label, trial->round);
+    if (n < 0 || (size_t)n >= sizeof path)
+        return attn_fail(error, ATTN_EARGUMENT, "%s: the folder's name is too long",
+                         trial->plan->save);
+    const attn_status status = attn_checkpoint_save(w->model, path, error);
+    struct stat about;
+    if (status == ATTN_OK && stat(path, &about) == 0)
+        attn_sink_value(sink, "checkpoint_bytes", "byte", (double)about.st_size, ATTN_MEASURED, path);
+    return status;
 }
 
 attn_status attn_trial_run(const attn_trial *trial, int descriptor, attn_error *error)
@@ -268,8 +295,8 @@ attn_status attn_trial_run(const attn_trial *trial, int descriptor, attn_error *
     attn_put_memory_figures(&w.sink);
     attn_put_renamed(&w.sink, train_peak, "vmhwm_train_bytes");
     put_loss_figures(&w.sink, &w, first_loss, last_loss);
-    put_size_figures(&w.sink, &w);
-    status = w.sink.status;
+    status = put_size_figures(&w.sink, &w, error);
+    if (status == ATTN_OK) status = w.sink.status;
     if (status != ATTN_OK) goto done;
 
     attn_trainer_free(w.trainer); /* what training needed is not there when serving */

@@ -5,6 +5,7 @@
 #include "attn/work.h"
 #include "experiment/plan.h"
 #include "experiment/window.h"
+#include "store/store.h"
 
 /* What the steps left behind. */
 typedef struct attn_step_log {

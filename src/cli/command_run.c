@@ -1,0 +1,203 @@
+/* attnscope run: the main job. Reads the options into a plan, runs it, shows the result. */
+#define _DEFAULT_SOURCE
+#include "attn/context.h"
+#include "base/error.h"
+#include "base/memory.h"
+#include "base/sha256.h"
+#include "base/version.h"
+#include "cli/options.h"
+#include "cli/run_options.h"
+#include "cli/run_progress.h"
+#include "cli/terminal.h"
+#include "data/data_path.h"
+#include "experiment/runner.h"
+#include "meters/environment.h"
+#include "model/checkpoint.h"
+#include "report/report.h"
+
+#include <math.h>
+#include <signal.h>
+#include <stdio.h>
+#include <string.h>
+#include <unistd.h>
+
+static volatile sig_atomic_t stop_wanted;
+
+static void want_stop(int number)
+{
+    (void)number;
+    stop_wanted = 1;
+}
+
+/* The first Ctrl-C stops in order; a second one ends the program as usual. */
+static void hear_stop_signals(void)
+{
+    const struct sigaction action = {.sa_handler = want_stop, .sa_flags = (int)SA_RESETHAND};
+    sigaction(SIGINT, &action, NULL);
+    sigaction(SIGTERM, &action, NULL);
+}
+
+/* Sizes from a preset's name, or from a model file. */
+static attn_status choose_model(attn_plan *plan, const char *name, attn_error *error)
+{
+    attn_checkpoint *checkpoint = NULL;
+    plan->model = name;
+    plan->is_model_file = strchr(name, '/') || strstr(name, ".safetensors");
+    if (!plan->is_model_file) return attn_model_preset(name, &plan->sizes, error);
+    const attn_status status = attn_checkpoint_open(&checkpoint, name, error);
+    if (status == ATTN_OK) plan->sizes = *attn_checkpoint_config(checkpoint);
+    plan->sizes.mechanism = NULL; /* the checkpoint's texts go with it */
+    plan->sizes.options = NULL;
+    attn_checkpoint_close(checkpoint);
+    return status;
+}
+
+static attn_status load_data(const attn_plan *plan, attn_dataset **dataset, attn_error *error)
+{
+    attn_tokenizer *tokenizer = NULL;
+    attn_status status = attn_tokenizer_load(&tokenizer, NULL, error);
+    if (status == ATTN_OK) status = attn_dataset_load(dataset, plan->data, tokenizer, error);
+    attn_tokenizer_free(tokenizer);
+    if (status == ATTN_OK && attn_reading_skipped(&(*dataset)->reading) > 0)
+        fprintf(stderr, "attnscope: %s: %zu lines were skipped; 'attnscope data' says which\n",
+                plan->data, attn_reading_skipped(&(*dataset)->reading));
+    return status;
+}
+
+/* The circumstances, and a warning for each that will disturb the measurement. */
+static attn_status capture_environment(const attn_plan *plan, char **json, attn_error *error)
+{
+    attn_context *context = NULL;
+    attn_energy_meter *meter = NULL;
+    attn_environment_warning warnings[ATTN_ENVIRONMENT_WARNINGS_MAX];
+    attn_status status = attn_context_create(&context, plan->threads, plan->isa, error);
+    if (status == ATTN_OK) status = attn_energy_open(&meter, NULL, error);
+    if (status == ATTN_OK) {
+        const attn_environment_input input = {.root = "", .version = attn_version_text(),
+                                              .dense = attn_context_dense(context), .meter = meter};
+        status = attn_environment_capture(json, &input, error);
+    }
+    if (status == ATTN_OK) {
+        const size_t n = attn_environment_warnings("", warnings);
+        for (size_t i = 0; i < n; i++)
+            fprintf(stderr, "attnscope: warning: %s; %s\n", warnings[i].what, warnings[i].remedy);
+    }
+    attn_energy_close(meter);
+    attn_context_free(context);
+    return status;
+}
+
+static attn_status show(attn_store *store, int64_t run_id, const cli_run_settings *settings,
+                        bool *has_failures, attn_error *error)
+{
+    attn_store_result *result = NULL;
+    attn_summary *summary = NULL;
+    attn_status status = attn_store_load(store, run_id, &result, error);
+    if (status == ATTN_OK) status = attn_summary_make(result, &summary, error);
+    if (status == ATTN_OK && strcmp(settings->out, "none") != 0)
+        status = attn_report_save(settings->out, attn_report_format_of_file(settings->out), result,
+                                  summary, settings->sort, error);
+    if (status == ATTN_OK)
+        status = attn_report_write(stdout, settings->json ? ATTN_REPORT_JSON : ATTN_REPORT_TABLE,
+                                   result, summary, settings->sort, cli_stdout_shows_bold(), error);
+    for (size_t i = 0; status == ATTN_OK && i < result->n_trials; i++)
+        *has_failures |= result->trials[i].state == ATTN_TRIAL_FAILED ||
+                         result->trials[i].state == ATTN_TRIAL_CRASHED;
+    attn_summary_free(summary);
+    attn_store_result_free(result);
+    return status;
+}
+
+/* Everything between a checked plan and its result. */
+typedef struct job {
+    attn_plan plan;
+    char default_data[ATTN_DATA_PATH_BYTES];
+    attn_dataset *dataset;
+    attn_store *store;
+    char *plan_json, *environment_json, *title;
+} job;
+
+static attn_status prepare(job *j, const cli_run_settings *settings, attn_error *error)
+{
+    char model_sha256[ATTN_SHA256_TEXT_BYTES] = "";
+    attn_plan *plan = &j->plan;
+    attn_status status = ATTN_OK;
+    if (!plan->data) {
+        status = attn_data_path("sample-permissive.jsonl", j->default_data, error);
+        plan->data = j->default_data;
+    }
+    if (status == ATTN_OK) status = choose_model(plan, plan->model, error);
+    if (status == ATTN_OK) status = attn_plan_set_mechanisms(plan, settings->mechanisms, error);
+    if (status == ATTN_OK) status = attn_plan_check(plan, error);
+    if (status == ATTN_OK) status = load_data(plan, &j->dataset, error);
+    if (status == ATTN_OK && plan->is_model_file)
+        status = attn_sha256_file(plan->model, model_sha256, error);
+    if (status == ATTN_OK)
+        status = attn_plan_json(plan, j->dataset->sha256, plan->is_model_file ? model_sha256 : NULL,
+                                &j->plan_json, error);
+    if (status == ATTN_OK) status = capture_environment(plan, &j->environment_json, error);
+    if (status == ATTN_OK) status = cli_run_title(settings, plan, &j->title, error);
+    if (status == ATTN_OK)
+        status = attn_store_open(&j->store, settings->store, ATTN_STORE_WRITE, error);
+    return status;
+}
+
+static int run(const void *settings_pointer, size_t n_operands, char *const *operands)
+{
+    (void)n_operands;
+    (void)operands;
+    const cli_run_settings *settings = settings_pointer;
+    attn_error error = {0};
+    job j = {.plan = cli_run_plan(settings)};
+    bool has_failures = false;
+    int64_t run_id = 0;
+    int exit_status = CLI_OK;
+
+    attn_status status = prepare(&j, settings, &error);
+    if (status != ATTN_OK) goto done;
+    hear_stop_signals();
+    cli_progress progress = cli_progress_start();
+    const attn_run_options options = {.plan = &j.plan, .plan_json = j.plan_json,
+                                      .environment_json = j.environment_json, .title = j.title,
+                                      .dataset = j.dataset, .store = j.store,
+                                      .resumes = settings->resume, .observe = cli_progress_observe,
+                                      .argument = &progress, .stop = &stop_wanted};
+    status = attn_run(&options, &run_id, &error);
+    cli_progress_end(&progress);
+    if (status != ATTN_OK && status != ATTN_EINTERRUPTED) goto done;
+
+    attn_error show_error = {0};
+    const attn_status shown = show(j.store, run_id, settings, &has_failures, &show_error);
+    if (shown != ATTN_OK && status == ATTN_OK) {
+        status = shown;
+        error = show_error;
+    }
+done:
+    if (status != ATTN_OK) exit_status = cli_fail(&error);
+    else exit_status = cli_finish(has_failures ? CLI_FAILED : CLI_OK);
+    attn_store_close(j.store);
+    attn_dataset_free(j.dataset);
+    attn_free(j.plan_json);
+    attn_free(j.environment_json);
+    attn_free(j.title);
+    return exit_status;
+}
+
+const cli_command cli_command_run = {
+    .name = "run",
+    .summary = "train a model with each mechanism, measure, store and rank",
+    .operands = "",
+    .description =
+        "Trains the same GPT-2 once for each mechanism and round, each trial in a process of its "
+        "own, and measures training time, energy, memory, operations, latency and loss. Every "
+        "number goes to the store with its origin; the ranking is printed and a page with charts "
+        "is written. Without options a small model is trained on the conversations that come with "
+        "the program, in a few minutes.\n\n"
+        "Ctrl-C keeps what is done; the same command with --resume goes on.\n\n"
+        "  attnscope run --mechanisms softmax,flash,sliding:window=64:sinks=4\n"
+        "  attnscope run --preset paper --steps 20 --data conversations.jsonl",
+    .options = cli_run_options,
+    .n_options = CLI_RUN_OPTIONS,
+    .settings_bytes = sizeof(cli_run_settings),
+    .run = run,
+};

@@ -1,0 +1,173 @@
+/* The options of `attnscope run`. */
+#include "cli/run_options.h"
+
+#include "base/error.h"
+#include "base/memory.h"
+#include "base/threads.h"
+#include "report/ranking.h"
+
+#include <math.h>
+#include <stdio.h>
+#include <string.h>
+
+/* What --preset decides; each of these has an option that overrides it. */
+typedef struct preset {
+    const char *name, *model;
+    size_t batch, seq, steps, rounds;
+    double learning_rate;
+} preset;
+
+static const preset presets[] = {
+    {"quick", "gpt2-micro", 4, 256, 40, 2, 1e-3},
+    {"paper", "gpt2", 2, 512, 100, 1, 5e-5},
+};
+
+#define FIELD(member) .offset = offsetof(cli_run_settings, member)
+
+const cli_option cli_run_options[] = {
+    {.help = "What is compared"},
+    {.name = "mechanisms", .kind = CLI_TEXT, FIELD(mechanisms), .argument = "LIST", .initial = "all",
+     .help = "Mechanisms apart by commas, each with its options behind colons: "
+             "flash,sliding:window=64. 'all' is every causal one."},
+    {.name = "rounds", .kind = CLI_SIZE, FIELD(rounds), .argument = "N", .maximum = 1000,
+     .help = "Trials of each mechanism, interleaved. Default: the preset's (2 or 1). Intervals "
+             "are claimed from 6 rounds on."},
+    {.name = "seed", .kind = CLI_SIZE, FIELD(seed), .argument = "N", .initial = "1", .maximum = 1e15,
+     .help = "Of the weights, the order of the data and the order of the trials."},
+    {.help = "Model and training"},
+    {.name = "preset", .kind = CLI_CHOICE, FIELD(preset), .argument = "NAME", .initial = "quick",
+     .choices = "quick|paper",
+     .help = "quick: gpt2-micro, batch 4, 256 tokens, 40 steps, learning rate 1e-3. paper: gpt2 "
+             "(124M), batch 2, 512 tokens, 100 steps, learning rate 5e-5."},
+    {.name = "model", .kind = CLI_TEXT, FIELD(model), .argument = "NAME",
+     .help = "gpt2-micro, gpt2, gpt2-medium, gpt2-large, gpt2-xl, or a safetensors file whose "
+             "sizes and weights are taken. Default: the preset's."},
+    {.name = "batch", .kind = CLI_SIZE, FIELD(batch), .argument = "N", .maximum = 65536,
+     .help = "Sequences a step."},
+    {.name = "seq", .kind = CLI_SIZE, FIELD(seq), .argument = "N", .maximum = 1 << 28,
+     .help = "Tokens a sequence."},
+    {.name = "steps", .kind = CLI_SIZE, FIELD(steps), .argument = "N", .maximum = 1e9,
+     .help = "Optimizer steps of each trial."},
+    {.name = "learning-rate", .kind = CLI_NUMBER, FIELD(learning_rate), .argument = "X",
+     .maximum = 10, .help = "Of AdamW, after the warm-up."},
+    {.name = "learning-rate-warmup", .kind = CLI_SIZE, FIELD(learning_rate_warmup), .argument = "N",
+     .initial = "4", .maximum = 1e9, .help = "Steps in which the learning rate rises."},
+    {.name = "schedule", .kind = CLI_CHOICE, FIELD(schedule), .argument = "NAME",
+     .initial = "constant", .choices = "constant|cosine",
+     .help = "The learning rate after the warm-up; cosine falls to a tenth."},
+    {.name = "weight-decay", .kind = CLI_NUMBER, FIELD(weight_decay), .argument = "X",
+     .initial = "0.01", .maximum = 10, .help = "Decoupled, on matrices only."},
+    {.name = "clip", .kind = CLI_NUMBER, FIELD(clip), .argument = "X", .initial = "1",
+     .maximum = 1e6, .help = "Greatest norm of the gradients; 0: they are not clipped."},
+    {.name = "dtype", .kind = CLI_CHOICE, FIELD(dtype), .argument = "TYPE", .initial = "f32",
+     .choices = "f32", .help = "Precision of weights, activations and products."},
+    {.help = "Data"},
+    {.name = "data", .kind = CLI_TEXT, FIELD(data), .argument = "FILE",
+     .help = "Conversations (JSON Lines, plain or gzip), rows with a text, or a .txt file. "
+             "Default: the sample that comes with the program."},
+    {.name = "pack", .kind = CLI_FLAG, FIELD(pack),
+     .help = "Documents behind each other, attention staying within each; otherwise a row is a "
+             "sequence, cut or padded."},
+    {.name = "loss", .kind = CLI_CHOICE, FIELD(loss), .argument = "ON", .initial = "answers",
+     .choices = "answers|all", .help = "Tokens that count in the loss."},
+    {.name = "held-out", .kind = CLI_NUMBER, FIELD(held_out), .argument = "SHARE",
+     .initial = "0.1", .maximum = 0.9, .help = "Rows kept from training for evaluation."},
+    {.name = "evaluate-every", .kind = CLI_SIZE, FIELD(evaluate_every), .argument = "N",
+     .initial = "10", .maximum = 1e9,
+     .help = "Steps between two evaluations; 0: at begin and end alone."},
+    {.name = "evaluate-batches", .kind = CLI_SIZE, FIELD(evaluate_batches), .argument = "N",
+     .initial = "8", .minimum = 1, .maximum = 1e6, .help = "Held-out batches at most."},
+    {.help = "Measurement"},
+    {.name = "threads", .kind = CLI_SIZE, FIELD(threads), .argument = "N",
+     .maximum = ATTN_THREADS_MAX, .help = "0: one a core."},
+    {.name = "isa", .kind = CLI_CHOICE, FIELD(isa), .argument = "LEVEL",
+     .choices = "ref|avx2|avx512|amx|auto",
+     .help = "Instruction set. Default: ATTNSCOPE_ISA, or the best of the machine."},
+    {.name = "timing-warmup", .kind = CLI_SIZE, FIELD(timing_warmup), .argument = "N",
+     .initial = "2", .maximum = 1e6, .help = "First steps that timings leave out."},
+    {.name = "decode-tokens", .kind = CLI_SIZE, FIELD(decode_tokens), .argument = "N",
+     .initial = "32", .maximum = 1e6, .help = "Tokens decoded one by one for the latency."},
+    {.name = "cpu-watts", .kind = CLI_TEXT, FIELD(cpu_watts), .argument = "IDLE:FULL",
+     .help = "Watts of one processor for the energy model. Default: its class."},
+    {.help = "Results"},
+    {.name = "store", .kind = CLI_TEXT, FIELD(store), .argument = "FILE",
+     .initial = "attnscope.db", .help = "The results store; made when absent."},
+    {.name = "resume", .kind = CLI_FLAG, FIELD(resume),
+     .help = "Go on with the newest run of the store; the plan must be the same."},
+    {.name = "out", .kind = CLI_TEXT, FIELD(out), .argument = "FILE",
+     .initial = "attnscope-report.html", .help = "The page with charts; 'none': no page."},
+    {.name = "save", .kind = CLI_TEXT, FIELD(save), .argument = "FOLDER",
+     .help = "Keep each trained model there as safetensors."},
+    {.name = "sort", .kind = CLI_CHOICE, FIELD(sort), .argument = "KEY", .initial = "loss",
+     .choices = ATTN_RANKING_KEYS, .help = "What orders the ranking."},
+    {.name = "json", .kind = CLI_FLAG, FIELD(json),
+     .help = "Print everything as JSON instead of the table."},
+};
+
+_Static_assert(sizeof cli_run_options / sizeof *cli_run_options == CLI_RUN_OPTIONS,
+               "CLI_RUN_OPTIONS counts them");
+
+static const preset *find_preset(const char *name)
+{
+    const preset *p = presets;
+    while (strcmp(p->name, name) != 0) p++; /* the choices of --preset are these */
+    return p;
+}
+
+static size_t or_else(size_t wanted, size_t otherwise)
+{
+    return wanted ? wanted : otherwise;
+}
+
+attn_plan cli_run_plan(const cli_run_settings *s)
+{
+    const preset *p = find_preset(s->preset);
+    return (attn_plan){
+        .rounds = or_else(s->rounds, p->rounds),
+        .model = s->model ? s->model : p->model,
+        .batch = or_else(s->batch, p->batch),
+        .length = or_else(s->seq, p->seq),
+        .steps = or_else(s->steps, p->steps),
+        .dtype = s->dtype,
+        .data = s->data,
+        .is_packed = s->pack,
+        .is_loss_on_answers = strcmp(s->loss, "answers") == 0,
+        .held_out = s->held_out,
+        .evaluate_every = s->evaluate_every,
+        .evaluate_batches = s->evaluate_batches,
+        .learning_rate = s->learning_rate > 0.0 ? s->learning_rate : p->learning_rate,
+        .weight_decay = s->weight_decay,
+        .clip = s->clip,
+        .schedule =
+            strcmp(s->schedule, "cosine") == 0 ? ATTN_SCHEDULE_COSINE : ATTN_SCHEDULE_CONSTANT,
+        .learning_rate_warmup = s->learning_rate_warmup,
+        .timing_warmup = s->timing_warmup,
+        .decode_tokens = s->decode_tokens,
+        .seed = s->seed,
+        .threads = s->threads,
+        .isa = s->isa,
+        .cpu_watts = s->cpu_watts,
+        .save = s->save,
+    };
+}
+
+attn_status cli_run_title(const cli_run_settings *s, const attn_plan *plan, char **title,
+                          attn_error *error)
+{
+    char text[8192];
+    const int n = snprintf(
+        text, sizeof text,
+        "attnscope run --mechanisms '%s' --model %s --data %s --batch %zu --seq %zu --steps %zu "
+        "--rounds %zu --learning-rate %g --learning-rate-warmup %zu --schedule %s --weight-decay %g "
+        "--clip %g --loss %s%s --held-out %g --evaluate-every %zu --evaluate-batches %zu "
+        "--timing-warmup %zu --decode-tokens %zu --seed %zu --threads %zu%s%s",
+        s->mechanisms, plan->model, s->data ? s->data : "sample-permissive.jsonl", plan->batch,
+        plan->length, plan->steps, plan->rounds, plan->learning_rate, s->learning_rate_warmup,
+        s->schedule, s->weight_decay, s->clip, s->loss, s->pack ? " --pack" : "", s->held_out,
+        s->evaluate_every, s->evaluate_batches, s->timing_warmup, s->decode_tokens, s->seed,
+        s->threads, s->isa ? " --isa " : "", s->isa ? s->isa : "");
+    if (n < 0 || (size_t)n >= sizeof text)
+        return attn_fail(error, ATTN_EARGUMENT, "the options are too long to be recorded");
+    *title = attn_strdup(text);
+    return *title ? ATTN_OK : attn_fail(error, ATTN_EMEMORY, "no memory for the command line");
+}
