@@ -28,8 +28,8 @@ typedef struct attn_context attn_context;
  * @retval ATTN_EARGUMENT    unknown instruction set.
  * @retval ATTN_EUNSUPPORTED the machine lacks the instruction set.
  */
-ATTN_MUST_CHECK attn_status attn_context_create(attn_context **out, size_t threads,
-                                                const char *isa, attn_error *error);
+ATTN_MUST_CHECK attn_status attn_context_create(attn_context **out, size_t threads, const char *isa,
+                                                attn_error *error);
 
 /** Free a context; NULL is fine. */
 void attn_context_free(attn_context *context);

@@ -80,27 +80,27 @@ size_t attn_layer_parameter_count(const attn_layer *layer);
 /** Elements (floats) that forward keeps for backward, for a batch of B sequences of T. */
 size_t attn_layer_saved_count(const attn_layer *layer, size_t batch, size_t length);
 /** Elements of scratch memory that one call needs with this context. */
-size_t attn_layer_scratch_count(const attn_layer *layer, const attn_context *context,
-                                size_t batch, size_t length);
+size_t attn_layer_scratch_count(const attn_layer *layer, const attn_context *context, size_t batch,
+                                size_t length);
 /** Elements of the decoding cache or state, for sequences of up to `capacity` tokens. */
 size_t attn_layer_cache_count(const attn_layer *layer, size_t batch, size_t capacity);
 
 /** The memory of one call. All of it is the caller's; 64-byte alignment is best. */
 typedef struct attn_call {
-    size_t batch, length;      /**< B, T */
-    const float *parameters;   /**< attn_layer_parameter_count() */
-    const float *x;            /**< [B][T][C] */
-    float *y;                  /**< [B][T][C], forward and decode write it */
-    float *saved;              /**< forward fills it, backward reads it; NULL: inference */
-    float *scratch;            /**< contents need not survive the call */
-    float *cache;              /**< decode's; forward fills it too when not NULL */
-    size_t cache_capacity;     /**< tokens the cache was sized for */
-    size_t position;           /**< decode: tokens already in the cache */
+    size_t batch, length;           /**< B, T */
+    const float *parameters;        /**< attn_layer_parameter_count() */
+    const float *x;                 /**< [B][T][C] */
+    float *y;                       /**< [B][T][C], forward and decode write it */
+    float *saved;                   /**< forward fills it, backward reads it; NULL: inference */
+    float *scratch;                 /**< contents need not survive the call */
+    float *cache;                   /**< decode's; forward fills it too when not NULL */
+    size_t cache_capacity;          /**< tokens the cache was sized for */
+    size_t position;                /**< decode: tokens already in the cache */
     const uint32_t *document_start; /**< [B][T]: first position of the token's own document;
                                          NULL: each sequence is one document */
-    const float *dy;           /**< [B][T][C] */
-    float *dx;                 /**< [B][T][C], overwritten */
-    float *gradients;          /**< as parameters, overwritten */
+    const float *dy;                /**< [B][T][C] */
+    float *dx;                      /**< [B][T][C], overwritten */
+    float *gradients;               /**< as parameters, overwritten */
 } attn_call;
 
 /**

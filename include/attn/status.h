@@ -7,7 +7,7 @@ extern "C" {
 #endif
 
 #if defined(__GNUC__)
-#define ATTN_MUST_CHECK __attribute__((warn_unused_result))
+#define ATTN_MUST_CHECK          __attribute__((warn_unused_result))
 #define ATTN_PRINTF(text, first) __attribute__((format(printf, text, first)))
 #else
 #define ATTN_MUST_CHECK

@@ -73,8 +73,10 @@ static attn_status capture_environment(const attn_plan *plan, char **json, attn_
     attn_status status = attn_context_create(&context, plan->threads, plan->isa, error);
     if (status == ATTN_OK) status = attn_energy_open(&meter, NULL, error);
     if (status == ATTN_OK) {
-        const attn_environment_input input = {.root = "", .version = attn_version_text(),
-                                              .dense = attn_context_dense(context), .meter = meter};
+        const attn_environment_input input = {.root = "",
+                                              .version = attn_version_text(),
+                                              .dense = attn_context_dense(context),
+                                              .meter = meter};
         status = attn_environment_capture(json, &input, error);
     }
     if (status == ATTN_OK) {
@@ -157,11 +159,16 @@ static int run(const void *settings_pointer, size_t n_operands, char *const *ope
     if (status != ATTN_OK) goto done;
     hear_stop_signals();
     cli_progress progress = cli_progress_start();
-    const attn_run_options options = {.plan = &j.plan, .plan_json = j.plan_json,
-                                      .environment_json = j.environment_json, .title = j.title,
-                                      .dataset = j.dataset, .store = j.store,
-                                      .resumes = settings->resume, .observe = cli_progress_observe,
-                                      .argument = &progress, .stop = &stop_wanted};
+    const attn_run_options options = {.plan = &j.plan,
+                                      .plan_json = j.plan_json,
+                                      .environment_json = j.environment_json,
+                                      .title = j.title,
+                                      .dataset = j.dataset,
+                                      .store = j.store,
+                                      .resumes = settings->resume,
+                                      .observe = cli_progress_observe,
+                                      .argument = &progress,
+                                      .stop = &stop_wanted};
     status = attn_run(&options, &run_id, &error);
     cli_progress_end(&progress);
     if (status != ATTN_OK && status != ATTN_EINTERRUPTED) goto done;
@@ -173,8 +180,10 @@ static int run(const void *settings_pointer, size_t n_operands, char *const *ope
         error = show_error;
     }
 done:
-    if (status != ATTN_OK) exit_status = cli_fail(&error);
-    else exit_status = cli_finish(has_failures ? CLI_FAILED : CLI_OK);
+    if (status != ATTN_OK)
+        exit_status = cli_fail(&error);
+    else
+        exit_status = cli_finish(has_failures ? CLI_FAILED : CLI_OK);
     attn_store_close(j.store);
     attn_dataset_free(j.dataset);
     attn_free(j.plan_json);

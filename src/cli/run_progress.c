@@ -23,8 +23,10 @@ static void duration_text(double time_s, char *text, size_t size_bytes)
         return;
     }
     const unsigned long s = (unsigned long)time_s;
-    if (s >= 3600) snprintf(text, size_bytes, "%lu:%02lu:%02lu", s / 3600, s / 60 % 60, s % 60);
-    else snprintf(text, size_bytes, "%lu:%02lu", s / 60, s % 60);
+    if (s >= 3600)
+        snprintf(text, size_bytes, "%lu:%02lu:%02lu", s / 3600, s / 60 % 60, s % 60);
+    else
+        snprintf(text, size_bytes, "%lu:%02lu", s / 60, s % 60);
 }
 
 static void ended_line(const attn_run_progress *p, const char *left)

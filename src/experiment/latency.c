@@ -48,8 +48,8 @@ attn_status attn_put_latency_figures(attn_figure_sink *sink, const attn_model *m
     const bool has_peak = attn_process_memory_reset_peak("", &reset_error) == ATTN_OK;
     attn_generator *generator = NULL;
     double *times_s = attn_alloc_array(ATTN_MEMORY_OTHER, n ? n : 1, sizeof *times_s);
-    attn_status status = times_s ? ATTN_OK
-                                 : attn_fail(error, ATTN_EMEMORY, "no memory for %zu latencies", n);
+    attn_status status =
+        times_s ? ATTN_OK : attn_fail(error, ATTN_EMEMORY, "no memory for %zu latencies", n);
     if (status == ATTN_OK)
         status = attn_generator_create(&generator, model, context, 1, plan->length, error);
     if (status != ATTN_OK) goto done;
@@ -70,8 +70,8 @@ attn_status attn_put_latency_figures(attn_figure_sink *sink, const attn_model *m
         snprintf(source, sizeof source, "over %zu tokens decoded one by one behind %zu cached", n,
                  plan->length - n);
         attn_sink_value(sink, "latency_token_s", "s", median_s, ATTN_MEASURED, source);
-        attn_sink_value(sink, "latency_token_p90_s", "s",
-                        attn_statistics_quantile(times_s, n, 0.9), ATTN_MEASURED, source);
+        attn_sink_value(sink, "latency_token_p90_s", "s", attn_statistics_quantile(times_s, n, 0.9),
+                        ATTN_MEASURED, source);
         attn_sink_value(sink, "decode_tokens_per_s", "token/s", 1.0 / median_s, ATTN_DERIVED,
                         "1 / latency_token_s");
     }
@@ -79,11 +79,11 @@ attn_status attn_put_latency_figures(attn_figure_sink *sink, const attn_model *m
              plan->length);
     attn_sink_value(sink, "cache_bytes", "byte", (double)attn_generator_cache_bytes(generator),
                     ATTN_COUNTED, source);
-    attn_put_renamed(sink,
-                     has_peak ? attn_process_memory_peak("")
-                              : attn_figure_unavailable("", "byte", "/proc/self/clear_refs",
-                                                        reset_error.text),
-                     "vmhwm_infer_bytes");
+    attn_put_renamed(
+        sink,
+        has_peak ? attn_process_memory_peak("")
+                 : attn_figure_unavailable("", "byte", "/proc/self/clear_refs", reset_error.text),
+        "vmhwm_infer_bytes");
     status = sink->status;
 done:
     attn_generator_free(generator);

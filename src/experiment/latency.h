@@ -7,8 +7,8 @@
 /* A full forward pass over one sequence of plan->length tokens, then token by token with the
  * cache; `ids` holds plan->length tokens. */
 ATTN_MUST_CHECK attn_status attn_put_latency_figures(attn_figure_sink *sink,
-                                                     const attn_model *model,
-                                                     attn_context *context, const attn_plan *plan,
-                                                     const uint32_t *ids, attn_error *error);
+                                                     const attn_model *model, attn_context *context,
+                                                     const attn_plan *plan, const uint32_t *ids,
+                                                     attn_error *error);
 
 #endif

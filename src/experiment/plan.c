@@ -16,7 +16,8 @@ static attn_status add_mechanism(attn_plan *plan, const char *label, size_t n, a
                          ATTN_PLAN_MECHANISMS_MAX);
     if (n == 0 || n >= ATTN_PLAN_LABEL_BYTES)
         return attn_fail(error, ATTN_EARGUMENT,
-                         n ? "'%.*s' is too long for a mechanism" : "an empty name among the mechanisms",
+                         n ? "'%.*s' is too long for a mechanism"
+                           : "an empty name among the mechanisms",
                          (int)n, label);
     attn_plan_mechanism *m = &plan->mechanisms[plan->n_mechanisms];
     memcpy(m->label, label, n);
@@ -31,9 +32,12 @@ static attn_status add_mechanism(attn_plan *plan, const char *label, size_t n, a
     for (char *c = m->options; *c; c++)
         if (*c == ':') *c = ',';
 
-    const attn_layer_config sizes = {.mechanism = m->name, .options = m->options,
-                                     .d_model = plan->sizes.d_model, .heads = plan->sizes.heads,
-                                     .positions = plan->sizes.positions, .is_causal = true};
+    const attn_layer_config sizes = {.mechanism = m->name,
+                                     .options = m->options,
+                                     .d_model = plan->sizes.d_model,
+                                     .heads = plan->sizes.heads,
+                                     .positions = plan->sizes.positions,
+                                     .is_causal = true};
     attn_layer *layer = NULL;
     const attn_status status = attn_layer_create(&layer, &sizes, error);
     attn_layer_free(layer);
@@ -47,7 +51,8 @@ attn_status attn_plan_set_mechanisms(attn_plan *plan, const char *list, attn_err
     attn_status status = ATTN_OK;
     if (strcmp(list, "all") == 0) {
         for (size_t i = 0; i < attn_mechanism_count() && status == ATTN_OK; i++)
-            status = add_mechanism(plan, attn_mechanism_name(i), strlen(attn_mechanism_name(i)), error);
+            status =
+                add_mechanism(plan, attn_mechanism_name(i), strlen(attn_mechanism_name(i)), error);
         return status;
     }
     for (const char *at = list; status == ATTN_OK;) {
@@ -74,7 +79,8 @@ attn_status attn_plan_check(const attn_plan *plan, attn_error *error)
     if (plan->length > positions)
         return attn_fail(error, ATTN_ESHAPE,
                          "sequences of %zu tokens are longer than the %zu positions of %s: "
-                         "use --seq %zu or less", plan->length, positions, plan->model, positions);
+                         "use --seq %zu or less",
+                         plan->length, positions, plan->model, positions);
     if (plan->timing_warmup >= plan->steps)
         return attn_fail(error, ATTN_EARGUMENT,
                          "%zu steps leave none to time behind %zu of warm-up: use more --steps",
@@ -82,8 +88,8 @@ attn_status attn_plan_check(const attn_plan *plan, attn_error *error)
     return ATTN_OK;
 }
 
-attn_status attn_plan_json(const attn_plan *plan, const char *data_sha256,
-                           const char *model_sha256, char **json, attn_error *error)
+attn_status attn_plan_json(const attn_plan *plan, const char *data_sha256, const char *model_sha256,
+                           char **json, attn_error *error)
 {
     *json = NULL;
     json_t *names = json_array();
@@ -97,11 +103,10 @@ attn_status attn_plan_json(const attn_plan *plan, const char *data_sha256,
         "{s:o, s:I, s:s, s:s?, s:I, s:I, s:I, s:s, s:s, s:b, s:b, s:f, s:I, s:I, s:f, s:f, s:f, "
         "s:s, s:I, s:I, s:I, s:I, s:I, s:s?}",
         "mechanisms", names, "rounds", (json_int_t)plan->rounds, "model",
-        plan->is_model_file ? "file" : plan->model,
-        "model_sha256", model_sha256, "batch", (json_int_t)plan->batch, "seq",
-        (json_int_t)plan->length, "steps", (json_int_t)plan->steps, "dtype", plan->dtype,
-        "data_sha256", data_sha256, "pack", plan->is_packed, "loss_on_answers",
-        plan->is_loss_on_answers, "held_out", plan->held_out, "evaluate_every",
+        plan->is_model_file ? "file" : plan->model, "model_sha256", model_sha256, "batch",
+        (json_int_t)plan->batch, "seq", (json_int_t)plan->length, "steps", (json_int_t)plan->steps,
+        "dtype", plan->dtype, "data_sha256", data_sha256, "pack", plan->is_packed,
+        "loss_on_answers", plan->is_loss_on_answers, "held_out", plan->held_out, "evaluate_every",
         (json_int_t)plan->evaluate_every, "evaluate_batches", (json_int_t)plan->evaluate_batches,
         "learning_rate", plan->learning_rate, "weight_decay", plan->weight_decay, "clip",
         plan->clip, "schedule", plan->schedule == ATTN_SCHEDULE_COSINE ? "cosine" : "constant",
@@ -120,8 +125,7 @@ void attn_plan_order(const attn_plan *plan, size_t round, size_t *order)
     const size_t n = plan->n_mechanisms;
     size_t base[ATTN_PLAN_MECHANISMS_MAX];
     /* A new shuffle for each full square of n rounds. */
-    attn_random_permutation(plan->seed,
-                            attn_random_stream(ATTN_RANDOM_SCHEDULE, (uint32_t)(round / n)), n,
-                            base);
+    attn_random_permutation(
+        plan->seed, attn_random_stream(ATTN_RANDOM_SCHEDULE, (uint32_t)(round / n)), n, base);
     for (size_t i = 0; i < n; i++) order[i] = base[(i + round) % n];
 }

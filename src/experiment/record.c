@@ -21,11 +21,9 @@ attn_status attn_record_write(int descriptor, const attn_record *record, attn_er
     return ATTN_OK;
 }
 
-attn_record_result attn_record_read(attn_record_reader *reader, int descriptor,
-                                    attn_record *record)
+attn_record_result attn_record_read(attn_record_reader *reader, int descriptor, attn_record *record)
 {
-    const ssize_t n =
-        read(descriptor, reader->bytes + reader->n, sizeof reader->bytes - reader->n);
+    const ssize_t n = read(descriptor, reader->bytes + reader->n, sizeof reader->bytes - reader->n);
     if (n < 0) return errno == EINTR || errno == EAGAIN ? ATTN_RECORD_LATER : ATTN_RECORD_END;
     if (n == 0) return ATTN_RECORD_END;
     reader->n += (size_t)n;

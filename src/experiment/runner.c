@@ -51,9 +51,11 @@ static attn_status take_record(runner *r, int64_t trial_id, size_t round, const 
         return attn_store_add_step(store, trial_id, &record->step, error);
     case ATTN_RECORD_EVALUATION:
         return attn_store_add_evaluation(store, trial_id, &record->evaluation, error);
-    case ATTN_RECORD_FIGURE: return attn_store_add_figure(store, trial_id, &record->figure, error);
+    case ATTN_RECORD_FIGURE:
+        return attn_store_add_figure(store, trial_id, &record->figure, error);
     case ATTN_RECORD_FAILED:
-    case ATTN_RECORD_DONE: break;
+    case ATTN_RECORD_DONE:
+        break;
     }
     return ATTN_OK;
 }
@@ -90,13 +92,13 @@ static attn_status run_trial(runner *r, size_t round, size_t position, size_t me
     const attn_run_options *options = r->options;
     const char *label = options->plan->mechanisms[mechanism].label;
     int64_t trial_id = 0;
-    attn_status status =
-        attn_store_begin_trial(options->store, r->run_id, (uint32_t)round + 1,
-                               (uint32_t)position + 1, label, &trial_id, error);
+    attn_status status = attn_store_begin_trial(options->store, r->run_id, (uint32_t)round + 1,
+                                                (uint32_t)position + 1, label, &trial_id, error);
     if (status != ATTN_OK) return status;
     tell(r, round, label, (attn_run_progress){.step = 0, .loss = NAN});
 
-    const attn_trial trial = {.plan = options->plan, .dataset = options->dataset,
+    const attn_trial trial = {.plan = options->plan,
+                              .dataset = options->dataset,
                               .mechanism = &options->plan->mechanisms[mechanism],
                               .round = round + 1};
     attn_worker worker;
@@ -106,8 +108,11 @@ static attn_status run_trial(runner *r, size_t round, size_t position, size_t me
     if (status != ATTN_OK) return status;
     status = attn_store_end_trial(options->store, trial_id, end.state, end.reason, error);
     tell(r, round, label,
-         (attn_run_progress){.step = options->plan->steps, .loss = NAN, .is_ended = true,
-                             .state = end.state, .reason = end.reason});
+         (attn_run_progress){.step = options->plan->steps,
+                             .loss = NAN,
+                             .is_ended = true,
+                             .state = end.state,
+                             .reason = end.reason});
     return status;
 }
 
@@ -135,13 +140,15 @@ static attn_status take_up(runner *r, attn_store_result **before, attn_error *er
     if (strcmp((*before)->run.plan_json, options->plan_json) != 0)
         return attn_fail(error, ATTN_EARGUMENT,
                          "the newest run of the store has another plan: give the options it began "
-                         "with (%s), or leave out --resume to begin anew", (*before)->run.title);
+                         "with (%s), or leave out --resume to begin anew",
+                         (*before)->run.title);
     for (size_t i = 0; i < (*before)->n_trials && status == ATTN_OK; i++) {
-        if ((*before)->trials[i].state == ATTN_TRIAL_DONE) r->n_done_before++;
-        else status = attn_store_discard_trial(options->store, (*before)->trials[i].id, error);
+        if ((*before)->trials[i].state == ATTN_TRIAL_DONE)
+            r->n_done_before++;
+        else
+            status = attn_store_discard_trial(options->store, (*before)->trials[i].id, error);
     }
-    if (status == ATTN_OK)
-        status = attn_store_end_run(options->store, r->run_id, "running", error);
+    if (status == ATTN_OK) status = attn_store_end_run(options->store, r->run_id, "running", error);
     return status;
 }
 
@@ -166,7 +173,8 @@ static attn_status run_all(runner *r, const attn_store_result *before, attn_erro
 
 attn_status attn_run(const attn_run_options *options, int64_t *run_id, attn_error *error)
 {
-    runner r = {.options = options, .begin_ns = attn_clock_ns(),
+    runner r = {.options = options,
+                .begin_ns = attn_clock_ns(),
                 .n_trials = options->plan->rounds * options->plan->n_mechanisms};
     attn_store_result *before = NULL;
     attn_status status =
@@ -180,7 +188,8 @@ attn_status attn_run(const attn_run_options *options, int64_t *run_id, attn_erro
         const char *state = status == ATTN_OK ? "done" : "interrupted";
         attn_error late = {0};
         const attn_status ended = attn_store_end_run(options->store, r.run_id, state, &late);
-        if (status == ATTN_OK && ended != ATTN_OK) status = attn_fail(error, ended, "%s", late.text);
+        if (status == ATTN_OK && ended != ATTN_OK)
+            status = attn_fail(error, ended, "%s", late.text);
     }
     attn_store_result_free(before);
     return status;

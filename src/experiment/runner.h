@@ -11,11 +11,11 @@
 
 /* What is told while it runs. */
 typedef struct attn_run_progress {
-    size_t trial, n_trials; /* trial from 1 */
-    size_t round;           /* from 1 */
-    const char *label;      /* the mechanism as the user wrote it */
-    size_t step, n_steps;   /* step 0: the trial begins */
-    double loss;            /* of the step; NaN before the first */
+    size_t trial, n_trials;   /* trial from 1 */
+    size_t round;             /* from 1 */
+    const char *label;        /* the mechanism as the user wrote it */
+    size_t step, n_steps;     /* step 0: the trial begins */
+    double loss;              /* of the step; NaN before the first */
     double elapsed_s, left_s; /* since the run began, and an estimate; NaN when not known yet */
     bool is_ended;            /* the trial ended, as `state` says */
     attn_trial_state state;

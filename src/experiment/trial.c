@@ -29,7 +29,7 @@ typedef struct workshop {
     attn_batch batch;
     attn_energy_meter *meter;
     attn_step_log log;
-    double *scratch; /* one number a step, for medians */
+    double *scratch;    /* one number a step, for medians */
     size_t epoch_batch; /* next batch of the epoch */
     uint32_t epoch;
 } workshop;
@@ -39,8 +39,11 @@ static attn_status open_batches(workshop *w, attn_batch_part part, attn_batches 
 {
     const attn_plan *plan = w->trial->plan;
     const attn_batches_options options = {
-        .n_sequences = plan->batch, .n_positions = plan->length, .seed = plan->seed,
-        .held_out_fraction = plan->held_out, .part = part,
+        .n_sequences = plan->batch,
+        .n_positions = plan->length,
+        .seed = plan->seed,
+        .held_out_fraction = plan->held_out,
+        .part = part,
         .loss = plan->is_loss_on_answers ? ATTN_LOSS_ANSWERS : ATTN_LOSS_ALL,
         .layout = plan->is_packed ? ATTN_LAYOUT_PACKED : ATTN_LAYOUT_PADDED};
     return attn_batches_create(out, w->trial->dataset, &options, error);
@@ -70,13 +73,13 @@ static attn_status set_up(workshop *w, attn_error *error)
     if (status == ATTN_OK) status = open_batches(w, ATTN_PART_TRAINING, &w->training, error);
     if (status == ATTN_OK && plan->held_out > 0.0)
         status = open_batches(w, ATTN_PART_HELD_OUT, &w->held_out, error);
-    if (status == ATTN_OK)
-        status = attn_batch_create(&w->batch, plan->batch, plan->length, error);
+    if (status == ATTN_OK) status = attn_batch_create(&w->batch, plan->batch, plan->length, error);
     if (status == ATTN_OK) status = attn_energy_open(&w->meter, NULL, error);
     if (status == ATTN_OK) status = attn_energy_start(w->meter, error);
     if (status != ATTN_OK) return status;
     w->log.steps = attn_alloc_array(ATTN_MEMORY_OTHER, plan->steps, sizeof *w->log.steps);
-    w->log.closed_form = attn_alloc_array(ATTN_MEMORY_OTHER, plan->steps, sizeof *w->log.closed_form);
+    w->log.closed_form =
+        attn_alloc_array(ATTN_MEMORY_OTHER, plan->steps, sizeof *w->log.closed_form);
     w->scratch = attn_alloc_array(ATTN_MEMORY_OTHER, plan->steps, sizeof *w->scratch);
     if (!w->log.steps || !w->log.closed_form || !w->scratch)
         return attn_fail(error, ATTN_EMEMORY, "no memory for the record of %zu steps", plan->steps);
@@ -100,7 +103,8 @@ static void tear_down(workshop *w)
 /* The arrays of a batch as the model takes them. */
 static attn_training_batch as_model_batch(const workshop *w)
 {
-    return (attn_training_batch){.inputs = w->batch.inputs, .targets = w->batch.targets,
+    return (attn_training_batch){.inputs = w->batch.inputs,
+                                 .targets = w->batch.targets,
                                  .weights = w->batch.weights,
                                  .document_start =
                                      w->trial->plan->is_packed ? w->batch.document_start : NULL};
@@ -111,7 +115,8 @@ static attn_status evaluate(workshop *w, size_t step, double *loss, attn_error *
     *loss = NAN;
     if (!w->held_out) return ATTN_OK;
     const size_t all = attn_batches_get_facts(w->held_out).n_batches;
-    const size_t n = w->trial->plan->evaluate_batches < all ? w->trial->plan->evaluate_batches : all;
+    const size_t n =
+        w->trial->plan->evaluate_batches < all ? w->trial->plan->evaluate_batches : all;
     const uint64_t begin_ns = attn_clock_ns();
     double total = 0.0, weight = 0.0;
     for (size_t i = 0; i < n; i++) {
@@ -125,12 +130,15 @@ static attn_status evaluate(workshop *w, size_t step, double *loss, attn_error *
         weight += part.weight;
     }
     if (weight == 0.0)
-        return attn_fail(error, ATTN_ESHAPE, "the held-out rows hold no target token: use a larger "
-                                             "--held-out or --seq");
+        return attn_fail(error, ATTN_ESHAPE,
+                         "the held-out rows hold no target token: use a larger "
+                         "--held-out or --seq");
     *loss = total / weight;
     const attn_record record = {
         .kind = ATTN_RECORD_EVALUATION,
-        .evaluation = {.step = step, .loss = *loss, .target_tokens = (uint64_t)weight,
+        .evaluation = {.step = step,
+                       .loss = *loss,
+                       .target_tokens = (uint64_t)weight,
                        .time_s = attn_clock_seconds(begin_ns, attn_clock_ns())}};
     return attn_record_write(w->sink.descriptor, &record, error);
 }
@@ -152,9 +160,9 @@ static attn_work step_closed_form(const workshop *w)
 {
     const attn_plan *plan = w->trial->plan;
     const uint32_t *documents = plan->is_packed ? w->batch.document_start : NULL;
-    const attn_model_phase phases[] = {
-        ATTN_MODEL_FORWARD, ATTN_MODEL_BACKWARD,
-        plan->clip > 0.0 ? ATTN_MODEL_UPDATE_CLIPPED : ATTN_MODEL_UPDATE};
+    const attn_model_phase phases[] = {ATTN_MODEL_FORWARD, ATTN_MODEL_BACKWARD,
+                                       plan->clip > 0.0 ? ATTN_MODEL_UPDATE_CLIPPED
+                                                        : ATTN_MODEL_UPDATE};
     attn_work sum = {0};
     for (size_t i = 0; i < sizeof phases / sizeof *phases; i++) {
         const attn_work part =
@@ -169,13 +177,18 @@ static attn_work step_closed_form(const workshop *w)
 static attn_status run_step(workshop *w, size_t step, attn_error *error)
 {
     const attn_plan *plan = w->trial->plan;
-    const attn_adamw adamw = {.beta1 = 0.9, .beta2 = 0.999, .epsilon = 1e-8,
-                              .decay = plan->weight_decay, .max_norm = plan->clip};
-    const attn_schedule schedule = {.kind = plan->schedule, .peak = plan->learning_rate,
+    const attn_adamw adamw = {.beta1 = 0.9,
+                              .beta2 = 0.999,
+                              .epsilon = 1e-8,
+                              .decay = plan->weight_decay,
+                              .max_norm = plan->clip};
+    const attn_schedule schedule = {.kind = plan->schedule,
+                                    .peak = plan->learning_rate,
                                     .floor = 0.1 * plan->learning_rate,
                                     .warmup_steps = plan->learning_rate_warmup,
                                     .steps = plan->steps};
-    attn_store_step record = {.step = step + 1, .learning_rate = attn_schedule_rate(&schedule, step)};
+    attn_store_step record = {.step = step + 1,
+                              .learning_rate = attn_schedule_rate(&schedule, step)};
     attn_profile *profile = attn_trainer_profile(w->trainer);
     memset(profile, 0, sizeof *profile);
     const attn_work before = attn_context_work(w->context);
@@ -188,8 +201,8 @@ static attn_status run_step(workshop *w, size_t step, attn_error *error)
     attn_status status = attn_trainer_loss(w->trainer, &batch, &loss, error);
     if (status == ATTN_OK) status = attn_trainer_backward(w->trainer, error);
     if (status == ATTN_OK)
-        status = attn_trainer_update(w->trainer, &adamw, record.learning_rate, &record.gradient_norm,
-                                     error);
+        status = attn_trainer_update(w->trainer, &adamw, record.learning_rate,
+                                     &record.gradient_norm, error);
     if (status != ATTN_OK) return status;
 
     const attn_work after = attn_context_work(w->context);
@@ -217,7 +230,8 @@ static attn_status train(workshop *w, attn_window *window, double *first_loss, d
         const bool is_timed = step >= plan->timing_warmup;
         const size_t done = step + 1;
         const bool is_last = done == plan->steps;
-        const bool evaluates = is_last || (plan->evaluate_every && done % plan->evaluate_every == 0);
+        const bool evaluates =
+            is_last || (plan->evaluate_every && done % plan->evaluate_every == 0);
         const bool opens = step == plan->timing_warmup ||
                            (is_timed && plan->evaluate_every && step % plan->evaluate_every == 0);
         if (opens) attn_window_open(window);
@@ -231,8 +245,8 @@ static attn_status train(workshop *w, attn_window *window, double *first_loss, d
 static void put_loss_figures(attn_figure_sink *sink, const workshop *w, double first, double last)
 {
     if (!w->held_out) {
-        const attn_figure none = attn_figure_unavailable(
-            "held_out_loss", "nat", "held-out rows", "no rows were held out: use --held-out");
+        const attn_figure none = attn_figure_unavailable("held_out_loss", "nat", "held-out rows",
+                                                         "no rows were held out: use --held-out");
         attn_sink_put(sink, &none);
         return;
     }
@@ -267,7 +281,8 @@ static attn_status put_size_figures(attn_figure_sink *sink, const workshop *w, a
     const attn_status status = attn_checkpoint_save(w->model, path, error);
     struct stat about;
     if (status == ATTN_OK && stat(path, &about) == 0)
-        attn_sink_value(sink, "checkpoint_bytes", "byte", (double)about.st_size, ATTN_MEASURED, path);
+        attn_sink_value(sink, "checkpoint_bytes", "byte", (double)about.st_size, ATTN_MEASURED,
+                        path);
     return status;
 }
 
@@ -301,7 +316,8 @@ attn_status attn_trial_run(const attn_trial *trial, int descriptor, attn_error *
 
     attn_trainer_free(w.trainer); /* what training needed is not there when serving */
     w.trainer = NULL;
-    status = attn_put_latency_figures(&w.sink, w.model, w.context, trial->plan, w.batch.inputs, error);
+    status =
+        attn_put_latency_figures(&w.sink, w.model, w.context, trial->plan, w.batch.inputs, error);
 done:
     tear_down(&w);
     return status;

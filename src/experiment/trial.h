@@ -8,7 +8,7 @@
 typedef struct attn_trial {
     const attn_plan *plan;
     const attn_plan_mechanism *mechanism;
-    size_t round; /* from 1 */
+    size_t round;                /* from 1 */
     const attn_dataset *dataset; /* loaded by the parent, shared by all its children */
 } attn_trial;
 

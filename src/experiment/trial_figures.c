@@ -62,8 +62,8 @@ static double put_median(attn_figure_sink *sink, const attn_plan *plan, const at
     attn_statistics_sort(scratch, n);
     const double median = attn_statistics_median(scratch, n);
     char source[ATTN_FIGURE_TEXT_BYTES];
-    snprintf(source, sizeof source,
-             "median of %zu steps after %zu of warm-up, CLOCK_MONOTONIC_RAW", n, plan->timing_warmup);
+    snprintf(source, sizeof source, "median of %zu steps after %zu of warm-up, CLOCK_MONOTONIC_RAW",
+             n, plan->timing_warmup);
     attn_sink_value(sink, name, "s", median, ATTN_MEASURED, source);
     return median;
 }
@@ -74,12 +74,13 @@ static void put_work(attn_figure_sink *sink, const attn_step_log *log)
     const attn_work closed = log->closed_form[log->n - 1];
     const char *counted = "operations counted by the kernels in the last step";
     const char *formula = "closed form of the layer and model sizes for the last step";
-    attn_sink_value(sink, "step_matmul_flop", "flop", (double)last->matmul_flop, ATTN_COUNTED, counted);
+    attn_sink_value(sink, "step_matmul_flop", "flop", (double)last->matmul_flop, ATTN_COUNTED,
+                    counted);
     attn_sink_value(sink, "step_exponential_op", "op", (double)last->exponential_op, ATTN_COUNTED,
                     counted);
     attn_sink_value(sink, "step_other_op", "op", (double)last->other_op, ATTN_COUNTED, counted);
-    attn_sink_value(sink, "step_matmul_flop_closed_form", "flop", (double)closed.matmul, ATTN_DERIVED,
-                    formula);
+    attn_sink_value(sink, "step_matmul_flop_closed_form", "flop", (double)closed.matmul,
+                    ATTN_DERIVED, formula);
     attn_sink_value(sink, "step_exponential_op_closed_form", "op", (double)closed.exponential,
                     ATTN_DERIVED, formula);
     attn_sink_value(sink, "step_other_op_closed_form", "op", (double)closed.other, ATTN_DERIVED,
@@ -163,7 +164,8 @@ void attn_put_memory_figures(attn_figure_sink *sink)
 {
     for (int c = 0; c <= ATTN_MEMORY_CATEGORIES; c++) {
         char name[ATTN_FIGURE_NAME_BYTES];
-        if (c == ATTN_MEMORY_CATEGORIES) snprintf(name, sizeof name, "memory_peak_bytes");
+        if (c == ATTN_MEMORY_CATEGORIES)
+            snprintf(name, sizeof name, "memory_peak_bytes");
         else
             snprintf(name, sizeof name, "memory_%s_bytes",
                      attn_memory_category_name((attn_memory_category)c));

@@ -9,8 +9,8 @@
 
 /* What the steps left behind. */
 typedef struct attn_step_log {
-    attn_store_step *steps;   /* plan->steps of them */
-    attn_work *closed_form;   /* of each step */
+    attn_store_step *steps; /* plan->steps of them */
+    attn_work *closed_form; /* of each step */
     size_t n;
 } attn_step_log;
 

@@ -81,7 +81,7 @@ void attn_worker_end_of(attn_worker *worker, attn_worker_end *end)
 {
     int status = 0;
     close(worker->descriptor);
-    while (waitpid(worker->process, &status, 0) < 0 && errno == EINTR) { }
+    while (waitpid(worker->process, &status, 0) < 0 && errno == EINTR) {}
     *end = (attn_worker_end){.state = ATTN_TRIAL_CRASHED};
     if (worker->has_last && worker->last.kind == ATTN_RECORD_DONE) {
         end->state = ATTN_TRIAL_DONE;
@@ -90,8 +90,8 @@ void attn_worker_end_of(attn_worker *worker, attn_worker_end *end)
         snprintf(end->reason, sizeof end->reason, "%.255s", worker->last.failure.text);
     } else if (WIFSIGNALED(status)) {
         const int number = WTERMSIG(status);
-        snprintf(end->reason, sizeof end->reason, "the worker was ended by signal %d (%s)%s", number,
-                 strsignal(number),
+        snprintf(end->reason, sizeof end->reason, "the worker was ended by signal %d (%s)%s",
+                 number, strsignal(number),
                  number == SIGKILL ? ": out of memory, or killed from outside" : "");
     } else {
         snprintf(end->reason, sizeof end->reason, "the worker left with status %d and no word",

@@ -30,9 +30,8 @@ static inline void attn_work_add(attn_work *work, attn_work more)
 /* n times the work of one item */
 static inline attn_work attn_work_times(attn_work work, uint64_t n)
 {
-    return (attn_work){.matmul = n * work.matmul,
-                       .exponential = n * work.exponential,
-                       .other = n * work.other};
+    return (attn_work){
+        .matmul = n * work.matmul, .exponential = n * work.exponential, .other = n * work.other};
 }
 
 #endif

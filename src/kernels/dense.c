@@ -90,9 +90,17 @@ static void sum_bias_columns(void *argument, size_t index, size_t worker)
 void attn_dense_forward(attn_context *context, size_t rows, size_t in, size_t out, const float *x,
                         const float *w, const float *bias, float *y)
 {
-    multiply(context, &(attn_matrix_product){.m = rows, .n = out, .k = in, .a = x, .a_row = in,
-                                             .a_column = 1, .b = w, .b_row = 1, .b_column = in,
-                                             .c = y, .c_row = out});
+    multiply(context, &(attn_matrix_product){.m = rows,
+                                             .n = out,
+                                             .k = in,
+                                             .a = x,
+                                             .a_row = in,
+                                             .a_column = 1,
+                                             .b = w,
+                                             .b_row = 1,
+                                             .b_column = in,
+                                             .c = y,
+                                             .c_row = out});
     if (!bias) return;
     bias_task task = {.kernels = context->kernels, .rows = rows, .out = out, .bias = bias, .y = y};
     attn_parallel(context->threads, (rows + BIAS_ROWS - 1) / BIAS_ROWS, add_bias_rows, &task);
@@ -102,21 +110,43 @@ void attn_dense_forward(attn_context *context, size_t rows, size_t in, size_t ou
 void attn_dense_input_gradient(attn_context *context, size_t rows, size_t in, size_t out,
                                const float *dy, const float *w, float *dx, bool accumulate)
 {
-    multiply(context, &(attn_matrix_product){.m = rows, .n = in, .k = out, .a = dy, .a_row = out,
-                                             .a_column = 1, .b = w, .b_row = in, .b_column = 1,
-                                             .c = dx, .c_row = in, .accumulate = accumulate});
+    multiply(context, &(attn_matrix_product){.m = rows,
+                                             .n = in,
+                                             .k = out,
+                                             .a = dy,
+                                             .a_row = out,
+                                             .a_column = 1,
+                                             .b = w,
+                                             .b_row = in,
+                                             .b_column = 1,
+                                             .c = dx,
+                                             .c_row = in,
+                                             .accumulate = accumulate});
 }
 
 void attn_dense_weight_gradient(attn_context *context, size_t rows, size_t in, size_t out,
                                 const float *x, const float *dy, float *dw, float *dbias,
                                 bool accumulate)
 {
-    multiply(context, &(attn_matrix_product){.m = out, .n = in, .k = rows, .a = dy, .a_row = 1,
-                                             .a_column = out, .b = x, .b_row = in, .b_column = 1,
-                                             .c = dw, .c_row = in, .accumulate = accumulate});
+    multiply(context, &(attn_matrix_product){.m = out,
+                                             .n = in,
+                                             .k = rows,
+                                             .a = dy,
+                                             .a_row = 1,
+                                             .a_column = out,
+                                             .b = x,
+                                             .b_row = in,
+                                             .b_column = 1,
+                                             .c = dw,
+                                             .c_row = in,
+                                             .accumulate = accumulate});
     if (!dbias) return;
-    bias_task task = {.kernels = context->kernels, .rows = rows, .out = out, .dy = dy,
-                      .dbias = dbias, .accumulate = accumulate};
+    bias_task task = {.kernels = context->kernels,
+                      .rows = rows,
+                      .out = out,
+                      .dy = dy,
+                      .dbias = dbias,
+                      .accumulate = accumulate};
     attn_parallel(context->threads, (out + BIAS_COLUMNS - 1) / BIAS_COLUMNS, sum_bias_columns,
                   &task);
     context->work.other += (uint64_t)rows * out;

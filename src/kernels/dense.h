@@ -9,8 +9,8 @@
 #include "kernels/context.h"
 
 /* y[rows][out] = x[rows][in] w^T + bias; bias may be NULL */
-void attn_dense_forward(attn_context *context, size_t rows, size_t in, size_t out,
-                        const float *x, const float *w, const float *bias, float *y);
+void attn_dense_forward(attn_context *context, size_t rows, size_t in, size_t out, const float *x,
+                        const float *w, const float *bias, float *y);
 
 /* dx[rows][in] = dy[rows][out] w, or += when `accumulate` */
 void attn_dense_input_gradient(attn_context *context, size_t rows, size_t in, size_t out,

@@ -160,13 +160,15 @@ static bool product_make(attn_onednn *d, product *p, const attn_matrix_product *
     if (ok && shape->accumulate)
         ok = dnnl_post_ops_create(&after) == dnnl_success && append_sum(after) &&
              dnnl_primitive_attr_set_post_ops(attributes, after) == dnnl_success;
-    ok = ok && matmul_describe(&description, d->engine, &a, packs ? &b_wanted : &b, &c, attributes) &&
+    ok = ok &&
+         matmul_describe(&description, d->engine, &a, packs ? &b_wanted : &b, &c, attributes) &&
          dnnl_primitive_create(&p->matmul, description) == dnnl_success &&
          dnnl_memory_create(&p->a, view(&a), d->engine, DNNL_MEMORY_NONE) == dnnl_success &&
          dnnl_memory_create(&p->b, view(&b), d->engine, DNNL_MEMORY_NONE) == dnnl_success &&
          dnnl_memory_create(&p->c, view(&c), d->engine, DNNL_MEMORY_NONE) == dnnl_success;
     if (ok && packs)
-        ok = make_pack(d, p, &b, dnnl_primitive_desc_query_md(description, dnnl_query_weights_md, 0));
+        ok = make_pack(d, p, &b,
+                       dnnl_primitive_desc_query_md(description, dnnl_query_weights_md, 0));
 
     if (description) dnnl_primitive_desc_destroy(description);
     if (after) dnnl_post_ops_destroy(after);
@@ -181,9 +183,9 @@ static bool product_make(attn_onednn *d, product *p, const attn_matrix_product *
 
 static product *product_find(attn_onednn *d, size_t threads, const attn_matrix_product *shape)
 {
-    const size_t key[9] = {shape->m,        shape->n,     shape->k,        shape->a_row,
-                           shape->a_column, shape->b_row, shape->b_column, shape->c_row,
-                           2 * threads + shape->accumulate};
+    const size_t key[9] = {shape->m,        shape->n,        shape->k,
+                           shape->a_row,    shape->a_column, shape->b_row,
+                           shape->b_column, shape->c_row,    2 * threads + shape->accumulate};
     product *oldest = d->products;
     for (size_t i = 0; i < d->n_products; i++) {
         product *p = &d->products[i];

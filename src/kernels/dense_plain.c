@@ -49,8 +49,7 @@ static void run_block(void *argument, size_t index, size_t worker)
     }
 }
 
-void attn_dense_plain_run(const attn_kernels *kernels, size_t threads,
-                          const attn_matrix_product *p)
+void attn_dense_plain_run(const attn_kernels *kernels, size_t threads, const attn_matrix_product *p)
 {
     plain_job job = {.kernels = kernels, .p = p, .blocks_n = (p->n + BLOCK_N - 1) / BLOCK_N};
     const size_t blocks_m = (p->m + BLOCK_M - 1) / BLOCK_M;

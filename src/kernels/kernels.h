@@ -28,9 +28,8 @@ typedef struct attn_kernels {
     /* c[m][n] = a b, or c += a b when `accumulate`. a(i, p) lies at a[i * a_row + p * a_column],
      * so a may be a transpose; b is [k][n] and c is [m][n], rows apart by b_row, c_row. Meant
      * for tiles that live in cache. */
-    void (*product)(size_t m, size_t n, size_t k, const float *a, size_t a_row,
-                    size_t a_column, const float *b, size_t b_row, float *c, size_t c_row,
-                    bool accumulate);
+    void (*product)(size_t m, size_t n, size_t k, const float *a, size_t a_row, size_t a_column,
+                    const float *b, size_t b_row, float *c, size_t c_row, bool accumulate);
 
     /* out[columns][rows] = in[rows][columns] transposed */
     void (*transpose)(size_t rows, size_t columns, const float *in, size_t in_row, float *out,
@@ -40,9 +39,9 @@ typedef struct attn_kernels {
     float (*sum)(size_t n, const float *x);
     double (*sum_squares)(size_t n, const float *x);
     float (*dot)(size_t n, const float *x, const float *y);
-    void (*add)(size_t n, const float *x, float *y);                /* y += x */
+    void (*add)(size_t n, const float *x, float *y);                 /* y += x */
     void (*add_scaled)(size_t n, float a, const float *x, float *y); /* y += a x */
-    void (*scale)(size_t n, float a, float *x);                     /* x *= a */
+    void (*scale)(size_t n, float a, float *x);                      /* x *= a */
 
     /* x = exp(x - shift) in place; the sum of the results. exp(-inf) is 0. */
     float (*exp_shifted)(size_t n, float shift, float *x);
@@ -63,16 +62,16 @@ typedef struct attn_kernels {
     void (*scale_rows)(size_t rows, size_t n, const float *factors, float *x, size_t x_row);
 
     /* ds = scale * p * (dp - delta): the softmax row's backward; ds may be dp */
-    void (*softmax_gradient)(size_t n, float scale, const float *p, const float *dp,
-                             float delta, float *ds);
+    void (*softmax_gradient)(size_t n, float scale, const float *p, const float *dp, float delta,
+                             float *ds);
 
     /* y = gain * (x - mean) / sqrt(variance + epsilon) + bias over one row of n */
     void (*layer_norm)(size_t n, float epsilon, const float *x, const float *gain,
                        const float *bias, float *y, float *mean, float *inverse_deviation);
     /* dx += the input gradient (dx holds the residual's gradient); dgain += dy * x_hat, dbias += dy */
     void (*layer_norm_gradient)(size_t n, const float *x, const float *gain, float mean,
-                                float inverse_deviation, const float *dy, float *dx,
-                                float *dgain, float *dbias);
+                                float inverse_deviation, const float *dy, float *dx, float *dgain,
+                                float *dbias);
 
     /* y = x Phi(x) in the tanh form of GPT-2: x / (1 + exp(-2u)), u = sqrt(2/pi)(x + 0.044715 x^3) */
     void (*gelu)(size_t n, const float *x, float *y);

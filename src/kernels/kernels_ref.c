@@ -89,8 +89,10 @@ static void online_softmax(size_t rows, size_t n, float factor, float *s, size_t
         const bool is_empty = c == -INFINITY;
         float row_sum = 0.0f;
         for (size_t j = 0; j < n; j++) {
-            if (!is_empty) si[j] = expf(fmaf(factor, si[j], -c));
-            else if (si[j] == -INFINITY) si[j] = 0.0f; /* else NaN, and stays */
+            if (!is_empty)
+                si[j] = expf(fmaf(factor, si[j], -c));
+            else if (si[j] == -INFINITY)
+                si[j] = 0.0f; /* else NaN, and stays */
             row_sum += si[j];
         }
         correction[i] = is_empty ? 1.0f : expf(top[i] - c);

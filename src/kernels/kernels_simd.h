@@ -41,8 +41,10 @@ static inline vf take(const float *p, size_t left)
 
 static inline void put(float *p, size_t left, vf a)
 {
-    if (left >= LANES) store(p, a);
-    else store_some(p, first_lanes(left), a);
+    if (left >= LANES)
+        store(p, a);
+    else
+        store_some(p, first_lanes(left), a);
 }
 
 /* Over all vectors of n floats: `at` is the place, `left` what remains from there. */
@@ -58,25 +60,28 @@ product_tile(size_t rows, size_t vectors, vmask last, bool is_tail, size_t k, co
              bool accumulate)
 {
     vf sums[PRODUCT_ROWS][PRODUCT_VECTORS];
-    UNROLL for (size_t i = 0; i < rows; i++) UNROLL for (size_t j = 0; j < vectors; j++) {
+    UNROLL for (size_t i = 0; i < rows; i++) UNROLL for (size_t j = 0; j < vectors; j++)
+    {
         const float *from = c + i * c_row + j * LANES;
         sums[i][j] = !accumulate ? zero() : is_tail ? load_some(from, last) : load(from);
     }
     for (size_t p = 0; p < k; p++) {
         vf bp[PRODUCT_VECTORS];
-        UNROLL for (size_t j = 0; j < vectors; j++)
-            bp[j] = is_tail ? load_some(b + p * b_row + j * LANES, last)
-                            : load(b + p * b_row + j * LANES);
-        UNROLL for (size_t i = 0; i < rows; i++) {
+        UNROLL for (size_t j = 0; j < vectors; j++) bp[j] =
+            is_tail ? load_some(b + p * b_row + j * LANES, last) : load(b + p * b_row + j * LANES);
+        UNROLL for (size_t i = 0; i < rows; i++)
+        {
             const vf aip = all(a[i * a_row + p * a_column]);
-            UNROLL for (size_t j = 0; j < vectors; j++)
-                sums[i][j] = fused(aip, bp[j], sums[i][j]);
+            UNROLL for (size_t j = 0; j < vectors; j++) sums[i][j] = fused(aip, bp[j], sums[i][j]);
         }
     }
-    UNROLL for (size_t i = 0; i < rows; i++) UNROLL for (size_t j = 0; j < vectors; j++) {
+    UNROLL for (size_t i = 0; i < rows; i++) UNROLL for (size_t j = 0; j < vectors; j++)
+    {
         float *to = c + i * c_row + j * LANES;
-        if (is_tail) store_some(to, last, sums[i][j]);
-        else store(to, sums[i][j]);
+        if (is_tail)
+            store_some(to, last, sums[i][j]);
+        else
+            store(to, sums[i][j]);
     }
 }
 
@@ -90,17 +95,28 @@ product_tile(size_t rows, size_t vectors, vmask last, bool is_tail, size_t k, co
         const float *ai = a + i * a_row;                                                           \
         float *ci = c + i * c_row;                                                                 \
         switch (m - i) {                                                                           \
-        case 5: product_tile(5, vectors, last, is_tail, k, ai, a_row, a_column, b, b_row, ci,      \
-                             c_row, accumulate); break;                                            \
-        case 4: product_tile(4, vectors, last, is_tail, k, ai, a_row, a_column, b, b_row, ci,      \
-                             c_row, accumulate); break;                                            \
-        case 3: product_tile(3, vectors, last, is_tail, k, ai, a_row, a_column, b, b_row, ci,      \
-                             c_row, accumulate); break;                                            \
-        case 2: product_tile(2, vectors, last, is_tail, k, ai, a_row, a_column, b, b_row, ci,      \
-                             c_row, accumulate); break;                                            \
-        case 1: product_tile(1, vectors, last, is_tail, k, ai, a_row, a_column, b, b_row, ci,      \
-                             c_row, accumulate); break;                                            \
-        default: break;                                                                            \
+        case 5:                                                                                    \
+            product_tile(5, vectors, last, is_tail, k, ai, a_row, a_column, b, b_row, ci, c_row,   \
+                         accumulate);                                                              \
+            break;                                                                                 \
+        case 4:                                                                                    \
+            product_tile(4, vectors, last, is_tail, k, ai, a_row, a_column, b, b_row, ci, c_row,   \
+                         accumulate);                                                              \
+            break;                                                                                 \
+        case 3:                                                                                    \
+            product_tile(3, vectors, last, is_tail, k, ai, a_row, a_column, b, b_row, ci, c_row,   \
+                         accumulate);                                                              \
+            break;                                                                                 \
+        case 2:                                                                                    \
+            product_tile(2, vectors, last, is_tail, k, ai, a_row, a_column, b, b_row, ci, c_row,   \
+                         accumulate);                                                              \
+            break;                                                                                 \
+        case 1:                                                                                    \
+            product_tile(1, vectors, last, is_tail, k, ai, a_row, a_column, b, b_row, ci, c_row,   \
+                         accumulate);                                                              \
+            break;                                                                                 \
+        default:                                                                                   \
+            break;                                                                                 \
         }                                                                                          \
     } while (0)
 
@@ -425,7 +441,8 @@ static void kernel_adamw(size_t n, const attn_adamw_step *step, const float *g, 
         const vf deviation = fused(root(vi), inverse_root, epsilon);
         put(m + at, left, mi);
         put(v + at, left, vi);
-        put(p + at, left, fused_negative(rate, quotient(mi, deviation), mul(keep, take(p + at, left))));
+        put(p + at, left,
+            fused_negative(rate, quotient(mi, deviation), mul(keep, take(p + at, left))));
     }
 }
 
@@ -437,10 +454,10 @@ static void kernel_adamw(size_t n, const attn_adamw_step *step, const float *g, 
         .scale = kernel_scale, .exp_shifted = kernel_exp_shifted,                                  \
         .online_softmax = kernel_online_softmax,                                                   \
         .online_softmax_gradient = kernel_online_softmax_gradient,                                 \
-        .scale_rows = kernel_scale_rows,                                                           \
-        .softmax_gradient = kernel_softmax_gradient, .layer_norm = kernel_layer_norm,              \
-        .layer_norm_gradient = kernel_layer_norm_gradient, .gelu = kernel_gelu,                    \
-        .gelu_gradient = kernel_gelu_gradient, .elu_plus_one = kernel_elu_plus_one,                \
+        .scale_rows = kernel_scale_rows, .softmax_gradient = kernel_softmax_gradient,              \
+        .layer_norm = kernel_layer_norm, .layer_norm_gradient = kernel_layer_norm_gradient,        \
+        .gelu = kernel_gelu, .gelu_gradient = kernel_gelu_gradient,                                \
+        .elu_plus_one = kernel_elu_plus_one,                                                       \
         .elu_plus_one_gradient = kernel_elu_plus_one_gradient,                                     \
         .cross_entropy = kernel_cross_entropy, .adamw = kernel_adamw,                              \
     }

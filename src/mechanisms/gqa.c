@@ -30,8 +30,8 @@ static attn_status check(attn_layer *layer, attn_error *error)
 {
     const size_t asked = layer->options[KV_HEADS].size;
     if (asked && (asked > layer->heads || layer->heads % asked != 0))
-        return attn_fail(error, ATTN_ESHAPE,
-                         "gqa: kv_heads=%zu does not divide the %zu heads", asked, layer->heads);
+        return attn_fail(error, ATTN_ESHAPE, "gqa: kv_heads=%zu does not divide the %zu heads",
+                         asked, layer->heads);
     layer->kv_heads = asked ? asked : usual_kv_heads(layer->heads);
     return ATTN_OK;
 }

@@ -63,12 +63,20 @@ static attn_core_call core_call(attn_context *context, const attn_layer *layer,
                                 const attn_call *call, const float *qkv, float *o)
 {
     const size_t d = layer->head_dim;
-    return (attn_core_call){.context = context, .layer = layer, .batch = call->batch,
-                            .length = call->length, .q = qkv, .k = qkv + layer->heads * d,
+    return (attn_core_call){.context = context,
+                            .layer = layer,
+                            .batch = call->batch,
+                            .length = call->length,
+                            .q = qkv,
+                            .k = qkv + layer->heads * d,
                             .v = qkv + (layer->heads + layer->kv_heads) * d,
-                            .row = row_width(layer), .o = o, .o_row = layer->d_model,
-                            .document_start = call->document_start, .cache = call->cache,
-                            .cache_capacity = call->cache_capacity, .position = call->position};
+                            .row = row_width(layer),
+                            .o = o,
+                            .o_row = layer->d_model,
+                            .document_start = call->document_start,
+                            .cache = call->cache,
+                            .cache_capacity = call->cache_capacity,
+                            .position = call->position};
 }
 
 typedef void core_function(const attn_core_call *call);

@@ -82,15 +82,18 @@ static void decode_kv_head(void *argument, size_t index, size_t worker)
         kernels->product(1, d, n, s, n, 1, values, d, o, d, false);
         kernels->scale(d, 1.0f / total, o);
     }
-    attn_work_add(&job->tally.of[worker],
-                  attn_work_times((attn_work){.matmul = 4 * n * d, .exponential = n + 1,
-                                              .other = 4 * n + 4 + d + 1}, group));
+    attn_work_add(&job->tally.of[worker], attn_work_times((attn_work){.matmul = 4 * n * d,
+                                                                      .exponential = n + 1,
+                                                                      .other = 4 * n + 4 + d + 1},
+                                                          group));
 }
 
 void attn_kv_cache_decode(const attn_core_call *call, const attn_visibility *rule)
 {
-    decode_job job = {.call = call, .rule = rule,
-                      .live = attn_smaller(call->position + 1, slot_count(rule, call->cache_capacity))};
+    decode_job job = {.call = call,
+                      .rule = rule,
+                      .live =
+                          attn_smaller(call->position + 1, slot_count(rule, call->cache_capacity))};
     const size_t threads = call->context->threads;
     attn_parallel(threads, call->batch * call->layer->kv_heads, decode_kv_head, &job);
     attn_tally_collect(&job.tally, threads, &call->context->work);
@@ -100,6 +103,7 @@ attn_work attn_kv_cache_work(const attn_layer *layer, const attn_visibility *rul
                              size_t cached)
 {
     const uint64_t n = slot_count(rule, cached + 1), d = layer->head_dim;
-    return attn_work_times((attn_work){.matmul = 4 * n * d, .exponential = n + 1,
-                                       .other = 4 * n + 5 + d}, (uint64_t)batch * layer->heads);
+    return attn_work_times(
+        (attn_work){.matmul = 4 * n * d, .exponential = n + 1, .other = 4 * n + 5 + d},
+        (uint64_t)batch * layer->heads);
 }

@@ -37,11 +37,14 @@ static attn_status option_parse(const attn_option *option, const char *mechanism
     const bool whole = option->kind != ATTN_OPTION_SIZE || number == floor(number);
     if (end == text || *end || errno || !whole || !(number >= option->minimum) ||
         !(number <= option->maximum))
-        return attn_fail(error, ATTN_EARGUMENT, "%s: option %s takes a %snumber from %g to %g, not '%s'",
-                         mechanism, option->name, option->kind == ATTN_OPTION_SIZE ? "whole " : "",
+        return attn_fail(error, ATTN_EARGUMENT,
+                         "%s: option %s takes a %snumber from %g to %g, not '%s'", mechanism,
+                         option->name, option->kind == ATTN_OPTION_SIZE ? "whole " : "",
                          option->minimum, option->maximum, text);
-    if (option->kind == ATTN_OPTION_SIZE) value->size = (size_t)number;
-    else value->number = number;
+    if (option->kind == ATTN_OPTION_SIZE)
+        value->size = (size_t)number;
+    else
+        value->number = number;
     return ATTN_OK;
 }
 
@@ -49,8 +52,8 @@ static attn_status option_assign(attn_layer *layer, char *name, attn_error *erro
 {
     char *text = strchr(name, '=');
     if (!text)
-        return attn_fail(error, ATTN_EARGUMENT, "%s: option '%s' needs a value: %s=...", layer->name,
-                         name, name);
+        return attn_fail(error, ATTN_EARGUMENT, "%s: option '%s' needs a value: %s=...",
+                         layer->name, name, name);
     *text++ = '\0';
     attn_nearest nearest = {.wanted = name};
     const attn_option *table = option_table(layer->mechanism);
@@ -74,7 +77,8 @@ static attn_status options_parse(attn_layer *layer, const char *text, attn_error
     }
     if (!text || !*text) return ATTN_OK;
     char *copy = attn_strdup(text);
-    if (!copy) return attn_fail(error, ATTN_EMEMORY, "no memory for the options of %s", layer->name);
+    if (!copy)
+        return attn_fail(error, ATTN_EMEMORY, "no memory for the options of %s", layer->name);
     attn_status status = ATTN_OK;
     for (char *name = copy; name && status == ATTN_OK;) {
         char *comma = strchr(name, ',');
@@ -119,7 +123,8 @@ static attn_status check_sizes(const attn_layer_config *config, attn_error *erro
                          config->d_model);
     /* Generous limits keep every product of sizes inside 64 bits. */
     if (config->d_model > 1u << 20 || config->positions > (size_t)1 << 28)
-        return attn_fail(error, ATTN_ESHAPE, "width %zu or positions %zu are beyond what fits in memory",
+        return attn_fail(error, ATTN_ESHAPE,
+                         "width %zu or positions %zu are beyond what fits in memory",
                          config->d_model, config->positions);
     return ATTN_OK;
 }
@@ -155,7 +160,8 @@ attn_status attn_layer_create(attn_layer **out, const attn_layer_config *config,
     layer->positions = config->positions;
     layer->is_causal = config->is_causal;
     status = options_parse(layer, config->options, error);
-    if (status == ATTN_OK && layer->mechanism->check) status = layer->mechanism->check(layer, error);
+    if (status == ATTN_OK && layer->mechanism->check)
+        status = layer->mechanism->check(layer, error);
     if (status != ATTN_OK) {
         attn_layer_free(layer);
         return status;
@@ -213,7 +219,8 @@ static attn_status check_call(attn_context *context, const attn_layer *layer, co
     return ATTN_OK;
 }
 
-attn_status attn_layer_forward(attn_context *context, const attn_layer *layer, const attn_call *call)
+attn_status attn_layer_forward(attn_context *context, const attn_layer *layer,
+                               const attn_call *call)
 {
     const attn_status status = check_call(context, layer, call);
     if (status != ATTN_OK) return status;
@@ -227,7 +234,8 @@ attn_status attn_layer_forward(attn_context *context, const attn_layer *layer, c
     return ATTN_OK;
 }
 
-attn_status attn_layer_backward(attn_context *context, const attn_layer *layer, const attn_call *call)
+attn_status attn_layer_backward(attn_context *context, const attn_layer *layer,
+                                const attn_call *call)
 {
     const attn_status status = check_call(context, layer, call);
     if (status == ATTN_OK) attn_heads_backward(context, layer, call);

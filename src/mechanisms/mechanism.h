@@ -11,7 +11,11 @@
 
 /* ---- options ----------------------------------------------------------------------------- */
 
-typedef enum attn_option_kind { ATTN_OPTION_SIZE, ATTN_OPTION_NUMBER, ATTN_OPTION_FLAG } attn_option_kind;
+typedef enum attn_option_kind {
+    ATTN_OPTION_SIZE,
+    ATTN_OPTION_NUMBER,
+    ATTN_OPTION_FLAG
+} attn_option_kind;
 
 enum { ATTN_OPTIONS_MAX = 8 };
 
@@ -68,7 +72,7 @@ typedef struct attn_core_call {
     float *saved;   /* core->saved() floats, written by forward; NULL: inference */
     float *scratch; /* core->scratch() floats */
     const uint32_t *document_start;
-    const float *d_o; /* backward: same layout as o */
+    const float *d_o;    /* backward: same layout as o */
     float *dq, *dk, *dv; /* backward: same layout as q, k, v; overwritten */
     float *cache;        /* see attn_call */
     size_t cache_capacity, position;
@@ -92,8 +96,8 @@ typedef struct attn_core {
 /* ---- a mechanism ------------------------------------------------------------------------- */
 
 struct attn_mechanism {
-    const char *title;  /* one sentence: what it is and what it costs */
-    const char *source; /* paper or practice it follows */
+    const char *title;          /* one sentence: what it is and what it costs */
+    const char *source;         /* paper or practice it follows */
     const attn_option *options; /* NULL: none */
     bool is_causal_only;        /* cannot run bidirectionally */
     /* Checks options against sizes and derives kv_heads; may be NULL. */
@@ -107,7 +111,7 @@ typedef struct attn_mechanism_entry {
     const attn_mechanism *mechanism;
 } attn_mechanism_entry;
 
-extern const attn_mechanism_entry attn_mechanisms[]; /* ends with a NULL name */
+extern const attn_mechanism_entry attn_mechanisms[];         /* ends with a NULL name */
 const attn_mechanism *attn_mechanism_find(const char *name); /* NULL when unknown */
 
 /* ---- heads.c: projections shared by every core ------------------------------------------- */

@@ -22,7 +22,8 @@ typedef struct head_room {
 
 size_t attn_recurrence_backward_worker(size_t d, size_t length)
 {
-    return length * (4 * d + ATTN_CHUNK + 1) + ATTN_CHUNK * (ATTN_CHUNK + 2 * d) + 3 * d * d + 2 * d;
+    return length * (4 * d + ATTN_CHUNK + 1) + ATTN_CHUNK * (ATTN_CHUNK + 2 * d) + 3 * d * d +
+           2 * d;
 }
 
 static float *take(float **room, size_t count)
@@ -125,7 +126,8 @@ static void key_chunk(const attn_core_call *call, const head_room *room, size_t 
         kernels->product(c, c, d, q, d, 1, room->turned, ATTN_CHUNK, room->a, ATTN_CHUNK, false);
         attn_clear_upper(c, room->a);
         kernels->product(c, d, c, da, 1, ATTN_CHUNK, q, d, dk, d, true);
-        kernels->product(c, d, c, room->a, 1, ATTN_CHUNK, room->dnum + t * d, d, dv, call->row, true);
+        kernels->product(c, d, c, room->a, 1, ATTN_CHUNK, room->dnum + t * d, d, dv, call->row,
+                         true);
     }
     for (size_t i = 0; i < c; i++) {
         kernels->add(d, room->dz, dk + i * d);
@@ -156,8 +158,8 @@ static void backward_head(void *argument, size_t index, size_t worker)
     const head_room room =
         divide_room(call->scratch + worker * attn_recurrence_backward_worker(d, T), T, d);
     load_head(call, &room, index, at, b * T * call->o_row + h * d);
-    memset(room.state_t, 0, (d * d + d) * sizeof *room.state_t);      /* and z */
-    memset(room.ds, 0, (2 * d * d + d) * sizeof *room.ds);            /* and ds_t, dz */
+    memset(room.state_t, 0, (d * d + d) * sizeof *room.state_t); /* and z */
+    memset(room.ds, 0, (2 * d * d + d) * sizeof *room.ds);       /* and ds_t, dz */
 
     for (size_t t = 0, end; !inner && t < T; t = end) {
         end = attn_chunk_end(t, T, NULL);
@@ -190,7 +192,8 @@ void attn_recurrence_backward(const attn_core_call *call)
 
 attn_work attn_recurrence_backward_chunk(uint64_t c, uint64_t d, bool is_causal)
 {
-    attn_work work = {.matmul = 10 * c * d * d, .exponential = 2 * c * d,
+    attn_work work = {.matmul = 10 * c * d * d,
+                      .exponential = 2 * c * d,
                       /* phi 2, dnum 1, dden 2, dden z 2, phi' 2, z 1, dz 2 + 1; 1 / den, sign */
                       .other = 13 * c * d + 2 * c};
     if (is_causal) {

@@ -56,8 +56,12 @@ typedef struct chunk_room {
 static chunk_room divide_room(float *room, size_t d)
 {
     const size_t n = ATTN_CHUNK * d;
-    return (chunk_room){.q = room, .k = room + n, .k_transposed = room + 2 * n, .v = room + 3 * n,
-                        .num = room + 4 * n, .a = room + 5 * n,
+    return (chunk_room){.q = room,
+                        .k = room + n,
+                        .k_transposed = room + 2 * n,
+                        .v = room + 3 * n,
+                        .num = room + 4 * n,
+                        .a = room + 5 * n,
                         .state = room + 5 * n + ATTN_CHUNK * ATTN_CHUNK,
                         .z = room + 5 * n + ATTN_CHUNK * ATTN_CHUNK + d * d};
 }
@@ -90,8 +94,8 @@ static void emit(const attn_core_call *call, const chunk_room *room, size_t c, b
     kernels->product(c, d, d, room->q, d, 1, room->state, d, room->num, d, false);
     if (inner) {
         kernels->transpose(c, d, room->k, d, room->k_transposed, ATTN_CHUNK);
-        kernels->product(c, c, d, room->q, d, 1, room->k_transposed, ATTN_CHUNK, room->a, ATTN_CHUNK,
-                         false);
+        kernels->product(c, c, d, room->q, d, 1, room->k_transposed, ATTN_CHUNK, room->a,
+                         ATTN_CHUNK, false);
         attn_clear_upper(c, room->a);
         kernels->product(c, d, c, room->a, ATTN_CHUNK, 1, room->v, d, room->num, d, true);
     }
@@ -106,7 +110,8 @@ static void emit(const attn_core_call *call, const chunk_room *room, size_t c, b
 
 static attn_work chunk_work(uint64_t c, uint64_t d, bool inner)
 {
-    attn_work work = {.matmul = 4 * c * d * d + 2 * c * d, .exponential = 2 * c * d,
+    attn_work work = {.matmul = 4 * c * d * d + 2 * c * d,
+                      .exponential = 2 * c * d,
                       .other = 2 * c * d + c * d + c * d + c}; /* phi, z, quotient */
     if (inner) {
         work.matmul += 4 * c * c * d;
@@ -193,8 +198,9 @@ attn_work attn_recurrence_work(const attn_layer *layer, attn_phase phase, size_t
     const uint64_t d = layer->head_dim;
     attn_work total = {0};
     if (phase == ATTN_PHASE_DECODE)
-        return attn_work_times((attn_work){.matmul = 4 * d * d + 2 * d, .exponential = 2 * d,
-                                           .other = 4 * d + 1}, (uint64_t)batch * layer->heads);
+        return attn_work_times(
+            (attn_work){.matmul = 4 * d * d + 2 * d, .exponential = 2 * d, .other = 4 * d + 1},
+            (uint64_t)batch * layer->heads);
     for (size_t b = 0; b < batch; b++) {
         const uint32_t *documents = document_start ? document_start + b * length : NULL;
         for (size_t t = 0, end; t < length; t = end) {

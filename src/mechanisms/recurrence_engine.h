@@ -17,7 +17,8 @@
 enum { ATTN_CHUNK = 64 };
 
 size_t attn_recurrence_saved(const attn_layer *layer, size_t batch, size_t length);
-size_t attn_recurrence_scratch(const attn_layer *layer, size_t threads, size_t batch, size_t length);
+size_t attn_recurrence_scratch(const attn_layer *layer, size_t threads, size_t batch,
+                               size_t length);
 size_t attn_recurrence_cache(const attn_layer *layer, size_t batch, size_t capacity);
 void attn_recurrence_forward(const attn_core_call *call);
 void attn_recurrence_backward(const attn_core_call *call);

@@ -55,7 +55,9 @@ static head head_of(const job *j, size_t index, size_t worker)
 {
     const attn_core_call *call = j->call;
     const attn_layer *layer = call->layer;
-    head s = {.b = index / layer->heads, .h = index % layer->heads, .T = call->length,
+    head s = {.b = index / layer->heads,
+              .h = index % layer->heads,
+              .T = call->length,
               .d = layer->head_dim};
     const size_t at = s.b * s.T * call->row + s.h * s.d;
     s.q = call->q + at;
@@ -106,8 +108,9 @@ static void forward_head(void *argument, size_t index, size_t worker)
     }
     /* a score's scale, mask, maximum, difference, sum and quotient; a row's reciprocal */
     const uint64_t square = (uint64_t)T * T;
-    attn_work_add(&j->tally.of[worker], (attn_work){.matmul = 4 * square * d, .exponential = square,
-                                                    .other = 6 * square + T});
+    attn_work_add(
+        &j->tally.of[worker],
+        (attn_work){.matmul = 4 * square * d, .exponential = square, .other = 6 * square + T});
 }
 
 static void backward_head(void *argument, size_t index, size_t worker)
@@ -148,7 +151,8 @@ static void backward_head(void *argument, size_t index, size_t worker)
 
 static void run(const attn_core_call *call, attn_task *task)
 {
-    job j = {.call = call, .rule = attn_rule_all(call->layer),
+    job j = {.call = call,
+             .rule = attn_rule_all(call->layer),
              .scale = 1.0f / sqrtf((float)call->layer->head_dim)};
     const size_t threads = call->context->threads;
     attn_parallel(threads, call->batch * call->layer->heads, task, &j);
@@ -178,8 +182,8 @@ static attn_work work(const attn_layer *layer, attn_phase phase, size_t batch, s
     const uint64_t T = length, d = layer->head_dim, heads = (uint64_t)batch * layer->heads;
     if (phase == ATTN_PHASE_BACKWARD)
         return attn_work_times((attn_work){.matmul = 8 * T * T * d, .other = 5 * T * T}, heads);
-    return attn_work_times((attn_work){.matmul = 4 * T * T * d, .exponential = T * T,
-                                       .other = 6 * T * T + T}, heads);
+    return attn_work_times(
+        (attn_work){.matmul = 4 * T * T * d, .exponential = T * T, .other = 6 * T * T + T}, heads);
 }
 
 static const attn_core core = {

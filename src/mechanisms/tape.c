@@ -9,8 +9,23 @@
 #include <string.h>
 
 typedef enum kind {
-    LEAF, MATMUL, TRANSPOSE, PLUS, TIMES, SCALED, SHIFTED, EXP, LOG, RECIPROCAL, ELU_PLUS_ONE,
-    SOFTMAX, MASKED, ROW_SUMS, PART, JOIN_COLUMNS, JOIN_ROWS
+    LEAF,
+    MATMUL,
+    TRANSPOSE,
+    PLUS,
+    TIMES,
+    SCALED,
+    SHIFTED,
+    EXP,
+    LOG,
+    RECIPROCAL,
+    ELU_PLUS_ONE,
+    SOFTMAX,
+    MASKED,
+    ROW_SUMS,
+    PART,
+    JOIN_COLUMNS,
+    JOIN_ROWS
 } kind;
 
 typedef struct entry {
@@ -58,7 +73,8 @@ attn_node *attn_tape_fail(attn_tape *tape)
 }
 
 /* A node with room for value and gradient behind the entry; NULL once anything failed. */
-static entry *record(attn_tape *tape, kind k, size_t rows, size_t columns, attn_node *a, attn_node *b)
+static entry *record(attn_tape *tape, kind k, size_t rows, size_t columns, attn_node *a,
+                     attn_node *b)
 {
     if (tape->failed) return NULL;
     size_t count = 0, size_bytes = 0;
@@ -71,8 +87,12 @@ static entry *record(attn_tape *tape, kind k, size_t rows, size_t columns, attn_
         return NULL;
     }
     double *room = (double *)(void *)(e + 1);
-    *e = (entry){.node = {.rows = rows, .columns = columns, .value = room, .gradient = room + count},
-                 .previous = tape->last, .kind = k, .a = (entry *)a, .b = (entry *)b};
+    *e =
+        (entry){.node = {.rows = rows, .columns = columns, .value = room, .gradient = room + count},
+                .previous = tape->last,
+                .kind = k,
+                .a = (entry *)a,
+                .b = (entry *)b};
     tape->last = e;
     return e;
 }
@@ -137,8 +157,8 @@ static size_t stretched(const attn_node *b, size_t i, size_t j)
 
 static attn_node *pairwise(attn_tape *tape, kind k, attn_node *a, attn_node *b)
 {
-    assert(tape->failed || ((b->rows == a->rows || b->rows == 1) &&
-                            (b->columns == a->columns || b->columns == 1)));
+    assert(tape->failed ||
+           ((b->rows == a->rows || b->rows == 1) && (b->columns == a->columns || b->columns == 1)));
     entry *e = record(tape, k, a->rows, a->columns, a, b);
     for (size_t i = 0; e && i < a->rows; i++)
         for (size_t j = 0; j < a->columns; j++) {
@@ -161,12 +181,18 @@ attn_node *attn_times(attn_tape *tape, attn_node *a, attn_node *b)
 static double evaluate(kind k, double x, double number)
 {
     switch (k) {
-    case SCALED: return number * x;
-    case SHIFTED: return number + x;
-    case EXP: return exp(x);
-    case LOG: return log(x);
-    case RECIPROCAL: return 1.0 / x;
-    default: return x > 0.0 ? x + 1.0 : exp(x); /* ELU_PLUS_ONE */
+    case SCALED:
+        return number * x;
+    case SHIFTED:
+        return number + x;
+    case EXP:
+        return exp(x);
+    case LOG:
+        return log(x);
+    case RECIPROCAL:
+        return 1.0 / x;
+    default:
+        return x > 0.0 ? x + 1.0 : exp(x); /* ELU_PLUS_ONE */
     }
 }
 
@@ -174,12 +200,18 @@ static double evaluate(kind k, double x, double number)
 static double slope(kind k, double x, double y, double number)
 {
     switch (k) {
-    case SCALED: return number;
-    case SHIFTED: return 1.0;
-    case EXP: return y;
-    case LOG: return 1.0 / x;
-    case RECIPROCAL: return -y * y;
-    default: return x > 0.0 ? 1.0 : y; /* ELU_PLUS_ONE */
+    case SCALED:
+        return number;
+    case SHIFTED:
+        return 1.0;
+    case EXP:
+        return y;
+    case LOG:
+        return 1.0 / x;
+    case RECIPROCAL:
+        return -y * y;
+    default:
+        return x > 0.0 ? 1.0 : y; /* ELU_PLUS_ONE */
     }
 }
 
@@ -348,8 +380,10 @@ static void pull_join(const entry *e)
         for (size_t j = 0; j < n; j++) {
             const double dy = e->node.gradient[i * n + j];
             if (e->kind == JOIN_ROWS) {
-                if (i < a->rows) a->gradient[i * n + j] += dy;
-                else b->gradient[(i - a->rows) * n + j] += dy;
+                if (i < a->rows)
+                    a->gradient[i * n + j] += dy;
+                else
+                    b->gradient[(i - a->rows) * n + j] += dy;
             } else if (j < a->columns) {
                 a->gradient[i * a->columns + j] += dy;
             } else {
@@ -364,7 +398,8 @@ static void pull(const entry *e)
     const attn_node *y = &e->node;
     attn_node *a = e->a ? &e->a->node : NULL, *b = e->b ? &e->b->node : NULL;
     switch (e->kind) {
-    case LEAF: break;
+    case LEAF:
+        break;
     case MATMUL: /* y = a b: da += dy b^T, db += a^T dy */
         multiply_add(a->rows, a->columns, y->columns, y->gradient, y->columns, 1, b->value, 1,
                      b->columns, a->gradient);
@@ -377,8 +412,12 @@ static void pull(const entry *e)
                 a->gradient[i * a->columns + j] += y->gradient[j * a->rows + i];
         break;
     case PLUS:
-    case TIMES: pull_pairwise(e); break;
-    case SOFTMAX: pull_softmax(e); break;
+    case TIMES:
+        pull_pairwise(e);
+        break;
+    case SOFTMAX:
+        pull_softmax(e);
+        break;
     case MASKED:
         for (size_t i = 0; i < size_of(y); i++)
             if (e->allowed[i]) a->gradient[i] += y->gradient[i];
@@ -395,7 +434,9 @@ static void pull(const entry *e)
                     y->gradient[i * y->columns + j];
         break;
     case JOIN_COLUMNS:
-    case JOIN_ROWS: pull_join(e); break;
+    case JOIN_ROWS:
+        pull_join(e);
+        break;
     default: /* elementwise */
         for (size_t i = 0; i < size_of(y); i++)
             a->gradient[i] += y->gradient[i] * slope(e->kind, a->value[i], y->value[i], e->number);

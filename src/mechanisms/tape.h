@@ -22,7 +22,7 @@ typedef struct attn_node {
     double *gradient; /* of the seed's scalar with respect to this node */
 } attn_node;
 
-attn_tape *attn_tape_create(void); /* NULL when memory is short */
+attn_tape *attn_tape_create(void);    /* NULL when memory is short */
 void attn_tape_free(attn_tape *tape); /* with all its nodes; NULL is fine */
 bool attn_tape_failed(const attn_tape *tape);
 

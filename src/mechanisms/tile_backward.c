@@ -29,10 +29,17 @@ typedef struct head_room {
 static head_room divide_room(float *room, size_t length, size_t d)
 {
     const size_t n = attn_packed_count(length, d), rows = attn_packed_count(length, 1);
-    return (head_room){.keys = room, .values = room + n, .key_rows = room + 2 * n,
-                       .q = room + 3 * n, .d_o = room + 4 * n, .dq = room + 5 * n,
-                       .dk = room + 6 * n, .dv = room + 7 * n, .top = room + 8 * n,
-                       .delta = room + 8 * n + rows, .s = room + 8 * n + 2 * rows,
+    return (head_room){.keys = room,
+                       .values = room + n,
+                       .key_rows = room + 2 * n,
+                       .q = room + 3 * n,
+                       .d_o = room + 4 * n,
+                       .dq = room + 5 * n,
+                       .dk = room + 6 * n,
+                       .dv = room + 7 * n,
+                       .top = room + 8 * n,
+                       .delta = room + 8 * n + rows,
+                       .s = room + 8 * n + 2 * rows,
                        .ds = room + 8 * n + 2 * rows + ATTN_TILE_QUERIES * ATTN_TILE_KEYS};
 }
 
@@ -153,9 +160,11 @@ void attn_tile_backward(const attn_core_call *call, const attn_visibility *rule)
 {
     const attn_layer *layer = call->layer;
     const size_t threads = call->context->threads;
-    backward_job job = {.call = call, .rule = *rule,
+    backward_job job = {.call = call,
+                        .rule = *rule,
                         .walk = attn_tile_walk(rule, call->document_start != NULL),
-                        .scale = 1.0f / sqrtf((float)layer->head_dim), .workers = call->scratch,
+                        .scale = 1.0f / sqrtf((float)layer->head_dim),
+                        .workers = call->scratch,
                         .worker_count = attn_tile_backward_worker(layer, call->length)};
     attn_parallel(threads, call->batch * layer->kv_heads, run_kv_head, &job);
     attn_tally_collect(&job.tally, threads, &call->context->work);

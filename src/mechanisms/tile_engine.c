@@ -81,10 +81,10 @@ static void pack_head(void *argument, size_t index, size_t worker)
 /* One block of queries of one head. */
 typedef struct query_block {
     size_t i0, ni, d;
-    const float *q;              /* row i0 of the head */
-    const float *keys, *values;  /* the head's packed keys and copied values */
-    const uint32_t *documents;   /* of the sequence, or NULL */
-    float *s, *o;                /* scores, accumulated output [ni][d] */
+    const float *q;             /* row i0 of the head */
+    const float *keys, *values; /* the head's packed keys and copied values */
+    const uint32_t *documents;  /* of the sequence, or NULL */
+    float *s, *o;               /* scores, accumulated output [ni][d] */
     float *top, *total, *correction;
 } query_block;
 
@@ -189,8 +189,10 @@ static void run_query_block(void *argument, size_t index, size_t worker)
     memset(block.o, 0, block.ni * d * sizeof *block.o);
 
     attn_work *work = &job->tally.of[worker];
-    if (job->order == ATTN_TILE_ROWS) run_rows(job, &block, work);
-    else run_online(job, &block, work);
+    if (job->order == ATTN_TILE_ROWS)
+        run_rows(job, &block, work);
+    else
+        run_online(job, &block, work);
 
     for (size_t i = 0; i < block.ni; i++) {
         const float inverse = block.total[i] == 0.0f ? 0.0f : 1.0f / block.total[i];
@@ -211,10 +213,14 @@ void attn_tile_forward(const attn_core_call *call, const attn_visibility *rule,
     const attn_layer *layer = call->layer;
     const size_t heads = call->batch * layer->kv_heads;
     const size_t packed = heads * attn_packed_count(call->length, layer->head_dim);
-    forward_job job = {.call = call, .rule = *rule, .order = order,
+    forward_job job = {.call = call,
+                       .rule = *rule,
+                       .order = order,
                        .walk = attn_tile_walk(rule, call->document_start != NULL),
-                       .scale = 1.0f / sqrtf((float)layer->head_dim), .keys = call->scratch,
-                       .values = call->scratch + packed, .workers = call->scratch + 2 * packed,
+                       .scale = 1.0f / sqrtf((float)layer->head_dim),
+                       .keys = call->scratch,
+                       .values = call->scratch + packed,
+                       .workers = call->scratch + 2 * packed,
                        .query_blocks = (call->length + ATTN_TILE_QUERIES - 1) / ATTN_TILE_QUERIES};
     const size_t threads = call->context->threads;
     attn_parallel(threads, heads, pack_head, &job);
@@ -228,18 +234,21 @@ attn_work attn_tile_work(const attn_layer *layer, const attn_visibility *rule,
 {
     const uint64_t d = layer->head_dim, T = length, heads = (uint64_t)batch * layer->heads;
     const attn_visibility walk = attn_tile_walk(rule, document_start != NULL);
-    const attn_tile_count tiles = attn_count_tiles(&walk, length, ATTN_TILE_QUERIES, ATTN_TILE_KEYS);
+    const attn_tile_count tiles =
+        attn_count_tiles(&walk, length, ATTN_TILE_QUERIES, ATTN_TILE_KEYS);
     const uint64_t E = tiles.elements, masked = tiles.masked;
     const uint64_t R = order == ATTN_TILE_ROWS ? T : tiles.row_visits;
     if (phase == ATTN_PHASE_BACKWARD) {
-        attn_work work = attn_work_times(
-            (attn_work){.matmul = 10 * E * d, .exponential = E,
-                        .other = 4 * E + masked + T * (4 * d + 1)}, heads);
+        attn_work work = attn_work_times((attn_work){.matmul = 10 * E * d,
+                                                     .exponential = E,
+                                                     .other = 4 * E + masked + T * (4 * d + 1)},
+                                         heads);
         work.other += (uint64_t)batch * layer->kv_heads * T * d; /* the scale of dk */
         return work;
     }
     const uint64_t rescale = order == ATTN_TILE_ROWS ? 0 : R * d;
-    return attn_work_times((attn_work){.matmul = 4 * E * d, .exponential = E + R,
+    return attn_work_times((attn_work){.matmul = 4 * E * d,
+                                       .exponential = E + R,
                                        .other = 4 * E + masked + 4 * R + rescale + T * (d + 1)},
                            heads);
 }

@@ -23,7 +23,9 @@ static span window_span(const attn_visibility *rule, size_t i)
     const bool has_window = rule->window != ATTN_NO_WINDOW;
     if (!rule->is_causal && i < rule->sinks) return (span){0, SIZE_MAX};
     return (span){.low = has_window && i >= rule->window ? i - rule->window + 1 : 0,
-                  .high = rule->is_causal ? i + 1 : has_window ? i + rule->window : SIZE_MAX};
+                  .high = rule->is_causal ? i + 1
+                          : has_window    ? i + rule->window
+                                          : SIZE_MAX};
 }
 
 bool attn_is_visible(const attn_visibility *rule, size_t i, size_t j, size_t document)

@@ -24,7 +24,8 @@ typedef enum attn_tile_kind { ATTN_TILE_EMPTY, ATTN_TILE_PARTIAL, ATTN_TILE_FULL
 bool attn_is_visible(const attn_visibility *rule, size_t i, size_t j, size_t document);
 
 /* What queries [i0, i0 + ni) see of keys [j0, j0 + nj) within one document. */
-attn_tile_kind attn_tile_of(const attn_visibility *rule, size_t i0, size_t ni, size_t j0, size_t nj);
+attn_tile_kind attn_tile_of(const attn_visibility *rule, size_t i0, size_t ni, size_t j0,
+                            size_t nj);
 
 /* Sets scores[0..nj) of query i and keys j0.. to -inf where the key is not seen. */
 void attn_hide(const attn_visibility *rule, size_t i, size_t j0, size_t nj, size_t document,
