@@ -5,8 +5,7 @@
  *     h.N.ln_1 h.N.ln_2 {weight,bias}, h.N.mlp.{c_fc,c_proj} and h.N.attn.{c_attn,c_proj}
  *     with weights [in][out]; c_attn holds query, key and value next to each other
  *
- * An attention layer whose tensors are not exactly wq, wk, wv and wo, each with weight and bias,
- * is stored as h.N.attn.<its own names> in its own layout. The metadata holds the configuration.
+ * An attention layer whose tensors are not exactly wq, wk, wv and wo with their biases is stored as h.N.attn.<its own names> in its own layout. The metadata holds the configuration.
  */
 #ifndef MODEL_CHECKPOINT_H
 #define MODEL_CHECKPOINT_H
