@@ -31,7 +31,7 @@ if [[ $(id -u) != 0 ]]; then
 fi
 echo "Installing: ${missing[*]}"
 export DEBIAN_FRONTEND=noninteractive
-"${as_root[@]}" apt-get update -q </dev/null
+"${as_root[@]}" apt-get update -q </dev/null || true # old lists may do
 # One that this system does not have must not keep the others away.
 "${as_root[@]}" apt-get install -y -q --no-install-recommends "${missing[@]}" </dev/null || {
     failed=0

@@ -33,7 +33,7 @@ double attn_random_uniform(uint64_t seed, uint64_t stream, uint64_t index);
  * the sine for odd ones. */
 double attn_random_normal(uint64_t seed, uint64_t stream, uint64_t index);
 
-/* out[i] = scale * normal(seed, stream, i), on all cores when there are many. */
+/* out[i] = scale * normal(seed, stream, i); a parallel region when n is large. */
 void attn_random_fill_normal(uint64_t seed, uint64_t stream, double scale, size_t n, float *out);
 
 /* A permutation of 0..n-1 (Fisher-Yates). */

@@ -47,6 +47,21 @@ typedef struct attn_kernels {
     /* x = exp(x - shift) in place; the sum of the results. exp(-inf) is 0. */
     float (*exp_shifted)(size_t n, float shift, float *x);
 
+    /* One step of the online softmax over a tile of scores s[rows][n]: with c = the new maximum
+     * of scale * s and the old top, s becomes exp(scale * s - c), correction = exp(top - c),
+     * total = correction * total + row sum, top = c. A row that has seen nothing keeps top
+     * -inf and total, becomes 0 and gets correction 1. scale > 0. */
+    void (*online_softmax)(size_t rows, size_t n, float scale, float *s, size_t s_row, float *top,
+                           float *total, float *correction);
+
+    /* Its backward over a tile: s becomes p = exp(scale * s - top), dp becomes p * (dp - delta) */
+    void (*online_softmax_gradient)(size_t rows, size_t n, float scale, const float *top,
+                                    const float *delta, float *s, size_t s_row, float *dp,
+                                    size_t dp_row);
+
+    /* row i of x[rows][n] *= factors[i] */
+    void (*scale_rows)(size_t rows, size_t n, const float *factors, float *x, size_t x_row);
+
     /* ds = scale * p * (dp - delta): the softmax row's backward; ds may be dp */
     void (*softmax_gradient)(size_t n, float scale, const float *p, const float *dp,
                              float delta, float *ds);

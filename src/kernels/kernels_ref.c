@@ -80,6 +80,43 @@ static float exp_shifted(size_t n, float shift, float *x)
     return s;
 }
 
+static void online_softmax(size_t rows, size_t n, float factor, float *s, size_t s_row, float *top,
+                           float *total, float *correction)
+{
+    for (size_t i = 0; i < rows; i++) {
+        float *si = s + i * s_row;
+        const float here = factor * maximum(n, si), c = here > top[i] ? here : top[i];
+        const bool is_empty = c == -INFINITY;
+        float row_sum = 0.0f;
+        for (size_t j = 0; j < n; j++) {
+            if (!is_empty) si[j] = expf(fmaf(factor, si[j], -c));
+            else if (si[j] == -INFINITY) si[j] = 0.0f; /* else NaN, and stays */
+            row_sum += si[j];
+        }
+        correction[i] = is_empty ? 1.0f : expf(top[i] - c);
+        total[i] = correction[i] * total[i] + row_sum;
+        top[i] = c;
+    }
+}
+
+static void online_softmax_gradient(size_t rows, size_t n, float factor, const float *top,
+                                    const float *delta, float *s, size_t s_row, float *dp,
+                                    size_t dp_row)
+{
+    for (size_t i = 0; i < rows; i++) {
+        float *si = s + i * s_row, *di = dp + i * dp_row;
+        for (size_t j = 0; j < n; j++) {
+            si[j] = expf(fmaf(factor, si[j], -top[i]));
+            di[j] = si[j] * (di[j] - delta[i]);
+        }
+    }
+}
+
+static void scale_rows(size_t rows, size_t n, const float *factors, float *x, size_t x_row)
+{
+    for (size_t i = 0; i < rows; i++) scale(n, factors[i], x + i * x_row);
+}
+
 static void softmax_gradient(size_t n, float factor, const float *p, const float *dp, float delta,
                              float *ds)
 {
@@ -194,6 +231,9 @@ const attn_kernels attn_kernels_ref = {
     .add_scaled = add_scaled,
     .scale = scale,
     .exp_shifted = exp_shifted,
+    .online_softmax = online_softmax,
+    .online_softmax_gradient = online_softmax_gradient,
+    .scale_rows = scale_rows,
     .softmax_gradient = softmax_gradient,
     .layer_norm = layer_norm,
     .layer_norm_gradient = layer_norm_gradient,

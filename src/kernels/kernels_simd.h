@@ -27,6 +27,12 @@ static inline vf exponential(vf x)
     return scale_power(add(e, all(1.0f)), n, bounded, lowest);
 }
 
+/* One exponential, with the bits that a vector of them has. */
+static inline float exponential_lane(float x)
+{
+    return first_lane(exponential(all(x)));
+}
+
 /* The vector at p, of which `left` floats remain: all lanes, or the first ones and zeros. */
 static inline vf take(const float *p, size_t left)
 {
@@ -210,6 +216,65 @@ static float kernel_exp_shifted(size_t n, float shift, float *x)
     return sum_lanes(s);
 }
 
+/* Rows whose tile holds no score at all; NaN stays NaN. */
+static float clear_empty(size_t n, float *s)
+{
+    float total = 0.0f;
+    for (size_t j = 0; j < n; j++) {
+        if (s[j] == -INFINITY) s[j] = 0.0f;
+        total += s[j];
+    }
+    return total;
+}
+
+static void kernel_online_softmax(size_t rows, size_t n, float factor, float *s, size_t s_row,
+                                  float *top, float *total, float *correction)
+{
+    const vf by = all(factor);
+    for (size_t i = 0; i < rows; i++) {
+        float *si = s + i * s_row;
+        const float here = factor * kernel_maximum(n, si), c = here > top[i] ? here : top[i];
+        if (c == -INFINITY) {
+            correction[i] = 1.0f;
+            total[i] += clear_empty(n, si);
+            continue;
+        }
+        const vf shift = all(-c);
+        vf sums = zero();
+        FOR_VECTORS(n)
+        {
+            const vf p = first_of(exponential(fused(by, take(si + at, left), shift)), left);
+            put(si + at, left, p);
+            sums = add(sums, p);
+        }
+        correction[i] = exponential_lane(top[i] - c);
+        total[i] = correction[i] * total[i] + sum_lanes(sums);
+        top[i] = c;
+    }
+}
+
+static void kernel_online_softmax_gradient(size_t rows, size_t n, float factor, const float *top,
+                                           const float *delta, float *s, size_t s_row, float *dp,
+                                           size_t dp_row)
+{
+    const vf by = all(factor);
+    for (size_t i = 0; i < rows; i++) {
+        float *si = s + i * s_row, *di = dp + i * dp_row;
+        const vf shift = all(-top[i]), d = all(delta[i]);
+        FOR_VECTORS(n)
+        {
+            const vf p = exponential(fused(by, take(si + at, left), shift));
+            put(si + at, left, p);
+            put(di + at, left, mul(p, sub(take(di + at, left), d)));
+        }
+    }
+}
+
+static void kernel_scale_rows(size_t rows, size_t n, const float *factors, float *x, size_t x_row)
+{
+    for (size_t i = 0; i < rows; i++) kernel_scale(n, factors[i], x + i * x_row);
+}
+
 static void kernel_softmax_gradient(size_t n, float factor, const float *p, const float *dp,
                                     float delta, float *ds)
 {
@@ -370,6 +435,9 @@ static void kernel_adamw(size_t n, const attn_adamw_step *step, const float *g, 
         .maximum = kernel_maximum, .sum = kernel_sum, .sum_squares = kernel_sum_squares,           \
         .dot = kernel_dot, .add = kernel_add, .add_scaled = kernel_add_scaled,                     \
         .scale = kernel_scale, .exp_shifted = kernel_exp_shifted,                                  \
+        .online_softmax = kernel_online_softmax,                                                   \
+        .online_softmax_gradient = kernel_online_softmax_gradient,                                 \
+        .scale_rows = kernel_scale_rows,                                                           \
         .softmax_gradient = kernel_softmax_gradient, .layer_norm = kernel_layer_norm,              \
         .layer_norm_gradient = kernel_layer_norm_gradient, .gelu = kernel_gelu,                    \
         .gelu_gradient = kernel_gelu_gradient, .elu_plus_one = kernel_elu_plus_one,                \

@@ -88,6 +88,10 @@ static inline vf choose_greater(vf a, vf b, vf then, vf otherwise)
 {
     return _mm256_blendv_ps(otherwise, then, _mm256_cmp_ps(a, b, _CMP_GT_OQ));
 }
+static inline float first_lane(vf a)
+{
+    return _mm256_cvtss_f32(a);
+}
 static inline float sum_lanes(vf a)
 {
     __m128 s = _mm_add_ps(_mm256_castps256_ps128(a), _mm256_extractf128_ps(a, 1));

@@ -87,6 +87,10 @@ static inline vf choose_greater(vf a, vf b, vf then, vf otherwise)
 {
     return _mm512_mask_blend_ps(_mm512_cmp_ps_mask(a, b, _CMP_GT_OQ), otherwise, then);
 }
+static inline float first_lane(vf a)
+{
+    return _mm512_cvtss_f32(a);
+}
 static inline float sum_lanes(vf a)
 {
     return _mm512_reduce_add_ps(a);

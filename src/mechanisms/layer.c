@@ -241,6 +241,10 @@ attn_status attn_layer_decode(attn_context *context, const attn_layer *layer, co
                          "decoding takes one token a sequence and a cache");
     if (!layer->is_causal)
         return attn_fail(&context->error, ATTN_EUNSUPPORTED, "only causal layers decode");
+    if (call->cache_capacity > layer->positions)
+        return attn_fail(&context->error, ATTN_ESHAPE,
+                         "a cache of %zu tokens is more than the %zu positions of the layer",
+                         call->cache_capacity, layer->positions);
     if (call->position >= call->cache_capacity)
         return attn_fail(&context->error, ATTN_ESHAPE, "the cache of %zu tokens is full",
                          call->cache_capacity);

@@ -51,6 +51,12 @@ bool attn_tape_failed(const attn_tape *tape)
     return tape->failed;
 }
 
+attn_node *attn_tape_fail(attn_tape *tape)
+{
+    tape->failed = true;
+    return &tape->empty.node;
+}
+
 /* A node with room for value and gradient behind the entry; NULL once anything failed. */
 static entry *record(attn_tape *tape, kind k, size_t rows, size_t columns, attn_node *a, attn_node *b)
 {
@@ -240,10 +246,7 @@ attn_node *attn_masked(attn_tape *tape, attn_node *a, const bool *allowed)
     if (!e) return finished(tape, e);
     const size_t n = size_of(a);
     e->allowed = attn_alloc(ATTN_MEMORY_OTHER, n * sizeof *allowed);
-    if (!e->allowed) {
-        tape->failed = true;
-        return finished(tape, NULL);
-    }
+    if (!e->allowed) return attn_tape_fail(tape);
     memcpy(e->allowed, allowed, n * sizeof *allowed);
     for (size_t i = 0; i < n; i++) e->node.value[i] = allowed[i] ? a->value[i] : 0.0;
     return finished(tape, e);

@@ -26,6 +26,9 @@ attn_tape *attn_tape_create(void); /* NULL when memory is short */
 void attn_tape_free(attn_tape *tape); /* with all its nodes; NULL is fine */
 bool attn_tape_failed(const attn_tape *tape);
 
+/* For oracles that run out of memory themselves: marks the tape as failed. */
+attn_node *attn_tape_fail(attn_tape *tape);
+
 /* Gradients of sum(seed * output), for every node; seed has the output's shape. */
 void attn_tape_backward(attn_tape *tape, attn_node *output, const double *seed);
 

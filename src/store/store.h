@@ -1,6 +1,10 @@
 /* The results store: one SQLite file in WAL mode, written by one process, the runner's parent.
- * A record is in the file, or it is not: every call is one transaction. Reports read only
- * this. No SQLite type leaves this folder. */
+ * A record is in the file, or it is not: every call is one transaction. What a call has
+ * acknowledged outlives the death of the process (kill -9); a loss of power costs at most the
+ * records of trials that had not ended. Reports read only this. No SQLite type leaves this folder.
+ *
+ * A store belongs to the process and thread that opened it: a forked child must neither use nor
+ * close it. Values that are not numbers (NaN) come back as NaN. */
 #ifndef STORE_STORE_H
 #define STORE_STORE_H
 
@@ -15,12 +19,12 @@ enum { ATTN_STORE_SCHEMA = 1 };
 
 typedef enum attn_store_mode {
     ATTN_STORE_READ,  /* must exist */
-    ATTN_STORE_WRITE, /* made when absent; a second writer waits a moment, then ATTN_EBUSY */
+    ATTN_STORE_WRITE, /* made when absent; writers take turns, after 5 s ATTN_EBUSY */
 } attn_store_mode;
 
 /* How a trial ended. */
 typedef enum attn_trial_state {
-    ATTN_TRIAL_RUNNING,     /* begun and not ended: lost with its runner, to be run again */
+    ATTN_TRIAL_RUNNING, /* begun and not ended: lost with its runner, to be run again */
     ATTN_TRIAL_DONE,
     ATTN_TRIAL_FAILED,      /* the worker reported an error: see the reason */
     ATTN_TRIAL_CRASHED,     /* the worker died: signal, memory, kill */
@@ -28,16 +32,20 @@ typedef enum attn_trial_state {
     ATTN_TRIAL_STATES
 } attn_trial_state;
 
+/* "running", "done", "failed", "crashed", "interrupted" */
 const char *attn_trial_state_name(attn_trial_state state);
+
+/* The name back to its value; ATTN_TRIAL_STATES when unknown. */
+attn_trial_state attn_trial_state_parse(const char *name);
 
 /* One optimizer step of one trial. Times are measured with CLOCK_MONOTONIC_RAW. */
 typedef struct attn_store_step {
-    uint64_t step;          /* from 1 */
-    double loss;            /* mean over the target tokens of the step, nats */
-    double gradient_norm;   /* before clipping */
+    uint64_t step;        /* from 1 */
+    double loss;          /* mean over the target tokens of the step, nats */
+    double gradient_norm; /* before clipping */
     double learning_rate;
-    uint64_t tokens;        /* tokens fed, padding included */
-    uint64_t target_tokens; /* tokens that carry loss */
+    uint64_t tokens;                                   /* tokens fed, padding included */
+    uint64_t target_tokens;                            /* tokens that carry loss */
     double data_s, forward_s, backward_s, optimizer_s; /* wall time of each part */
     uint64_t matmul_flop, exponential_op, other_op;    /* counted in this step */
 } attn_store_step;
@@ -66,7 +74,7 @@ typedef struct attn_store_trial {
     uint32_t position; /* place within the round, from 1 */
     char mechanism[64];
     attn_trial_state state;
-    char reason[256];  /* "" when done */
+    char reason[256]; /* "" when done */
     char started_utc[32], ended_utc[32];
     attn_store_step *steps;
     size_t n_steps;
@@ -83,19 +91,28 @@ typedef struct attn_store_result {
     size_t n_trials;
 } attn_store_result;
 
+/* One line of the list of runs. */
+typedef struct attn_store_overview {
+    attn_store_run run;
+    size_t n_trials[ATTN_TRIAL_STATES]; /* how many trials are in each state */
+} attn_store_overview;
+
 /* Opens and checks the schema. ATTN_EFORMAT: not a store, or of a newer schema (the text says
  * which, and what to do); ATTN_EIO; ATTN_EBUSY; ATTN_ENOTFOUND (READ of a missing file). */
 ATTN_MUST_CHECK attn_status attn_store_open(attn_store **out, const char *path,
                                             attn_store_mode mode, attn_error *error);
 void attn_store_close(attn_store *store); /* NULL is fine; checkpoints the WAL */
 
-/* Each of these is one transaction. A full disk gives ATTN_EIO and leaves what was there. */
+/* Each of these is one transaction. A full disk gives ATTN_EIO and leaves what was there. An id
+ * that is not in the store gives ATTN_ENOTFOUND; a place that is taken (the same step, figure
+ * name, or round and position twice) ATTN_EARGUMENT. `state` is "done" or "interrupted"; an
+ * unavailable figure must say why. */
 ATTN_MUST_CHECK attn_status attn_store_begin_run(attn_store *store, const char *title,
                                                  const char *plan_json,
                                                  const char *environment_json, int64_t *run_id,
                                                  attn_error *error);
-ATTN_MUST_CHECK attn_status attn_store_end_run(attn_store *store, int64_t run_id,
-                                               const char *state, attn_error *error);
+ATTN_MUST_CHECK attn_status attn_store_end_run(attn_store *store, int64_t run_id, const char *state,
+                                               attn_error *error);
 ATTN_MUST_CHECK attn_status attn_store_begin_trial(attn_store *store, int64_t run_id,
                                                    uint32_t round, uint32_t position,
                                                    const char *mechanism, int64_t *trial_id,
@@ -124,5 +141,10 @@ ATTN_MUST_CHECK attn_status attn_store_newest_run(attn_store *store, int64_t *ru
 ATTN_MUST_CHECK attn_status attn_store_load(attn_store *store, int64_t run_id,
                                             attn_store_result **out, attn_error *error);
 void attn_store_result_free(attn_store_result *result); /* NULL is fine */
+
+/* All runs, oldest first. Free with attn_store_overviews_free(). */
+ATTN_MUST_CHECK attn_status attn_store_list(attn_store *store, attn_store_overview **out,
+                                            size_t *n_runs, attn_error *error);
+void attn_store_overviews_free(attn_store_overview *overviews, size_t n_runs); /* NULL is fine */
 
 #endif

@@ -1,0 +1,132 @@
+/* Plans: parsing mechanism lists, checks, JSON, and the order of trials. */
+#include "experiment/plan.h"
+
+#include "base/error.h"
+#include "base/memory.h"
+#include "base/random.h"
+
+#include <jansson.h>
+#include <stdio.h>
+#include <string.h>
+
+static attn_status add_mechanism(attn_plan *plan, const char *label, size_t n, attn_error *error)
+{
+    if (plan->n_mechanisms == ATTN_PLAN_MECHANISMS_MAX)
+        return attn_fail(error, ATTN_EARGUMENT, "more than %d mechanisms in one run",
+                         ATTN_PLAN_MECHANISMS_MAX);
+    if (n == 0 || n >= ATTN_PLAN_LABEL_BYTES)
+        return attn_fail(error, ATTN_EARGUMENT,
+                         n ? "'%.*s' is too long for a mechanism" : "an empty name among the mechanisms",
+                         (int)n, label);
+    attn_plan_mechanism *m = &plan->mechanisms[plan->n_mechanisms];
+    snprintf(m->label, sizeof m->label, "%.*s", (int)n, label);
+    for (size_t i = 0; i < plan->n_mechanisms; i++)
+        if (strcmp(plan->mechanisms[i].label, m->label) == 0)
+            return attn_fail(error, ATTN_EARGUMENT, "mechanism '%s' is named twice", m->label);
+    const size_t name_length = strcspn(m->label, ":");
+    snprintf(m->name, sizeof m->name, "%.*s", (int)name_length, m->label);
+    snprintf(m->options, sizeof m->options, "%s",
+             m->label[name_length] ? m->label + name_length + 1 : "");
+    for (char *c = m->options; *c; c++)
+        if (*c == ':') *c = ',';
+
+    attn_model_config config;
+    attn_status status = attn_plan_model(plan, m, &config, error);
+    if (status != ATTN_OK) return status;
+    attn_layer *layer = NULL;
+    const attn_layer_config sizes = {.mechanism = m->name, .options = m->options,
+                                     .d_model = config.d_model, .heads = config.heads,
+                                     .positions = config.positions, .is_causal = true};
+    status = attn_layer_create(&layer, &sizes, error);
+    attn_layer_free(layer);
+    if (status == ATTN_OK) plan->n_mechanisms++;
+    return status;
+}
+
+attn_status attn_plan_set_mechanisms(attn_plan *plan, const char *list, attn_error *error)
+{
+    plan->n_mechanisms = 0;
+    attn_status status = ATTN_OK;
+    if (strcmp(list, "all") == 0) {
+        for (size_t i = 0; i < attn_mechanism_count() && status == ATTN_OK; i++)
+            status = add_mechanism(plan, attn_mechanism_name(i), strlen(attn_mechanism_name(i)), error);
+        return status;
+    }
+    for (const char *at = list; status == ATTN_OK;) {
+        const size_t n = strcspn(at, ",");
+        status = add_mechanism(plan, at, n, error);
+        if (!at[n]) break;
+        at += n + 1;
+    }
+    return status;
+}
+
+attn_status attn_plan_model(const attn_plan *plan, const attn_plan_mechanism *mechanism,
+                            attn_model_config *config, attn_error *error)
+{
+    const attn_status status = attn_model_preset(plan->preset, config, error);
+    if (status != ATTN_OK) return status;
+    config->mechanism = mechanism->name;
+    config->options = mechanism->options;
+    return ATTN_OK;
+}
+
+attn_status attn_plan_check(const attn_plan *plan, attn_error *error)
+{
+    attn_model_config config;
+    const attn_status status = attn_plan_model(plan, &plan->mechanisms[0], &config, error);
+    if (status != ATTN_OK) return status;
+    if (plan->length > config.positions)
+        return attn_fail(error, ATTN_ESHAPE,
+                         "sequences of %zu tokens are longer than the %zu positions of %s: "
+                         "use --seq %zu or less", plan->length, config.positions, plan->preset,
+                         config.positions);
+    if (plan->timing_warmup >= plan->steps)
+        return attn_fail(error, ATTN_EARGUMENT,
+                         "%zu steps leave none to time behind %zu of warm-up: use more --steps",
+                         plan->steps, plan->timing_warmup);
+    return ATTN_OK;
+}
+
+attn_status attn_plan_json(const attn_plan *plan, const char *data_sha256,
+                           const char *model_sha256, char **json, attn_error *error)
+{
+    *json = NULL;
+    json_t *names = json_array();
+    for (size_t i = 0; names && i < plan->n_mechanisms; i++)
+        if (json_array_append_new(names, json_string(plan->mechanisms[i].label)) != 0) {
+            json_decref(names);
+            names = NULL;
+        }
+    /* Paths are left out: the contents decide, wherever the file lies. */
+    json_t *root = json_pack(
+        "{s:o, s:I, s:s, s:s?, s:I, s:I, s:I, s:s, s:s, s:b, s:b, s:f, s:I, s:I, s:f, s:f, s:f, "
+        "s:s, s:I, s:I, s:I, s:I, s:I, s:s?}",
+        "mechanisms", names, "rounds", (json_int_t)plan->rounds, "model", plan->preset,
+        "model_sha256", model_sha256, "batch", (json_int_t)plan->batch, "seq",
+        (json_int_t)plan->length, "steps", (json_int_t)plan->steps, "dtype", plan->dtype,
+        "data_sha256", data_sha256, "pack", plan->is_packed, "loss_on_answers",
+        plan->is_loss_on_answers, "held_out", plan->held_out, "evaluate_every",
+        (json_int_t)plan->evaluate_every, "evaluate_batches", (json_int_t)plan->evaluate_batches,
+        "learning_rate", plan->learning_rate, "weight_decay", plan->weight_decay, "clip",
+        plan->clip, "schedule", plan->schedule == ATTN_SCHEDULE_COSINE ? "cosine" : "constant",
+        "learning_rate_warmup", (json_int_t)plan->learning_rate_warmup, "timing_warmup",
+        (json_int_t)plan->timing_warmup, "decode_tokens", (json_int_t)plan->decode_tokens, "seed",
+        (json_int_t)plan->seed, "threads", (json_int_t)plan->threads, "isa", plan->isa);
+    char *text = root ? json_dumps(root, JSON_COMPACT) : NULL;
+    if (text) *json = attn_strdup(text);
+    free(text);
+    json_decref(root);
+    return *json ? ATTN_OK : attn_fail(error, ATTN_EMEMORY, "no memory for the plan");
+}
+
+void attn_plan_order(const attn_plan *plan, size_t round, size_t *order)
+{
+    const size_t n = plan->n_mechanisms;
+    size_t base[ATTN_PLAN_MECHANISMS_MAX];
+    /* A new shuffle for each full square of n rounds. */
+    attn_random_permutation(plan->seed,
+                            attn_random_stream(ATTN_RANDOM_SCHEDULE, (uint32_t)(round / n)), n,
+                            base);
+    for (size_t i = 0; i < n; i++) order[i] = base[(i + round) % n];
+}

@@ -1,0 +1,73 @@
+/* The plan of an experiment: everything that decides its trials. Two runs with the same plan do
+ * the same work; a run is resumed only by the plan it began with. */
+#ifndef EXPERIMENT_PLAN_H
+#define EXPERIMENT_PLAN_H
+
+#include "attn/status.h"
+#include "model/model.h"
+#include "model/schedule.h"
+
+#include <stdbool.h>
+
+enum { ATTN_PLAN_MECHANISMS_MAX = 32, ATTN_PLAN_LABEL_BYTES = 64 };
+
+/* "sliding:window=64:sinks=4" is the label, parted into name and layer options. */
+typedef struct attn_plan_mechanism {
+    char label[ATTN_PLAN_LABEL_BYTES];
+    char name[ATTN_PLAN_LABEL_BYTES];
+    char options[ATTN_PLAN_LABEL_BYTES]; /* "window=64,sinks=4" */
+} attn_plan_mechanism;
+
+typedef struct attn_plan {
+    attn_plan_mechanism mechanisms[ATTN_PLAN_MECHANISMS_MAX];
+    size_t n_mechanisms;
+    size_t rounds;
+
+    const char *preset;          /* the model's sizes: a preset's name, or the next */
+    const char *model_file;      /* safetensors to start from; NULL: fresh weights */
+    size_t batch, length, steps; /* of each trial */
+    const char *dtype;           /* "f32" */
+
+    const char *data;        /* path of the data set */
+    bool is_packed;          /* documents behind each other instead of one padded row each */
+    bool is_loss_on_answers; /* targets are the answers' tokens only */
+    double held_out;         /* fraction of the rows kept for evaluation */
+    size_t evaluate_every;   /* steps between two evaluations; 0: only first and last */
+    size_t evaluate_batches; /* at most so many held-out batches */
+
+    double learning_rate, weight_decay, clip; /* clip 0: gradients are not clipped */
+    attn_schedule_kind schedule;
+    size_t learning_rate_warmup; /* steps */
+    size_t timing_warmup;        /* first steps that timing figures leave out */
+    size_t decode_tokens;        /* generated one by one to measure latency */
+
+    uint64_t seed;
+    size_t threads;        /* 0: every core */
+    const char *isa;       /* NULL: the best */
+    const char *cpu_watts; /* "idle:full" of one processor for the energy model; NULL: its class */
+} attn_plan;
+
+/* Parts "a,b:option=1:other=2" into plan->mechanisms, "all" being every causal one, and checks
+ * each by making a layer of the model's size. ATTN_ENOTFOUND, ATTN_EARGUMENT, ATTN_ESHAPE. */
+ATTN_MUST_CHECK attn_status attn_plan_set_mechanisms(attn_plan *plan, const char *list,
+                                                     attn_error *error);
+
+/* The model of one mechanism. ATTN_ENOTFOUND for an unknown preset. */
+ATTN_MUST_CHECK attn_status attn_plan_model(const attn_plan *plan,
+                                            const attn_plan_mechanism *mechanism,
+                                            attn_model_config *config, attn_error *error);
+
+/* Checks what depends on several fields, after the mechanisms are set. ATTN_EARGUMENT, ATTN_ESHAPE. */
+ATTN_MUST_CHECK attn_status attn_plan_check(const attn_plan *plan, attn_error *error);
+
+/* The plan as JSON, to be freed with attn_free(). `data_sha256` and `model_sha256` (NULL without
+ * a model file) stand for the files' contents. Equal plans give equal texts. */
+ATTN_MUST_CHECK attn_status attn_plan_json(const attn_plan *plan, const char *data_sha256,
+                                           const char *model_sha256, char **json,
+                                           attn_error *error);
+
+/* order[n] is which mechanism is tried when in round `round` (from 0): a cyclic Latin square
+ * over the rounds, shuffled by the seed, so that each mechanism has each place equally often. */
+void attn_plan_order(const attn_plan *plan, size_t round, size_t *order);
+
+#endif

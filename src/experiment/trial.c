@@ -1,0 +1,281 @@
+/* One trial: build, train, evaluate, generate, and report every number as it becomes known. */
+#include "experiment/trial.h"
+
+#include "attn/context.h"
+#include "base/clock.h"
+#include "base/error.h"
+#include "base/memory.h"
+#include "data/batches.h"
+#include "experiment/latency.h"
+#include "experiment/record.h"
+#include "experiment/trial_figures.h"
+#include "model/checkpoint.h"
+#include "model/training.h"
+
+#include <math.h>
+#include <string.h>
+
+/* Everything a trial holds; freed in one place. */
+typedef struct workshop {
+    const attn_trial *trial;
+    attn_figure_sink sink;
+    attn_context *context;
+    attn_model *model;
+    attn_trainer *trainer;
+    attn_batches *training, *held_out;
+    attn_batch batch;
+    attn_energy_meter *meter;
+    attn_step_log log;
+    double *scratch; /* one number a step, for medians */
+    size_t epoch_batch; /* next batch of the epoch */
+    uint32_t epoch;
+} workshop;
+
+static attn_status open_batches(workshop *w, attn_batch_part part, attn_batches **out,
+                                attn_error *error)
+{
+    const attn_plan *plan = w->trial->plan;
+    const attn_batches_options options = {
+        .n_sequences = plan->batch, .n_positions = plan->length, .seed = plan->seed,
+        .held_out_fraction = plan->held_out, .part = part,
+        .loss = plan->is_loss_on_answers ? ATTN_LOSS_ANSWERS : ATTN_LOSS_ALL,
+        .layout = plan->is_packed ? ATTN_LAYOUT_PACKED : ATTN_LAYOUT_PADDED};
+    return attn_batches_create(out, w->trial->dataset, &options, error);
+}
+
+static attn_status set_up(workshop *w, attn_error *error)
+{
+    const attn_plan *plan = w->trial->plan;
+    attn_model_config config;
+    attn_status status = attn_plan_model(plan, w->trial->mechanism, &config, error);
+    if (status == ATTN_OK)
+        status = attn_context_create(&w->context, plan->threads, plan->isa, error);
+    if (status == ATTN_OK) status = attn_model_create(&w->model, &config, error);
+    if (status != ATTN_OK) return status;
+    attn_model_initialise(w->model, plan->seed);
+    if (plan->model_file) status = attn_checkpoint_load(w->model, plan->model_file, error);
+    if (status == ATTN_OK)
+        status = attn_trainer_create(&w->trainer, w->model, w->context, plan->batch, plan->length,
+                                     true, error);
+    if (status == ATTN_OK) status = open_batches(w, ATTN_PART_TRAINING, &w->training, error);
+    if (status == ATTN_OK && plan->held_out > 0.0)
+        status = open_batches(w, ATTN_PART_HELD_OUT, &w->held_out, error);
+    if (status == ATTN_OK)
+        status = attn_batch_create(&w->batch, plan->batch, plan->length, error);
+    if (status == ATTN_OK) status = attn_energy_open(&w->meter, NULL, error);
+    if (status == ATTN_OK) status = attn_energy_start(w->meter, error);
+    if (status != ATTN_OK) return status;
+    w->log.steps = attn_alloc_array(ATTN_MEMORY_OTHER, plan->steps, sizeof *w->log.steps);
+    w->log.closed_form = attn_alloc_array(ATTN_MEMORY_OTHER, plan->steps, sizeof *w->log.closed_form);
+    w->scratch = attn_alloc_array(ATTN_MEMORY_OTHER, plan->steps, sizeof *w->scratch);
+    if (!w->log.steps || !w->log.closed_form || !w->scratch)
+        return attn_fail(error, ATTN_EMEMORY, "no memory for the record of %zu steps", plan->steps);
+    return ATTN_OK;
+}
+
+static void tear_down(workshop *w)
+{
+    attn_trainer_free(w->trainer);
+    attn_model_free(w->model);
+    attn_batches_free(w->training);
+    attn_batches_free(w->held_out);
+    attn_batch_free(&w->batch);
+    attn_energy_close(w->meter);
+    attn_free(w->log.steps);
+    attn_free(w->log.closed_form);
+    attn_free(w->scratch);
+    attn_context_free(w->context);
+}
+
+/* The arrays of a batch as the model takes them. */
+static attn_training_batch as_model_batch(const workshop *w)
+{
+    return (attn_training_batch){.inputs = w->batch.inputs, .targets = w->batch.targets,
+                                 .weights = w->batch.weights,
+                                 .document_start =
+                                     w->trial->plan->is_packed ? w->batch.document_start : NULL};
+}
+
+static attn_status evaluate(workshop *w, size_t step, double *loss, attn_error *error)
+{
+    *loss = NAN;
+    if (!w->held_out) return ATTN_OK;
+    const size_t all = attn_batches_get_facts(w->held_out).n_batches;
+    const size_t n = w->trial->plan->evaluate_batches < all ? w->trial->plan->evaluate_batches : all;
+    const uint64_t begin_ns = attn_clock_ns();
+    double total = 0.0, weight = 0.0;
+    for (size_t i = 0; i < n; i++) {
+        attn_batches_fill(w->held_out, i, &w->batch);
+        if (w->batch.n_targets == 0) continue;
+        const attn_training_batch batch = as_model_batch(w);
+        attn_loss part = {0};
+        const attn_status status = attn_trainer_evaluate(w->trainer, &batch, &part, error);
+        if (status != ATTN_OK) return status;
+        total += part.mean * part.weight;
+        weight += part.weight;
+    }
+    if (weight == 0.0)
+        return attn_fail(error, ATTN_ESHAPE, "the held-out rows hold no target token: use a larger "
+                                             "--held-out or --seq");
+    *loss = total / weight;
+    const attn_record record = {
+        .kind = ATTN_RECORD_EVALUATION,
+        .evaluation = {.step = step, .loss = *loss, .target_tokens = (uint64_t)weight,
+                       .time_s = attn_clock_seconds(begin_ns, attn_clock_ns())}};
+    return attn_record_write(w->sink.descriptor, &record, error);
+}
+
+/* The next batch with a target; epochs follow each other. */
+static void next_batch(workshop *w)
+{
+    const size_t n = attn_batches_get_facts(w->training).n_batches;
+    do {
+        if (w->epoch_batch == n) {
+            attn_batches_start_epoch(w->training, ++w->epoch);
+            w->epoch_batch = 0;
+        }
+        attn_batches_fill(w->training, w->epoch_batch++, &w->batch);
+    } while (w->batch.n_targets == 0);
+}
+
+static attn_work step_closed_form(const workshop *w)
+{
+    const attn_plan *plan = w->trial->plan;
+    const uint32_t *documents = plan->is_packed ? w->batch.document_start : NULL;
+    const attn_model_phase phases[] = {
+        ATTN_MODEL_FORWARD, ATTN_MODEL_BACKWARD,
+        plan->clip > 0.0 ? ATTN_MODEL_UPDATE_CLIPPED : ATTN_MODEL_UPDATE};
+    attn_work sum = {0};
+    for (size_t i = 0; i < sizeof phases / sizeof *phases; i++) {
+        const attn_work part =
+            attn_model_work(w->model, phases[i], plan->batch, plan->length, documents);
+        sum.matmul += part.matmul;
+        sum.exponential += part.exponential;
+        sum.other += part.other;
+    }
+    return sum;
+}
+
+static attn_status run_step(workshop *w, size_t step, attn_error *error)
+{
+    const attn_plan *plan = w->trial->plan;
+    const attn_adamw adamw = {.beta1 = 0.9, .beta2 = 0.999, .epsilon = 1e-8,
+                              .decay = plan->weight_decay, .max_norm = plan->clip};
+    const attn_schedule schedule = {.kind = plan->schedule, .peak = plan->learning_rate,
+                                    .floor = 0.1 * plan->learning_rate,
+                                    .warmup_steps = plan->learning_rate_warmup,
+                                    .steps = plan->steps};
+    attn_store_step record = {.step = step + 1, .learning_rate = attn_schedule_rate(&schedule, step)};
+    attn_profile *profile = attn_trainer_profile(w->trainer);
+    memset(profile, 0, sizeof *profile);
+    const attn_work before = attn_context_work(w->context);
+
+    const uint64_t begin_ns = attn_clock_ns();
+    next_batch(w);
+    record.data_s = attn_clock_seconds(begin_ns, attn_clock_ns());
+    const attn_training_batch batch = as_model_batch(w);
+    attn_loss loss = {0};
+    attn_status status = attn_trainer_loss(w->trainer, &batch, &loss, error);
+    if (status == ATTN_OK) status = attn_trainer_backward(w->trainer, error);
+    if (status == ATTN_OK)
+        status = attn_trainer_update(w->trainer, &adamw, record.learning_rate, &record.gradient_norm,
+                                     error);
+    if (status != ATTN_OK) return status;
+
+    const attn_work after = attn_context_work(w->context);
+    record.loss = loss.mean;
+    record.tokens = (uint64_t)plan->batch * plan->length;
+    record.target_tokens = w->batch.n_targets;
+    record.forward_s = attn_profile_seconds(profile, ATTN_PASS_FORWARD);
+    record.backward_s = attn_profile_seconds(profile, ATTN_PASS_BACKWARD);
+    record.optimizer_s = attn_profile_seconds(profile, ATTN_PASS_UPDATE);
+    record.matmul_flop = after.matmul - before.matmul;
+    record.exponential_op = after.exponential - before.exponential;
+    record.other_op = after.other - before.other;
+    w->log.steps[w->log.n] = record;
+    w->log.closed_form[w->log.n++] = step_closed_form(w);
+    const attn_record message = {.kind = ATTN_RECORD_STEP, .step = record};
+    return attn_record_write(w->sink.descriptor, &message, error);
+}
+
+static attn_status train(workshop *w, attn_window *window, double *first_loss, double *last_loss,
+                         attn_error *error)
+{
+    const attn_plan *plan = w->trial->plan;
+    attn_status status = evaluate(w, 0, first_loss, error);
+    for (size_t step = 0; step < plan->steps && status == ATTN_OK; step++) {
+        const bool is_timed = step >= plan->timing_warmup;
+        const size_t done = step + 1;
+        const bool is_last = done == plan->steps;
+        const bool evaluates = is_last || (plan->evaluate_every && done % plan->evaluate_every == 0);
+        const bool opens = step == plan->timing_warmup ||
+                           (is_timed && plan->evaluate_every && step % plan->evaluate_every == 0);
+        if (opens) attn_window_open(window);
+        status = run_step(w, step, error);
+        if (is_timed && evaluates) attn_window_close(window);
+        if (status == ATTN_OK && evaluates) status = evaluate(w, done, last_loss, error);
+    }
+    return status;
+}
+
+static void put_loss_figures(attn_figure_sink *sink, const workshop *w, double first, double last)
+{
+    if (!w->held_out) {
+        const attn_figure none = attn_figure_unavailable(
+            "held_out_loss", "nat", "held-out rows", "no rows were held out: use --held-out");
+        attn_sink_put(sink, &none);
+        return;
+    }
+    const char *source = "mean over the target tokens of the held-out batches";
+    attn_sink_value(sink, "held_out_loss_first", "nat", first, ATTN_DERIVED, source);
+    attn_sink_value(sink, "held_out_loss", "nat", last, ATTN_DERIVED, source);
+    attn_sink_value(sink, "perplexity", "", exp(last), ATTN_DERIVED, "exp(held_out_loss)");
+}
+
+static void put_size_figures(attn_figure_sink *sink, const workshop *w)
+{
+    const size_t attention = attn_layer_parameter_count(attn_model_layer(w->model)) *
+                             attn_model_configuration(w->model)->layers;
+    attn_sink_value(sink, "parameters", "", (double)attn_model_parameter_count(w->model),
+                    ATTN_COUNTED, "trained parameters of the model");
+    attn_sink_value(sink, "attention_parameters", "", (double)attention, ATTN_COUNTED,
+                    "parameters of all attention layers");
+    attn_sink_value(sink, "checkpoint_bytes", "byte", (double)attn_checkpoint_bytes(w->model),
+                    ATTN_COUNTED, "size of the model as a float32 safetensors file");
+}
+
+attn_status attn_trial_run(const attn_trial *trial, int descriptor, attn_error *error)
+{
+    workshop w = {.trial = trial,
+                  .sink = {.descriptor = descriptor, .status = ATTN_OK, .error = error}};
+    attn_error reset_error = {0};
+    const bool has_peak = attn_process_memory_reset_peak("", &reset_error) == ATTN_OK;
+    attn_memory_reset_peaks();
+    attn_status status = set_up(&w, error);
+    if (status != ATTN_OK) goto done;
+
+    attn_window window = {.meter = w.meter};
+    double first_loss = NAN, last_loss = NAN;
+    status = train(&w, &window, &first_loss, &last_loss, error);
+    if (status != ATTN_OK) goto done;
+    const attn_figure train_peak =
+        has_peak ? attn_process_memory_peak("")
+                 : attn_figure_unavailable("vmhwm_train_bytes", "byte", "/proc/self/clear_refs",
+                                           reset_error.text);
+    attn_put_step_figures(&w.sink, trial->plan, &w.log, w.scratch);
+    attn_put_window_figures(&w.sink, trial->plan, attn_context_threads(w.context), &window,
+                            train_peak.value);
+    attn_put_memory_figures(&w.sink);
+    attn_put_renamed(&w.sink, train_peak, "vmhwm_train_bytes");
+    put_loss_figures(&w.sink, &w, first_loss, last_loss);
+    put_size_figures(&w.sink, &w);
+    status = w.sink.status;
+    if (status != ATTN_OK) goto done;
+
+    attn_trainer_free(w.trainer); /* what training needed is not there when serving */
+    w.trainer = NULL;
+    status = attn_put_latency_figures(&w.sink, w.model, w.context, trial->plan, w.batch.inputs, error);
+done:
+    tear_down(&w);
+    return status;
+}

@@ -1,0 +1,64 @@
+/* Windows of measurement. */
+#include "experiment/window.h"
+
+#include "base/clock.h"
+#include "meters/system_clock.h"
+
+void attn_window_open(attn_window *window)
+{
+    attn_energy_mark(window->meter, &window->begin_energy);
+    window->begin_process = attn_process_mark_now("");
+    window->begin_cpu_s = attn_clock_cpu_s();
+    window->begin_ns = attn_clock_ns();
+}
+
+/* sum += more. What is unknown in one stretch is unknown in the sum. */
+static void add_figure(attn_figure *sum, const attn_figure *more, bool is_first)
+{
+    if (is_first) {
+        *sum = *more;
+        return;
+    }
+    if (sum->provenance == ATTN_UNAVAILABLE) return;
+    if (more->provenance == ATTN_UNAVAILABLE) {
+        *sum = *more;
+        return;
+    }
+    if (sum->has_interval || more->has_interval) {
+        sum->low = (sum->has_interval ? sum->low : sum->value) +
+                   (more->has_interval ? more->low : more->value);
+        sum->high = (sum->has_interval ? sum->high : sum->value) +
+                    (more->has_interval ? more->high : more->value);
+        sum->has_interval = true;
+    }
+    sum->value += more->value;
+}
+
+void attn_window_close(attn_window *window)
+{
+    const uint64_t end_ns = attn_clock_ns();
+    const double end_cpu_s = attn_clock_cpu_s();
+    const attn_process_mark end_process = attn_process_mark_now("");
+    attn_energy_snapshot end_energy;
+    attn_energy_mark(window->meter, &end_energy);
+
+    const bool is_first = window->stretches++ == 0;
+    const double stretch_s = attn_clock_seconds(window->begin_ns, end_ns);
+    attn_figure energy[ATTN_ENERGY_FIGURES], process[ATTN_PROCESS_FIGURES];
+    attn_energy_between(window->meter, &window->begin_energy, &end_energy, energy);
+    attn_process_between(&window->begin_process, &end_process, process);
+    for (size_t i = 0; i < ATTN_ENERGY_FIGURES; i++)
+        add_figure(&window->energy[i], &energy[i], is_first);
+    for (size_t i = 0; i < ATTN_PROCESS_FIGURES; i++) {
+        /* A share is averaged over time, counts are added. */
+        if (i == ATTN_PROCESS_STEAL && !is_first) {
+            process[i].value *= stretch_s;
+            window->process[i].value *= window->time_s;
+        }
+        add_figure(&window->process[i], &process[i], is_first);
+        if (i == ATTN_PROCESS_STEAL && !is_first)
+            window->process[i].value /= window->time_s + stretch_s;
+    }
+    window->time_s += stretch_s;
+    window->cpu_s += end_cpu_s - window->begin_cpu_s;
+}

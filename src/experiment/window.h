@@ -1,0 +1,25 @@
+/* Measuring a phase that is interrupted by other work: a window is opened and closed around each
+ * stretch, and adds up what was measured in between. */
+#ifndef EXPERIMENT_WINDOW_H
+#define EXPERIMENT_WINDOW_H
+
+#include "meters/energy.h"
+#include "meters/process.h"
+
+typedef struct attn_window {
+    attn_energy_meter *meter;
+    double time_s, cpu_s; /* over all closed stretches */
+    size_t stretches;
+    attn_figure energy[ATTN_ENERGY_FIGURES];
+    attn_figure process[ATTN_PROCESS_FIGURES];
+    /* the open stretch */
+    uint64_t begin_ns;
+    double begin_cpu_s;
+    attn_energy_snapshot begin_energy;
+    attn_process_mark begin_process;
+} attn_window;
+
+void attn_window_open(attn_window *window);
+void attn_window_close(attn_window *window);
+
+#endif

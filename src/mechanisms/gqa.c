@@ -1,0 +1,59 @@
+/* gqa, mqa: several query heads share one key/value head: query head h reads key/value head
+ * floor(h Hkv / H). Same core work as flash, smaller cache and projections. */
+#include "base/error.h"
+#include "mechanisms/exact_core.h"
+
+#include <math.h>
+
+enum { KV_HEADS };
+
+static const attn_option options[] = {
+    [KV_HEADS] = {"kv_heads", ATTN_OPTION_SIZE, "0", 0, 65536,
+                  "key/value heads; divides the heads. 0: the divisor nearest to a third of them"},
+    {.name = NULL}};
+
+/* The divisor of `heads` nearest to a third of it, above 1 where there is one. */
+static size_t usual_kv_heads(size_t heads)
+{
+    size_t best = 1;
+    double best_distance = INFINITY;
+    for (size_t n = 2; n < heads; n++) {
+        const double distance = fabs((double)n - (double)heads / 3.0);
+        if (heads % n != 0 || distance > best_distance) continue;
+        best = n;
+        best_distance = distance;
+    }
+    return best;
+}
+
+static attn_status check(attn_layer *layer, attn_error *error)
+{
+    const size_t asked = layer->options[KV_HEADS].size;
+    if (asked && (asked > layer->heads || layer->heads % asked != 0))
+        return attn_fail(error, ATTN_ESHAPE,
+                         "gqa: kv_heads=%zu does not divide the %zu heads", asked, layer->heads);
+    layer->kv_heads = asked ? asked : usual_kv_heads(layer->heads);
+    return ATTN_OK;
+}
+
+static attn_status check_single(attn_layer *layer, attn_error *error)
+{
+    (void)error;
+    layer->kv_heads = 1;
+    return ATTN_OK;
+}
+
+const attn_mechanism attn_mechanism_gqa = {
+    .title = "flash with key/value heads shared by groups of query heads: a smaller cache",
+    .source = "Ainslie et al., GQA, 2023",
+    .options = options,
+    .check = check,
+    .core = &attn_core_flash,
+};
+
+const attn_mechanism attn_mechanism_mqa = {
+    .title = "flash with one key/value head for all query heads: the smallest cache",
+    .source = "Shazeer, Fast Transformer Decoding, 2019",
+    .check = check_single,
+    .core = &attn_core_flash,
+};

@@ -1,0 +1,157 @@
+/* The projections around a core: [q | k | v] = x Wqkv^T + b, o = core(q, k, v), y = o Wo^T + b.
+ *
+ * wq, wk and wv lie behind each other, and so do their biases: one product does all three, and
+ * a token's row of W = (H + 2 Hkv) d floats holds its queries, keys and values. */
+#include "kernels/dense.h"
+#include "mechanisms/mechanism.h"
+
+/* Regions start on 64-byte borders. */
+static size_t rounded(size_t count)
+{
+    return (count + 15) / 16 * 16;
+}
+
+static size_t row_width(const attn_layer *layer)
+{
+    return (layer->heads + 2 * layer->kv_heads) * layer->head_dim;
+}
+
+void attn_heads_declare(attn_layer *layer)
+{
+    const size_t C = layer->d_model, kv = layer->kv_heads * layer->head_dim;
+    attn_layer_declare(layer, "wq.weight", C, C, ATTN_INITIAL_WEIGHT);
+    attn_layer_declare(layer, "wk.weight", kv, C, ATTN_INITIAL_WEIGHT);
+    attn_layer_declare(layer, "wv.weight", kv, C, ATTN_INITIAL_WEIGHT);
+    attn_layer_declare(layer, "wq.bias", C, 0, ATTN_INITIAL_ZERO);
+    attn_layer_declare(layer, "wk.bias", kv, 0, ATTN_INITIAL_ZERO);
+    attn_layer_declare(layer, "wv.bias", kv, 0, ATTN_INITIAL_ZERO);
+    attn_layer_declare(layer, "wo.weight", C, C, ATTN_INITIAL_RESIDUAL);
+    attn_layer_declare(layer, "wo.bias", C, 0, ATTN_INITIAL_ZERO);
+}
+
+/* Where the block's weights and biases start. */
+typedef struct weights {
+    const float *qkv, *qkv_bias, *o, *o_bias;
+} weights;
+
+static weights weights_of(const attn_layer *layer, const float *block)
+{
+    return (weights){.qkv = block,
+                     .qkv_bias = block + attn_layer_offset(layer, "wq.bias"),
+                     .o = block + attn_layer_offset(layer, "wo.weight"),
+                     .o_bias = block + attn_layer_offset(layer, "wo.bias")};
+}
+
+size_t attn_heads_saved(const attn_layer *layer, size_t batch, size_t length)
+{
+    const size_t rows = batch * length;
+    return rounded(rows * row_width(layer)) + rounded(rows * layer->d_model) +
+           rounded(layer->mechanism->core->saved(layer, batch, length));
+}
+
+size_t attn_heads_scratch(const attn_layer *layer, size_t threads, size_t batch, size_t length)
+{
+    const size_t rows = batch * length;
+    const size_t core = layer->mechanism->core->scratch(layer, threads, batch, length);
+    const size_t decode = threads * layer->positions; /* one row of scores each */
+    return rounded(rows * row_width(layer)) + rounded(rows * layer->d_model) +
+           (core > decode ? core : decode);
+}
+
+/* A core call over rows of qkv; gradients are set by the caller. */
+static attn_core_call core_call(attn_context *context, const attn_layer *layer,
+                                const attn_call *call, const float *qkv, float *o)
+{
+    const size_t d = layer->head_dim;
+    return (attn_core_call){.context = context, .layer = layer, .batch = call->batch,
+                            .length = call->length, .q = qkv, .k = qkv + layer->heads * d,
+                            .v = qkv + (layer->heads + layer->kv_heads) * d,
+                            .row = row_width(layer), .o = o, .o_row = layer->d_model,
+                            .document_start = call->document_start, .cache = call->cache,
+                            .cache_capacity = call->cache_capacity, .position = call->position};
+}
+
+typedef void core_function(const attn_core_call *call);
+
+static void project_around(attn_context *context, const attn_layer *layer, const attn_call *call,
+                           core_function *core)
+{
+    const size_t rows = call->batch * call->length, C = layer->d_model, W = row_width(layer);
+    const weights w = weights_of(layer, call->parameters);
+    float *qkv = call->saved ? call->saved : call->scratch;
+    float *o = qkv + rounded(rows * W), *rest = o + rounded(rows * C);
+
+    attn_dense_forward(context, rows, C, W, call->x, w.qkv, w.qkv_bias, qkv);
+    attn_core_call inner = core_call(context, layer, call, qkv, o);
+    inner.saved = call->saved ? rest : NULL;
+    inner.scratch = call->saved ? call->scratch : rest;
+    core(&inner);
+    attn_dense_forward(context, rows, C, C, o, w.o, w.o_bias, call->y);
+}
+
+void attn_heads_forward(attn_context *context, const attn_layer *layer, const attn_call *call)
+{
+    project_around(context, layer, call, layer->mechanism->core->forward);
+}
+
+void attn_heads_decode(attn_context *context, const attn_layer *layer, const attn_call *call)
+{
+    project_around(context, layer, call, layer->mechanism->core->decode);
+}
+
+void attn_heads_backward(attn_context *context, const attn_layer *layer, const attn_call *call)
+{
+    const size_t rows = call->batch * call->length, C = layer->d_model, W = row_width(layer);
+    const size_t d = layer->head_dim;
+    const weights w = weights_of(layer, call->parameters);
+    float *dw_o = call->gradients + (w.o - call->parameters);
+    float *db_o = call->gradients + (w.o_bias - call->parameters);
+    float *db_qkv = call->gradients + (w.qkv_bias - call->parameters);
+    float *qkv = call->saved, *o = qkv + rounded(rows * W);
+    float *d_qkv = call->scratch, *d_o = d_qkv + rounded(rows * W);
+
+    /* y = o Wo^T + b */
+    attn_dense_weight_gradient(context, rows, C, C, o, call->dy, dw_o, db_o, false);
+    attn_dense_input_gradient(context, rows, C, C, call->dy, w.o, d_o, false);
+    /* o = core(q, k, v) */
+    attn_core_call inner = core_call(context, layer, call, qkv, o);
+    inner.saved = o + rounded(rows * C);
+    inner.scratch = d_o + rounded(rows * C);
+    inner.d_o = d_o;
+    inner.dq = d_qkv;
+    inner.dk = d_qkv + layer->heads * d;
+    inner.dv = d_qkv + (layer->heads + layer->kv_heads) * d;
+    layer->mechanism->core->backward(&inner);
+    /* qkv = x Wqkv^T + b */
+    attn_dense_weight_gradient(context, rows, C, W, call->x, d_qkv, call->gradients, db_qkv, false);
+    attn_dense_input_gradient(context, rows, C, W, d_qkv, w.qkv, call->dx, false);
+}
+
+attn_work attn_heads_work(const attn_layer *layer, attn_phase phase, size_t batch, size_t length,
+                          const uint32_t *document_start)
+{
+    const uint64_t rows = phase == ATTN_PHASE_DECODE ? batch : (uint64_t)batch * length;
+    const uint64_t C = layer->d_model, W = row_width(layer);
+    const uint64_t products = phase == ATTN_PHASE_BACKWARD ? 2 : 1; /* dx and dw; y */
+    attn_work work = {.matmul = products * 2 * rows * C * (W + C), .other = rows * (W + C)};
+    attn_work_add(&work, layer->mechanism->core->work(layer, phase, batch, length, document_start));
+    return work;
+}
+
+attn_node *attn_heads_oracle(attn_tape *tape, const attn_layer *layer, attn_node *x,
+                             attn_node *const *parameters, const uint32_t *document_start)
+{
+    const size_t d = layer->head_dim;
+    attn_node *q = attn_linear(tape, x, parameters[0], parameters[3]);
+    attn_node *k = attn_linear(tape, x, parameters[1], parameters[4]);
+    attn_node *v = attn_linear(tape, x, parameters[2], parameters[5]);
+    attn_node *o = NULL;
+    for (size_t h = 0; h < layer->heads; h++) {
+        const size_t g = h * layer->kv_heads / layer->heads;
+        attn_node *head = layer->mechanism->core->oracle(
+            tape, layer, attn_columns(tape, q, h * d, d), attn_columns(tape, k, g * d, d),
+            attn_columns(tape, v, g * d, d), document_start);
+        o = o ? attn_beside(tape, o, head) : head;
+    }
+    return attn_linear(tape, o, parameters[6], parameters[7]);
+}

@@ -1,0 +1,23 @@
+/* Decoding with cached keys and values: all of them, or a ring for a window with sinks. */
+#ifndef MECHANISMS_KV_CACHE_H
+#define MECHANISMS_KV_CACHE_H
+
+#include "mechanisms/mechanism.h"
+#include "mechanisms/visibility.h"
+
+/* Floats: [batch][kv_heads][slots][d] keys, then the same of values; slots are `capacity`, or
+ * sinks + window when that is less. */
+size_t attn_kv_cache_count(const attn_layer *layer, const attn_visibility *rule, size_t batch,
+                           size_t capacity);
+
+/* Puts the keys and values of a forward call into call->cache. */
+void attn_kv_cache_fill(const attn_core_call *call, const attn_visibility *rule);
+
+/* Appends the call's one key and value and attends to all that is cached. */
+void attn_kv_cache_decode(const attn_core_call *call, const attn_visibility *rule);
+
+/* Work of attn_kv_cache_decode with `cached` tokens before the call. */
+attn_work attn_kv_cache_work(const attn_layer *layer, const attn_visibility *rule, size_t batch,
+                             size_t cached);
+
+#endif

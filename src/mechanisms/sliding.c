@@ -1,0 +1,87 @@
+/* sliding: each query sees its last `window` keys, itself included, and the first `sinks` keys.
+ * Work grows with T window, the cache stops growing at window + sinks. */
+#include "base/error.h"
+#include "mechanisms/exact_core.h"
+#include "mechanisms/kv_cache.h"
+
+enum { WINDOW, SINKS };
+
+static const attn_option options[] = {
+    [WINDOW] = {"window", ATTN_OPTION_SIZE, "256", 1, 1 << 28,
+                "keys that a query sees, itself included"},
+    [SINKS] = {"sinks", ATTN_OPTION_SIZE, "0", 0, 1 << 28, "first keys that stay visible"},
+    {.name = NULL}};
+
+static attn_visibility rule_of(const attn_layer *layer)
+{
+    return (attn_visibility){.is_causal = layer->is_causal,
+                             .window = layer->options[WINDOW].size,
+                             .sinks = layer->options[SINKS].size};
+}
+
+static attn_status check(attn_layer *layer, attn_error *error)
+{
+    if (layer->options[SINKS].size > layer->positions)
+        return attn_fail(error, ATTN_ESHAPE, "sliding: sinks=%zu are more than the %zu positions",
+                         layer->options[SINKS].size, layer->positions);
+    return ATTN_OK;
+}
+
+static void forward(const attn_core_call *call)
+{
+    const attn_visibility rule = rule_of(call->layer);
+    attn_tile_forward(call, &rule, ATTN_TILE_ONLINE);
+    if (call->cache) attn_kv_cache_fill(call, &rule);
+}
+
+static void backward(const attn_core_call *call)
+{
+    const attn_visibility rule = rule_of(call->layer);
+    attn_tile_backward(call, &rule);
+}
+
+static size_t cache(const attn_layer *layer, size_t batch, size_t capacity)
+{
+    const attn_visibility rule = rule_of(layer);
+    return attn_kv_cache_count(layer, &rule, batch, capacity);
+}
+
+static void decode(const attn_core_call *call)
+{
+    const attn_visibility rule = rule_of(call->layer);
+    attn_kv_cache_decode(call, &rule);
+}
+
+static attn_node *oracle(attn_tape *tape, const attn_layer *layer, attn_node *q, attn_node *k,
+                         attn_node *v, const uint32_t *document_start)
+{
+    const attn_visibility rule = rule_of(layer);
+    return attn_oracle_softmax(tape, &rule, q, k, v, document_start);
+}
+
+static attn_work work(const attn_layer *layer, attn_phase phase, size_t batch, size_t length,
+                      const uint32_t *document_start)
+{
+    const attn_visibility rule = rule_of(layer);
+    if (phase == ATTN_PHASE_DECODE) return attn_kv_cache_work(layer, &rule, batch, length);
+    return attn_tile_work(layer, &rule, ATTN_TILE_ONLINE, phase, batch, length, document_start);
+}
+
+static const attn_core core = {
+    .saved = attn_tile_saved,
+    .scratch = attn_tile_scratch,
+    .cache = cache,
+    .forward = forward,
+    .backward = backward,
+    .decode = decode,
+    .oracle = oracle,
+    .work = work,
+};
+
+const attn_mechanism attn_mechanism_sliding = {
+    .title = "each query sees its last `window` keys and the first `sinks`: O(T window) work",
+    .source = "Beltagy et al., Longformer, 2020; sinks: Xiao et al., StreamingLLM, 2023",
+    .options = options,
+    .check = check,
+    .core = &core,
+};

@@ -1,0 +1,92 @@
+/* The visibility rule. A query's keys are a range [low, high) plus the sinks before it. */
+#include "mechanisms/visibility.h"
+
+#include <math.h>
+
+typedef struct span {
+    size_t low, high;
+} span;
+
+static size_t lesser(size_t a, size_t b)
+{
+    return a < b ? a : b;
+}
+
+static size_t greater(size_t a, size_t b)
+{
+    return a > b ? a : b;
+}
+
+/* Keys of query i by order and window; high is not bounded by the length. */
+static span window_span(const attn_visibility *rule, size_t i)
+{
+    const bool has_window = rule->window != ATTN_NO_WINDOW;
+    if (!rule->is_causal && i < rule->sinks) return (span){0, SIZE_MAX};
+    return (span){.low = has_window && i >= rule->window ? i - rule->window + 1 : 0,
+                  .high = rule->is_causal ? i + 1 : has_window ? i + rule->window : SIZE_MAX};
+}
+
+bool attn_is_visible(const attn_visibility *rule, size_t i, size_t j, size_t document)
+{
+    if (j < document) return false;
+    const span s = window_span(rule, i);
+    const bool is_sink = j - document < rule->sinks && (!rule->is_causal || j <= i);
+    return is_sink || (j >= s.low && j < s.high);
+}
+
+attn_tile_kind attn_tile_of(const attn_visibility *rule, size_t i0, size_t ni, size_t j0, size_t nj)
+{
+    const size_t i1 = i0 + ni - 1, j1 = j0 + nj - 1; /* last query, last key */
+    const span first = window_span(rule, i0), last = window_span(rule, i1);
+    const bool in_order = !rule->is_causal || j1 <= i0, reachable = !rule->is_causal || j0 <= i1;
+    if (!reachable) return ATTN_TILE_EMPTY;
+    if (in_order && j1 < rule->sinks) return ATTN_TILE_FULL;
+    if (!rule->is_causal && i1 < rule->sinks) return ATTN_TILE_FULL;
+    const bool sinks_of_rows = !rule->is_causal && i0 < rule->sinks;
+    /* Both ends of the span grow with i, apart from the rows that are sinks themselves. */
+    if (!sinks_of_rows && j0 >= last.low && j1 < first.high) return ATTN_TILE_FULL;
+    const bool window_meets = j1 >= first.low && j0 < last.high;
+    return window_meets || sinks_of_rows || j0 < rule->sinks ? ATTN_TILE_PARTIAL : ATTN_TILE_EMPTY;
+}
+
+void attn_hide(const attn_visibility *rule, size_t i, size_t j0, size_t nj, size_t document,
+               float *scores)
+{
+    const span s = window_span(rule, i);
+    const size_t low = greater(s.low, document), last_sink = document + rule->sinks;
+    const size_t sinks_high = rule->is_causal ? lesser(last_sink, i + 1) : last_sink;
+    for (size_t j = j0; j < j0 + nj; j++) {
+        const bool is_sink = j >= document && j < sinks_high;
+        if (!is_sink && (j < low || j >= s.high)) scores[j - j0] = -INFINITY;
+    }
+}
+
+attn_tile_count attn_count_tiles(const attn_visibility *rule, size_t length, size_t block_q,
+                                 size_t block_k)
+{
+    attn_tile_count count = {0};
+    for (size_t i0 = 0; i0 < length; i0 += block_q) {
+        const size_t ni = lesser(block_q, length - i0);
+        for (size_t j0 = 0; j0 < length; j0 += block_k) {
+            const size_t nj = lesser(block_k, length - j0);
+            const attn_tile_kind kind = attn_tile_of(rule, i0, ni, j0, nj);
+            if (kind == ATTN_TILE_EMPTY) continue;
+            count.elements += (uint64_t)ni * nj;
+            count.row_visits += ni;
+            if (kind == ATTN_TILE_PARTIAL) count.masked += (uint64_t)ni * nj;
+        }
+    }
+    return count;
+}
+
+uint64_t attn_count_pairs(const attn_visibility *rule, size_t length)
+{
+    uint64_t pairs = 0;
+    for (size_t i = 0; i < length; i++) {
+        const span s = window_span(rule, i);
+        const size_t high = lesser(s.high, length);
+        const size_t sinks_high = lesser(rule->sinks, rule->is_causal ? i + 1 : length);
+        pairs += (high > s.low ? high - s.low : 0) + lesser(sinks_high, s.low);
+    }
+    return pairs;
+}

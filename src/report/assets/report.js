@@ -1,0 +1,270 @@
+// Draws the charts of a report from the JSON in the page. Every figure element says what it
+// shows in its data attributes; colours come from the style sheet, so that light, dark and
+// paper need nothing here but a redraw.
+"use strict";
+(function () {
+  const data = JSON.parse(document.getElementById("data").textContent);
+  const mechanisms = data.summary;
+  const charts = [];
+  const dashes = [[], [7, 4], [2, 3]];
+  const css = (name) => getComputedStyle(document.documentElement).getPropertyValue(name).trim();
+  const series = (i) => css("--series-" + (i % 8 + 1));
+  const fade = (colour, share) =>
+    colour + Math.round(share * 255).toString(16).padStart(2, "0");
+  const figureOf = (mechanism, name) => mechanism.figures.find((f) => f.name === name);
+
+  // ---- numbers: the same rules as the tables ----
+  function decimalsFor(value, low, high) {
+    const spread = low === null || high === null ? 0 : high - low;
+    const digits = spread > 0 && value
+      ? Math.min(4, Math.max(2, Math.ceil(Math.log10(Math.abs(value) / spread)) + 1)) : 4;
+    return value ? digits - 1 - Math.floor(Math.log10(Math.abs(value))) : 0;
+  }
+  function format(value, decimals) {
+    if (value === 0) return "0";
+    const own = Math.floor(Math.log10(Math.abs(value)));
+    const digits = Math.min(15, Math.max(2, decimals + 1 + own));
+    if (own >= 9 || own < -4) return value.toExponential(Math.min(3, digits - 1));
+    return Number(value.toPrecision(digits)).toFixed(Math.max(0, digits - 1 - own));
+  }
+  const plain = (value) => format(value, decimalsFor(value, null, null));
+  // 2e11 as "200 G": ticks of the axis of operations.
+  function prefixed(value) {
+    const step = Math.min(6, Math.floor(Math.log10(Math.abs(value) || 1) / 3));
+    return step < 2 ? value : Number((value / 1000 ** step).toPrecision(4)) + " " + "  MGTPE"[step];
+  }
+  function median(values) {
+    const sorted = values.filter((v) => v !== null).sort((a, b) => a - b);
+    const half = sorted.length >> 1;
+    if (!sorted.length) return null;
+    return sorted.length % 2 ? sorted[half] : (sorted[half - 1] + sorted[half]) / 2;
+  }
+
+  // ---- what Chart.js does not draw: whiskers, ticks and values at the end of bars ----
+  const annotations = {
+    id: "annotations",
+    afterDatasetsDraw(chart) {
+      const rows = chart.options.rows;
+      if (!rows) return;
+      const { ctx, scales: { x }, chartArea } = chart;
+      const bars = chart.getDatasetMeta(0).data;
+      ctx.save();
+      ctx.font = "12px system-ui, sans-serif";
+      ctx.textBaseline = "middle";
+      rows.forEach((row, i) => {
+        const y = bars[i].y, half = Math.min(6, bars[i].height / 3);
+        let right = row.end === null ? chartArea.left : x.getPixelForValue(row.end);
+        ctx.strokeStyle = ctx.fillStyle = css("--ink");
+        if (row.low !== null) {
+          const a = x.getPixelForValue(row.low), b = x.getPixelForValue(row.high);
+          ctx.lineWidth = 1.4;
+          ctx.beginPath();
+          ctx.moveTo(a, y); ctx.lineTo(b, y);
+          ctx.moveTo(a, y - half); ctx.lineTo(a, y + half);
+          ctx.moveTo(b, y - half); ctx.lineTo(b, y + half);
+          ctx.stroke();
+          right = Math.max(right, b);
+        }
+        if (row.mark !== null) {
+          const m = x.getPixelForValue(row.mark), tall = bars[i].height / 2 + 3;
+          ctx.lineWidth = 2.5;
+          ctx.beginPath();
+          ctx.moveTo(m, y - tall); ctx.lineTo(m, y + tall);
+          ctx.stroke();
+          right = Math.max(right, m);
+        }
+        ctx.fillStyle = css("--soft");
+        ctx.fillText(row.label, right + 8, y);
+      });
+      ctx.restore();
+    },
+  };
+
+  function axis(title, grid) {
+    return {
+      title: { display: !!title, text: title, color: css("--soft") },
+      ticks: { color: css("--soft"), maxRotation: 0 },
+      grid: { color: grid ? css("--line") : "transparent", drawBorder: false },
+    };
+  }
+
+  function pair(text) {
+    const at = text.indexOf(":");
+    return { figure: text.slice(0, at), label: text.slice(at + 1) };
+  }
+
+  function rowOf(mechanism, spec) {
+    const scaled = (v) => (v === null || v === undefined ? null : v * spec.factor);
+    const whole = spec.total || (spec.parts.length === 1 ? spec.parts[0].figure : spec.mark.figure);
+    const figure = figureOf(mechanism, whole);
+    const mark = spec.mark && figureOf(mechanism, spec.mark.figure);
+    const value = figure ? scaled(figure.median) : null;
+    const low = figure ? scaled(figure.low) : null, high = figure ? scaled(figure.high) : null;
+    const state = mechanism.reason ? "no trial done" : "\u2013";
+    const row = { low: null, high: null, mark: mark ? scaled(mark.median) : null, end: value,
+      value, decimals: value === null ? Infinity : decimalsFor(value, low, high), label: state };
+    if (low !== null && high > low) { row.low = low; row.high = high; }
+    if (spec.kind === "intervals" && value !== null) {
+      Object.assign(row, { low: null, high: null, mark: value, end: high === null ? value : high });
+      row.isModelled = true;
+    }
+    return row;
+  }
+
+  function drawBars(element, spec) {
+    const rows = mechanisms.map((m) => rowOf(m, spec));
+    const decimals = Math.min(...rows.map((r) => r.decimals));
+    rows.filter((r) => r.value !== null).forEach((r) => {
+      r.label = (r.isModelled ? "~" : "") + format(r.value, decimals);
+    });
+    const labels = mechanisms.map((m) => m.mechanism);
+    const value = (m, name) => {
+      const f = figureOf(m, name);
+      return f && f.median !== null ? f.median * spec.factor : null;
+    };
+    const datasets = spec.parts.map((part, i) => ({
+      label: part.label,
+      data: mechanisms.map((m) => {
+        if (spec.kind !== "intervals") return value(m, part.figure);
+        const f = figureOf(m, part.figure);
+        return f && f.low !== null ? [f.low * spec.factor, f.high * spec.factor] : null;
+      }),
+      backgroundColor: spec.kind === "intervals" ? fade(series(4), 0.35) : series(i),
+      barPercentage: 0.62, categoryPercentage: 1, stack: "all",
+    }));
+    element.parentNode.style.height = 62 + 30 * labels.length + (spec.parts.length > 1 ? 34 : 0) + "px";
+    return new Chart(element, {
+      type: "bar",
+      data: { labels, datasets },
+      plugins: [annotations],
+      options: {
+        indexAxis: "y", animation: false, maintainAspectRatio: false, rows,
+        devicePixelRatio: Math.max(2, window.devicePixelRatio || 1),
+        layout: { padding: { right: 62 } },
+        scales: {
+          x: Object.assign(axis(spec.unit, true), { stacked: true, beginAtZero: true }),
+          y: Object.assign(axis("", false), { stacked: true,
+            ticks: { color: css("--ink"), autoSkip: false, callback(v) {
+              const name = this.getLabelForValue(v);
+              return name.length > 16 ? name.slice(0, 15) + "\u2026" : name;
+            } } }),
+        },
+        plugins: {
+          legend: { display: spec.parts.length > 1, position: "top", align: "start",
+            labels: { color: css("--ink"), boxWidth: 12, boxHeight: 12 } },
+          tooltip: { callbacks: { label(item) {
+            const raw = item.raw, text = Array.isArray(raw)
+              ? plain(raw[0]) + " to " + plain(raw[1]) : plain(raw);
+            return item.dataset.label + ": " + text + " " + spec.unit;
+          } } },
+        },
+      },
+    });
+  }
+
+  // ---- loss curves ----
+  function axisValues(trial, kind) {
+    const s = trial.steps, out = [0];
+    for (let i = 0; i < s.step.length; i++) {
+      const own = kind === "steps" ? s.step[i] - (i ? s.step[i - 1] : 0)
+        : kind === "flop" ? s.matmul_flop[i] + s.exponential_op[i] + s.other_op[i]
+        : s.data_s[i] + s.forward_s[i] + s.backward_s[i] + s.optimizer_s[i];
+      out.push(out[i] + own);
+    }
+    return out;
+  }
+
+  // Medians over the rounds of a mechanism, at each step that all of them have.
+  function curves(name, kind) {
+    const trials = data.trials.filter((t) => t.mechanism === name && t.state === "done");
+    if (!trials.length) return { train: [], heldOut: [] };
+    const xs = trials.map((t) => axisValues(t, kind));
+    const shortest = Math.min(...trials.map((t) => t.steps.step.length));
+    const stride = Math.max(1, Math.ceil(shortest / 400));
+    const train = [];
+    for (let i = 0; i < shortest; i += stride)
+      train.push({ x: median(xs.map((x) => x[i + 1])), y: median(trials.map((t) => t.steps.loss[i])) });
+    const heldOut = trials[0].evaluations.map((e) => {
+      const same = trials.map((t) => t.evaluations.find((o) => o.step === e.step));
+      const at = trials.map((t) => (e.step === 0 ? 0 : t.steps.step.indexOf(e.step) + 1));
+      return { x: median(xs.map((x, r) => x[at[r]] ?? null)),
+        y: median(same.map((o) => (o ? o.loss : null))) };
+    });
+    return { train, heldOut };
+  }
+
+  function drawLoss(element, kind) {
+    const titles = { steps: "optimizer steps", seconds: "seconds of training", flop: "operations, all three classes" };
+    const datasets = [];
+    mechanisms.forEach((m, i) => {
+      const c = curves(m.mechanism, kind), dash = dashes[Math.floor(i / 8) % 3];
+      const style = i % 2 ? dashes[1] : dash;
+      datasets.push({ label: m.mechanism, data: c.heldOut, borderColor: series(i),
+        backgroundColor: series(i), borderDash: style, borderWidth: 2, pointRadius: 3,
+        pointStyle: ["circle", "rect", "triangle", "rectRot"][i % 4], spanGaps: true });
+      datasets.push({ label: m.mechanism, data: c.train, borderColor: fade(series(i), 0.28),
+        borderWidth: 1.2, pointRadius: 0, spanGaps: true, isTraining: true });
+    });
+    element.parentNode.style.height = "420px";
+    return new Chart(element, {
+      type: "line",
+      data: { datasets },
+      options: {
+        animation: false, maintainAspectRatio: false, parsing: false,
+        devicePixelRatio: Math.max(2, window.devicePixelRatio || 1),
+        interaction: { mode: "nearest", intersect: false },
+        scales: {
+          x: Object.assign(axis(titles[kind], true), { type: "linear", beginAtZero: true,
+            ticks: { color: css("--soft"), maxRotation: 0, callback: prefixed } }),
+          y: axis("loss, nat per token", true),
+        },
+        plugins: {
+          legend: { position: "top", align: "start",
+            labels: { color: css("--ink"), usePointStyle: true, boxHeight: 7, padding: 16,
+              filter: (item, d) => !d.datasets[item.datasetIndex].isTraining },
+            onClick(event, item, legend) {
+              const chart = legend.chart, show = !chart.isDatasetVisible(item.datasetIndex);
+              chart.setDatasetVisibility(item.datasetIndex, show);
+              chart.setDatasetVisibility(item.datasetIndex + 1, show);
+              chart.update();
+            } },
+          tooltip: { callbacks: {
+            title: (items) => plain(items[0].parsed.x) + " " + titles[kind],
+            label: (item) => item.dataset.label + (item.dataset.isTraining ? ", training: " :
+              ", held-out: ") + plain(item.parsed.y) } },
+        },
+      },
+    });
+  }
+
+  // ---- drawing all, and again when the colours change ----
+  let lossAxis = "steps";
+  function drawAll() {
+    charts.splice(0).forEach((c) => c.destroy());
+    Chart.defaults.font.family = "system-ui, -apple-system, 'Segoe UI', Roboto, sans-serif";
+    document.querySelectorAll("figure[data-kind]").forEach((figure) => {
+      const d = figure.dataset, canvas = figure.querySelector("canvas");
+      if (d.kind === "loss") { charts.push(drawLoss(canvas, lossAxis)); return; }
+      charts.push(drawBars(canvas, { kind: d.kind, unit: d.unit, factor: Number(d.factor),
+        parts: d.series.split(",").map(pair), total: d.total, mark: d.mark && pair(d.mark) }));
+    });
+  }
+  document.querySelectorAll("button[data-axis]").forEach((button) => {
+    button.addEventListener("click", () => {
+      lossAxis = button.dataset.axis;
+      document.querySelectorAll("button[data-axis]").forEach((b) =>
+        b.setAttribute("aria-pressed", String(b === button)));
+      drawAll();
+    });
+  });
+  matchMedia("(prefers-color-scheme: dark)").addEventListener("change", drawAll);
+  window.addEventListener("beforeprint", () => {
+    document.documentElement.dataset.print = "";
+    drawAll();
+  });
+  window.addEventListener("afterprint", () => {
+    delete document.documentElement.dataset.print;
+    drawAll();
+  });
+  drawAll();
+})();

@@ -1,0 +1,29 @@
+/* A run as JSON: everything the store holds of it, and the summary.
+ *
+ * {schema, run, environment, plan, trials[], summary[]}. Units stand in the names of figures and
+ * fields. A value that is absent is null; a figure without a value has provenance "unavailable"
+ * or says in `why` what is wrong with it. */
+#ifndef REPORT_JSON_H
+#define REPORT_JSON_H
+
+#include "report/summary.h"
+
+#include <stdio.h>
+
+enum { ATTN_REPORT_SCHEMA = 1 };
+
+/* How the text is written. */
+typedef enum attn_json_style {
+    ATTN_JSON_PRETTY, /* indented */
+    ATTN_JSON_SCRIPT  /* one line of ASCII, safe inside a script element: no '<' */
+} attn_json_style;
+
+ATTN_MUST_CHECK attn_status attn_report_json(FILE *out, const attn_store_result *result,
+                                             const attn_summary *summary, attn_json_style style,
+                                             attn_error *error);
+
+/* The list of runs: an array of {id, created_utc, state, title, trials_*}. */
+ATTN_MUST_CHECK attn_status attn_report_json_list(FILE *out, const attn_store_overview *runs,
+                                                  size_t n_runs, attn_error *error);
+
+#endif

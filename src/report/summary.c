@@ -1,0 +1,349 @@
+/* Trials to summaries. */
+#include "report/summary.h"
+
+#include "base/error.h"
+#include "base/memory.h"
+
+#include <jansson.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+/* ---- the plan --------------------------------------------------------------------------- */
+
+static const char *plan_mechanism(const json_t *plan, size_t index)
+{
+    const json_t *entry = json_array_get(json_object_get(plan, "mechanisms"), index);
+    return json_string_value(json_is_object(entry) ? json_object_get(entry, "name") : entry);
+}
+
+static size_t plan_trials(const json_t *plan)
+{
+    const json_int_t rounds = json_integer_value(json_object_get(plan, "rounds"));
+    return rounds > 0 ? json_array_size(json_object_get(plan, "mechanisms")) * (size_t)rounds : 0;
+}
+
+size_t attn_plan_trials(const char *plan_json)
+{
+    json_t *plan = json_loads(plan_json, 0, NULL);
+    const size_t n = plan_trials(plan);
+    json_decref(plan);
+    return n;
+}
+
+/* ---- one figure over the rounds --------------------------------------------------------- */
+
+static int compare_numbers(const void *a, const void *b)
+{
+    const double x = *(const double *)a, y = *(const double *)b;
+    return (x > y) - (x < y);
+}
+
+/* `values` is sorted. */
+static double median_of(const double *values, size_t n)
+{
+    return n % 2 ? values[n / 2] : 0.5 * (values[n / 2 - 1] + values[n / 2]);
+}
+
+/* The k-th value from either end bounds the median with at least 95 %: the largest k with
+ * 2 P(Binomial(n, 1/2) < k) <= 0.05; 0 below six rounds. */
+static size_t sign_test_rank(size_t n)
+{
+    double term = ldexp(1, -(int)n), below = term;
+    size_t k = 0;
+    while (2 * below <= 0.05) {
+        k++;
+        term *= (double)(n - k + 1) / (double)k;
+        below += term;
+    }
+    return k;
+}
+
+static const attn_figure *trial_figure(const attn_store_trial *trial, const char *name)
+{
+    for (size_t i = 0; i < trial->n_figures; i++)
+        if (strcmp(trial->figures[i].name, name) == 0) return &trial->figures[i];
+    return NULL;
+}
+
+static bool is_part(const attn_store_trial *trial, const char *mechanism)
+{
+    return trial->state == ATTN_TRIAL_DONE && strcmp(trial->mechanism, mechanism) == 0;
+}
+
+/* A number that exists: the median of rounds of which one diverged would hide it, so one value
+ * that is not finite leaves none. */
+static void summarise_values(attn_summary_figure *s, double *values, size_t n_not_finite)
+{
+    if (n_not_finite > 0) {
+        snprintf(s->why, sizeof s->why, "not a finite number in %zu of %zu rounds", n_not_finite,
+                 s->n);
+        return;
+    }
+    qsort(values, s->n, sizeof *values, compare_numbers);
+    s->median = median_of(values, s->n);
+    s->minimum = values[0];
+    s->maximum = values[s->n - 1];
+    const size_t rank = sign_test_rank(s->n);
+    if (s->n < 2) return;
+    s->spread = rank > 0 ? ATTN_SPREAD_CONFIDENCE : ATTN_SPREAD_RANGE;
+    s->low = rank > 0 ? values[rank - 1] : s->minimum;
+    s->high = rank > 0 ? values[s->n - rank] : s->maximum;
+}
+
+/* The interval of a model: its outermost ends over the rounds. */
+static void widen_model_interval(attn_summary_figure *s, const attn_figure *figure)
+{
+    if (!figure->has_interval) return;
+    const bool first = s->spread != ATTN_SPREAD_MODEL;
+    s->low = first || figure->low < s->low ? figure->low : s->low;
+    s->high = first || figure->high > s->high ? figure->high : s->high;
+    s->spread = ATTN_SPREAD_MODEL;
+}
+
+static void summarise_figure(attn_summary_figure *s, const attn_store_result *result,
+                             const char *mechanism, const attn_figure *model, double *values)
+{
+    *s = (attn_summary_figure){.name = model->name,
+                               .unit = model->unit,
+                               .source = model->source,
+                               .provenance = ATTN_UNAVAILABLE,
+                               .median = NAN,
+                               .minimum = NAN,
+                               .maximum = NAN,
+                               .low = NAN,
+                               .high = NAN,
+                               .ratio = NAN,
+                               .ratio_low = NAN,
+                               .ratio_high = NAN};
+    size_t n_not_finite = 0;
+    for (size_t t = 0; t < result->n_trials; t++) {
+        if (!is_part(&result->trials[t], mechanism)) continue;
+        const attn_figure *figure = trial_figure(&result->trials[t], model->name);
+        if (!figure) continue;
+        if (figure->provenance == ATTN_UNAVAILABLE) {
+            if (s->why[0] == '\0') snprintf(s->why, sizeof s->why, "%s", figure->why);
+            continue;
+        }
+        if (s->n == 0) {
+            s->provenance = figure->provenance;
+            s->unit = figure->unit;
+            s->source = figure->source;
+        }
+        s->is_mixed |= figure->provenance != s->provenance || strcmp(figure->unit, s->unit) != 0;
+        if (!isfinite(figure->value)) n_not_finite++;
+        values[s->n++] = figure->value;
+    }
+    if (s->n == 0) return;
+    s->why[0] = '\0';
+    if (s->is_mixed) {
+        snprintf(s->why, sizeof s->why, "its rounds differ in provenance or unit");
+        return;
+    }
+    summarise_values(s, values, n_not_finite);
+    if (s->provenance != ATTN_MODELLED) return;
+    s->spread = ATTN_SPREAD_NONE; /* rounds say nothing about the error of a model */
+    for (size_t t = 0; t < result->n_trials; t++) {
+        if (!is_part(&result->trials[t], mechanism)) continue;
+        const attn_figure *figure = trial_figure(&result->trials[t], model->name);
+        if (figure) widen_model_interval(s, figure);
+    }
+}
+
+/* ---- against the baseline --------------------------------------------------------------- */
+
+static const attn_store_trial *trial_of_round(const attn_store_result *result,
+                                              const char *mechanism, uint32_t round)
+{
+    for (size_t t = 0; t < result->n_trials; t++)
+        if (is_part(&result->trials[t], mechanism) && result->trials[t].round == round)
+            return &result->trials[t];
+    return NULL;
+}
+
+/* Ratios are of quantities with a true zero: no losses, no shares or plain numbers. */
+static void compare_figure(attn_summary_figure *s, const attn_summary_figure *base,
+                           const attn_store_result *result, const char *mechanism,
+                           const char *baseline, double *values)
+{
+    if (!base || base->provenance != s->provenance || isnan(s->median) || isnan(base->median) ||
+        s->unit[0] == '\0' || strcmp(s->unit, "nat") == 0 || s->provenance == ATTN_MODELLED)
+        return;
+    size_t n = 0;
+    for (size_t t = 0; t < result->n_trials; t++) {
+        const attn_store_trial *trial = &result->trials[t];
+        if (!is_part(trial, mechanism)) continue;
+        const attn_store_trial *partner = trial_of_round(result, baseline, trial->round);
+        const attn_figure *above = trial_figure(trial, s->name);
+        const attn_figure *below = partner ? trial_figure(partner, s->name) : NULL;
+        if (above && below && above->value > 0 && below->value > 0)
+            values[n++] = above->value / below->value;
+    }
+    if (n == 0) return;
+    qsort(values, n, sizeof *values, compare_numbers);
+    s->ratio = median_of(values, n);
+    s->ratio_low = values[0];
+    s->ratio_high = values[n - 1];
+}
+
+/* ---- mechanisms ------------------------------------------------------------------------- */
+
+static uint64_t trial_tokens(const attn_store_trial *trial)
+{
+    uint64_t tokens = 0;
+    for (size_t i = 0; i < trial->n_steps; i++) tokens += trial->steps[i].tokens;
+    return tokens;
+}
+
+static bool has_figure(const attn_summary_mechanism *m, const char *name)
+{
+    return attn_summary_find(m, name) != NULL;
+}
+
+static attn_status summarise_mechanism(attn_summary_mechanism *m, const attn_store_result *result,
+                                       double *values, attn_error *error)
+{
+    size_t room = 0;
+    bool tokens_differ = false;
+    for (size_t t = 0; t < result->n_trials; t++) {
+        const attn_store_trial *trial = &result->trials[t];
+        if (strcmp(trial->mechanism, m->name) != 0) continue;
+        m->n_trials[trial->state]++;
+        if (trial->state == ATTN_TRIAL_DONE) {
+            const uint64_t tokens = trial_tokens(trial);
+            tokens_differ |= m->n_trials[ATTN_TRIAL_DONE] > 1 && tokens != m->tokens;
+            m->tokens = tokens;
+            room += trial->n_figures;
+        } else if (trial->state != ATTN_TRIAL_RUNNING && !m->reason) {
+            m->reason = trial->reason;
+            m->reason_state = trial->state;
+            m->reason_round = trial->round;
+        }
+    }
+    if (tokens_differ) m->tokens = 0;
+    m->figures = attn_alloc_array(ATTN_MEMORY_OTHER, room, sizeof *m->figures);
+    if (!m->figures) return attn_fail(error, ATTN_EMEMORY, "no memory for the summary of a run");
+    for (size_t t = 0; t < result->n_trials; t++) {
+        const attn_store_trial *trial = &result->trials[t];
+        for (size_t f = 0; is_part(trial, m->name) && f < trial->n_figures; f++)
+            if (!has_figure(m, trial->figures[f].name))
+                summarise_figure(&m->figures[m->n_figures++], result, m->name, &trial->figures[f],
+                                 values);
+    }
+    return ATTN_OK;
+}
+
+static bool is_named(const attn_summary *summary, const char *name)
+{
+    for (size_t i = 0; i < summary->n_mechanisms; i++)
+        if (strcmp(summary->mechanisms[i].name, name) == 0) return true;
+    return false;
+}
+
+/* A name from the plan counts only through its trials: what was never begun has nothing to show,
+ * and the trials keep the text alive. */
+static void name_mechanisms(attn_summary *summary, const attn_store_result *result)
+{
+    json_t *plan = json_loads(result->run.plan_json, 0, NULL);
+    summary->n_trials_planned = plan_trials(plan);
+    const size_t n_planned = json_array_size(json_object_get(plan, "mechanisms"));
+    for (size_t pass = 0; pass <= n_planned; pass++) {
+        const char *wanted = pass < n_planned ? plan_mechanism(plan, pass) : NULL;
+        if (pass < n_planned && !wanted) continue;
+        for (size_t t = 0; t < result->n_trials; t++) {
+            const char *name = result->trials[t].mechanism;
+            if ((!wanted || strcmp(name, wanted) == 0) && !is_named(summary, name))
+                summary->mechanisms[summary->n_mechanisms++].name = name;
+        }
+    }
+    json_decref(plan);
+}
+
+attn_status attn_summary_make(const attn_store_result *result, attn_summary **out,
+                              attn_error *error)
+{
+    *out = NULL;
+    attn_status status = ATTN_OK;
+    double *values = attn_alloc_array(ATTN_MEMORY_OTHER, result->n_trials, sizeof *values);
+    attn_summary *summary = attn_alloc(ATTN_MEMORY_OTHER, sizeof *summary);
+    if (summary)
+        summary->mechanisms =
+            attn_alloc_array(ATTN_MEMORY_OTHER, result->n_trials, sizeof *summary->mechanisms);
+    if (!values || !summary || !summary->mechanisms) {
+        status = attn_fail(error, ATTN_EMEMORY, "no memory for the summary of a run");
+        goto done;
+    }
+    name_mechanisms(summary, result);
+    for (size_t t = 0; t < result->n_trials; t++) {
+        const attn_store_trial *trial = &result->trials[t];
+        if (trial->round > summary->n_rounds) summary->n_rounds = trial->round;
+        summary->n_trials_done += trial->state == ATTN_TRIAL_DONE;
+    }
+    for (size_t i = 0; i < summary->n_mechanisms; i++) {
+        status = summarise_mechanism(&summary->mechanisms[i], result, values, error);
+        if (status != ATTN_OK) goto done;
+    }
+    for (size_t i = 0; i < summary->n_mechanisms; i++) {
+        attn_summary_mechanism *m = &summary->mechanisms[i];
+        for (size_t f = 0; f < m->n_figures; f++)
+            compare_figure(&m->figures[f],
+                           attn_summary_find(&summary->mechanisms[0], m->figures[f].name), result,
+                           m->name, summary->mechanisms[0].name, values);
+    }
+    *out = summary;
+    summary = NULL;
+done:
+    attn_free(values);
+    attn_summary_free(summary);
+    return status;
+}
+
+void attn_summary_free(attn_summary *summary)
+{
+    if (!summary) return;
+    for (size_t i = 0; i < summary->n_mechanisms; i++) attn_free(summary->mechanisms[i].figures);
+    attn_free(summary->mechanisms);
+    attn_free(summary);
+}
+
+/* ---- questions -------------------------------------------------------------------------- */
+
+const attn_summary_figure *attn_summary_find(const attn_summary_mechanism *mechanism,
+                                             const char *name)
+{
+    for (size_t i = 0; i < mechanism->n_figures; i++)
+        if (strcmp(mechanism->figures[i].name, name) == 0) return &mechanism->figures[i];
+    return NULL;
+}
+
+double attn_summary_value(const attn_summary_mechanism *mechanism, const char *name)
+{
+    const attn_summary_figure *figure = attn_summary_find(mechanism, name);
+    return figure ? figure->median : NAN;
+}
+
+void attn_summary_order(const attn_summary *summary, const char *name, bool is_rising,
+                        size_t *order)
+{
+    /* Insertion keeps equal ones in place; there are a few dozen at most. */
+    for (size_t i = 0; i < summary->n_mechanisms; i++) {
+        const double value = attn_summary_value(&summary->mechanisms[i], name);
+        size_t at = i;
+        for (; at > 0; at--) {
+            const double before = attn_summary_value(&summary->mechanisms[order[at - 1]], name);
+            const bool in_order = isnan(value) || (is_rising ? before <= value : before >= value);
+            if (in_order) break;
+            order[at] = order[at - 1];
+        }
+        order[at] = i;
+    }
+}
+
+bool attn_summary_resolved(const attn_summary_figure *a, const attn_summary_figure *b)
+{
+    if (isnan(a->median) || isnan(b->median) || a->provenance != b->provenance) return false;
+    if (a->provenance == ATTN_COUNTED && a->minimum == a->maximum && b->minimum == b->maximum)
+        return a->median != b->median;
+    if (a->spread == ATTN_SPREAD_NONE || b->spread == ATTN_SPREAD_NONE) return false;
+    return a->high < b->low || b->high < a->low;
+}

@@ -1,0 +1,79 @@
+/* A run in brief: each mechanism's figures over its rounds. Only trials that ended well count,
+ * figures of different provenance are never put together, and no interval is claimed below six
+ * rounds. */
+#ifndef REPORT_SUMMARY_H
+#define REPORT_SUMMARY_H
+
+#include "store/store.h"
+
+#include <stdbool.h>
+#include <stddef.h>
+
+/* What low..high means. */
+typedef enum attn_spread {
+    ATTN_SPREAD_NONE,       /* one round, or no value */
+    ATTN_SPREAD_RANGE,      /* least and greatest over the rounds */
+    ATTN_SPREAD_CONFIDENCE, /* 95 % interval of the median: exact sign test, 6 rounds or more */
+    ATTN_SPREAD_MODEL       /* what the model itself states */
+} attn_spread;
+
+typedef struct attn_summary_figure {
+    const char *name, *unit, *source; /* of the first round; live as long as the result */
+    attn_provenance provenance;       /* ATTN_UNAVAILABLE: no round has a value */
+    bool is_mixed;                    /* rounds differ in provenance or unit: no value is given */
+    size_t n;                         /* rounds that carry a value */
+    double median, minimum, maximum;  /* NaN when there is none */
+    attn_spread spread;
+    double low, high;
+    double ratio, ratio_low, ratio_high; /* to the baseline, paired by round: median, least and
+                                            greatest; NaN where a ratio means nothing */
+    char why[ATTN_FIGURE_TEXT_BYTES];    /* when there is no value: the reason */
+} attn_summary_figure;
+
+typedef struct attn_summary_mechanism {
+    const char *name;
+    size_t n_trials[ATTN_TRIAL_STATES];
+    const char *reason; /* of the first trial that failed, crashed or was stopped; or NULL */
+    attn_trial_state reason_state;
+    uint32_t reason_round;
+    uint64_t tokens;              /* fed in each trial that is done; 0 when rounds differ */
+    attn_summary_figure *figures; /* in the order of first appearance */
+    size_t n_figures;
+} attn_summary_mechanism;
+
+typedef struct attn_summary {
+    attn_summary_mechanism *mechanisms; /* in the order of the plan; the first is the baseline */
+    size_t n_mechanisms;
+    size_t n_rounds;         /* begun */
+    size_t n_trials_planned; /* 0 when the plan does not say */
+    size_t n_trials_done;
+} attn_summary;
+
+/* The plan is a JSON object; its "mechanisms" (an array of names, or of objects with a "name")
+ * and "rounds" are used. Without them, mechanisms come in the order in which they were tried.
+ * The summary points into `result`, which must outlive it. */
+ATTN_MUST_CHECK attn_status attn_summary_make(const attn_store_result *result, attn_summary **out,
+                                              attn_error *error);
+void attn_summary_free(attn_summary *summary); /* NULL is fine */
+
+/* NULL when no round of the mechanism has this figure. */
+const attn_summary_figure *attn_summary_find(const attn_summary_mechanism *mechanism,
+                                             const char *name);
+
+/* The median; NaN when the figure is absent or without a value. */
+double attn_summary_value(const attn_summary_mechanism *mechanism, const char *name);
+
+/* Fills order[n_mechanisms] by rising (or falling) value of a figure. Mechanisms without a value
+ * come last, equal ones keep the plan's order. */
+void attn_summary_order(const attn_summary *summary, const char *name, bool is_rising,
+                        size_t *order);
+
+/* Whether the data tell two values apart: their spreads do not overlap. Exact counts need no
+ * spread; a single reading of anything else tells nothing apart. */
+bool attn_summary_resolved(const attn_summary_figure *a, const attn_summary_figure *b);
+
+/* How many trials a plan asks for: mechanisms times rounds; 0 when it does not
+ * say. */
+size_t attn_plan_trials(const char *plan_json);
+
+#endif

@@ -1,0 +1,216 @@
+/* The ranking table: one line per mechanism, what the letters mean, and in words what the
+ * numbers say. Plain ASCII in its own parts. */
+#include "report/table.h"
+
+#include "base/error.h"
+#include "base/memory.h"
+#include "report/findings.h"
+#include "report/format.h"
+#include "report/ranking.h"
+
+#include <math.h>
+#include <string.h>
+
+enum { WIDTH = 80, NAME_MOST = 17, SPREAD_COLUMN = 1, SPREAD_WIDTH = 6, CELL_LEAST = 7 };
+
+typedef struct table {
+    const attn_summary *summary;
+    attn_ranking_column columns[ATTN_RANKING_COLUMNS];
+    size_t widths[ATTN_RANKING_COLUMNS];
+    int decimals[ATTN_RANKING_COLUMNS]; /* of the row that supports the fewest */
+    char letters[ATTN_RANKING_COLUMNS]; /* of the whole column; 0 when its cells differ */
+    size_t name_width;
+    bool is_bold;
+} table;
+
+static const attn_summary_figure *cell_figure(const table *t, size_t row, size_t column)
+{
+    return attn_summary_find(&t->summary->mechanisms[row], t->columns[column].figure);
+}
+
+static attn_text cell_text(const table *t, size_t row, size_t column)
+{
+    const attn_summary_figure *f = cell_figure(t, row, column);
+    if (!f) return (attn_text){"-"};
+    if (isnan(f->median) && f->is_mixed) return (attn_text){"mixed"};
+    if (isnan(f->median) && f->n > 0) return (attn_text){"nan"};
+    if (isnan(f->median)) return (attn_text){"-"};
+    const bool is_modelled = f->provenance == ATTN_MODELLED;
+    const attn_text number =
+        attn_format_fixed(t->columns[column].factor * f->median, t->decimals[column]);
+    attn_text out;
+    snprintf(out.text, sizeof out.text, "%s%.24s", is_modelled ? "~" : "", number.text);
+    if (t->letters[column] == '\0' && !is_modelled) {
+        const size_t used = strlen(out.text);
+        snprintf(out.text + used, sizeof out.text - used, " %c",
+                 attn_provenance_letter(f->provenance));
+    }
+    return out;
+}
+
+/* The letter that all values of a column share. */
+static char column_letter(const table *t, size_t column)
+{
+    char letter = '\0';
+    for (size_t row = 0; row < t->summary->n_mechanisms; row++) {
+        const attn_summary_figure *f = cell_figure(t, row, column);
+        if (!f || isnan(f->median)) continue;
+        const char own = attn_provenance_letter(f->provenance);
+        if (letter != '\0' && letter != own) return '\0';
+        letter = own;
+    }
+    return letter == '\0' ? '-' : letter;
+}
+
+static void measure(table *t)
+{
+    t->name_width = strlen("mechanism");
+    for (size_t row = 0; row < t->summary->n_mechanisms; row++) {
+        const size_t n = strlen(t->summary->mechanisms[row].name);
+        if (n > t->name_width) t->name_width = n < NAME_MOST ? n : NAME_MOST;
+    }
+    for (size_t c = 0; c < ATTN_RANKING_COLUMNS; c++) {
+        t->letters[c] = column_letter(t, c);
+        t->decimals[c] = attn_ranking_decimals(t->summary, &t->columns[c]);
+        size_t width = strlen(t->columns[c].unit) + 2;
+        if (width < CELL_LEAST) width = CELL_LEAST;
+        for (size_t row = 0; row < t->summary->n_mechanisms; row++) {
+            const size_t n = strlen(cell_text(t, row, c).text);
+            if (n > width) width = n;
+        }
+        t->widths[c] = width;
+    }
+}
+
+static void print_name(FILE *out, const char *name, size_t width)
+{
+    const size_t n = strlen(name);
+    for (size_t i = 0; i < width; i++) {
+        const unsigned char c = i < n ? (unsigned char)name[i] : ' ';
+        const bool is_cut = n > width && i + 2 >= width;
+        fputc(is_cut ? '.' : c < 0x20 || c > 0x7e ? '?' : c, out);
+    }
+}
+
+static void print_head(FILE *out, const table *t)
+{
+    fprintf(out, "%-*s", (int)t->name_width, "mechanism");
+    for (size_t c = 0; c < ATTN_RANKING_COLUMNS; c++) {
+        fprintf(out, " %*s", (int)t->widths[c], t->columns[c].title);
+        if (c == SPREAD_COLUMN) fprintf(out, "%*s", SPREAD_WIDTH, "+/-");
+    }
+    fprintf(out, "\n%-*s", (int)t->name_width, "");
+    for (size_t c = 0; c < ATTN_RANKING_COLUMNS; c++) {
+        attn_text unit;
+        snprintf(unit.text, sizeof unit.text, "%s%s%c", t->columns[c].unit,
+                 t->letters[c] ? " " : "", t->letters[c] ? t->letters[c] : ' ');
+        fprintf(out, " %*s", (int)t->widths[c], unit.text);
+        if (c == SPREAD_COLUMN) fprintf(out, "%*s", SPREAD_WIDTH, "%");
+    }
+    fputc('\n', out);
+}
+
+/* Half of the spread of the step time, in percent of the median. */
+static attn_text spread_text(const table *t, size_t row)
+{
+    const attn_summary_figure *f = cell_figure(t, row, SPREAD_COLUMN);
+    if (!f || f->spread == ATTN_SPREAD_NONE || !(f->median > 0)) return (attn_text){"-"};
+    return attn_format_number(50 * (f->high - f->low) / f->median, 2);
+}
+
+static void print_row(FILE *out, const table *t, size_t row)
+{
+    const attn_summary_mechanism *m = &t->summary->mechanisms[row];
+    print_name(out, m->name, t->name_width);
+    if (m->n_trials[ATTN_TRIAL_DONE] == 0) {
+        const char *state = m->reason ? attn_trial_state_name(m->reason_state) : "not ended";
+        char text[400];
+        snprintf(text, sizeof text, " %s%s%s", state, m->reason && m->reason[0] ? ": " : "",
+                 m->reason ? m->reason : "");
+        fputs("  ", out);
+        attn_format_wrapped(out, text, t->name_width + 2, t->name_width + 2, WIDTH);
+        return;
+    }
+    for (size_t c = 0; c < ATTN_RANKING_COLUMNS; c++) {
+        const bool is_bold = t->is_bold && attn_ranking_is_best(t->summary, &t->columns[c], row);
+        fprintf(out, " %s%*s%s", is_bold ? "\033[1m" : "", (int)t->widths[c],
+                cell_text(t, row, c).text, is_bold ? "\033[0m" : "");
+        if (c == SPREAD_COLUMN) fprintf(out, "%*s", SPREAD_WIDTH, spread_text(t, row).text);
+    }
+    fputc('\n', out);
+}
+
+/* What the +/- column holds depends on the number of rounds. */
+static void print_legend(FILE *out, const table *t)
+{
+    const attn_summary_figure *f = NULL;
+    for (size_t row = 0; row < t->summary->n_mechanisms; row++) {
+        const attn_summary_figure *own = cell_figure(t, row, SPREAD_COLUMN);
+        if (own && (!f || own->n > f->n)) f = own;
+    }
+    fputs("\nM measured  I integrated  C counted  D derived  ~ modelled  - unavailable\n", out);
+    if (!f) return;
+    if (f->spread == ATTN_SPREAD_NONE)
+        fputs("one round: no spread is known\n", out);
+    else
+        fprintf(out, "medians; +/- of the step time is half the %s\n", attn_spread_label(f).text);
+}
+
+/* Modelled energy stands apart: it has its own interval and ranks nothing. */
+static void print_modelled_energy(FILE *out, const table *t, const size_t *order)
+{
+    bool is_first = true;
+    for (size_t i = 0; i < t->summary->n_mechanisms; i++) {
+        const attn_summary_mechanism *m = &t->summary->mechanisms[order[i]];
+        const attn_summary_figure *f = attn_summary_find(m, "energy_modelled_cpu_j");
+        if (!f || isnan(f->median)) continue;
+        if (is_first)
+            fputs("\nmodelled CPU energy of a trial, not a measurement, ranks nothing:\n", out);
+        is_first = false;
+        fputs("  ", out);
+        print_name(out, m->name, t->name_width);
+        fprintf(out, "  ~%s", attn_format_si(f->median, 2, f->unit).text);
+        if (f->spread == ATTN_SPREAD_MODEL)
+            fprintf(out, "  (%s)", attn_format_range(f->median, f->low, f->high, f->unit).text);
+        fputc('\n', out);
+    }
+}
+
+static void print_findings(FILE *out, const attn_summary *summary)
+{
+    attn_finding findings[ATTN_FINDINGS_MAX];
+    const size_t n = attn_findings_make(summary, findings);
+    fputc('\n', out);
+    for (size_t i = 0; i < n; i++) {
+        const attn_finding *f = &findings[i];
+        char text[900];
+        snprintf(text, sizeof text, "%s: %s%s%s. %s", f->label, f->subject,
+                 f->value.text[0] ? ", " : "", f->value.text, f->detail);
+        attn_format_wrapped(out, text, 0, 2, WIDTH);
+    }
+}
+
+attn_status attn_report_table(FILE *out, const attn_store_result *result,
+                              const attn_summary *summary, const char *sort, bool is_bold,
+                              attn_error *error)
+{
+    table t = {.summary = summary, .is_bold = is_bold};
+    attn_ranking_columns(summary, t.columns);
+    size_t *order = attn_alloc_array(ATTN_MEMORY_OTHER, summary->n_mechanisms, sizeof *order);
+    if (!order) return attn_fail(error, ATTN_EMEMORY, "no memory to print a ranking");
+    attn_status status = attn_ranking_order(summary, sort, order, error);
+    if (status == ATTN_OK) {
+        fprintf(out, "run %lld, %s, %s: ", (long long)result->run.id, result->run.created_utc,
+                result->run.state);
+        attn_format_wrapped(out, result->run.title, 0, 2, WIDTH);
+        fputc('\n', out);
+        measure(&t);
+        print_head(out, &t);
+        for (size_t i = 0; i < summary->n_mechanisms; i++) print_row(out, &t, order[i]);
+        print_legend(out, &t);
+        print_modelled_energy(out, &t, order);
+        print_findings(out, summary);
+    }
+    attn_free(order);
+    return status;
+}
