@@ -49,7 +49,7 @@ static attn_status load(attn_model **model, const attn_model_config *config, att
     if (status == ATTN_OK)
         status =
             attn_model_create(model, config ? config : attn_checkpoint_config(checkpoint), error);
-    if (status == ATTN_OK) status = attn_checkpoint_load(checkpoint, *model, error);
+    if (status == ATTN_OK) status = attn_checkpoint_read(checkpoint, *model, error);
     attn_checkpoint_close(checkpoint);
     if (status != ATTN_OK) {
         attn_model_free(*model);
@@ -85,6 +85,35 @@ static void test_round_trip(void **state)
 
     /* Over an existing file, with nothing left beside it. */
     assert_ok(attn_checkpoint_save(model, path, &error), &error);
+    attn_model_free(model);
+}
+
+/* Every mechanism's tensors come back, and another mechanism with the same ones takes them. */
+static void test_mechanisms(void **state)
+{
+    (void)state;
+    for (size_t i = 0; i < attn_mechanism_count(); i++) {
+        attn_error error = {0};
+        attn_model_config config = small_config();
+        config.d_model = 32;
+        config.heads = 4;
+        config.mechanism = attn_mechanism_name(i);
+        attn_model *model = make_distinct(&config), *loaded = NULL;
+        assert_ok(attn_checkpoint_save(model, path, &error), &error);
+        assert_ok(load(&loaded, NULL, &error), &error);
+        assert_same(model, loaded);
+        assert_string_equal(attn_model_configuration(loaded)->mechanism, config.mechanism);
+        attn_model_free(loaded);
+        attn_model_free(model);
+    }
+    attn_error error = {0};
+    attn_model_config config = small_config();
+    attn_model *model = make_distinct(&config), *loaded = NULL;
+    assert_ok(attn_checkpoint_save(model, path, &error), &error);
+    config.mechanism = "flash";
+    assert_ok(load(&loaded, &config, &error), &error);
+    assert_same(model, loaded);
+    attn_model_free(loaded);
     attn_model_free(model);
 }
 
@@ -131,6 +160,10 @@ static void test_layout(void **state)
     assert_true(got == attn_model_parameters(
                            model)[attn_model_find(model, "h.1.attn.wk.bias")->offset + 4]);
     assert_string_equal(attn_safetensors_metadata(file, "format"), "pt");
+    size_t size_bytes = 0;
+    for (size_t i = 0; i < attn_safetensors_count(file); i++)
+        size_bytes += attn_safetensors_at(file, i)->count * sizeof(float);
+    assert_int_equal(attn_checkpoint_bytes(model), size_bytes);
     attn_safetensors_close(file);
     attn_model_free(model);
 }
@@ -326,15 +359,19 @@ static void test_wrong_files(void **state)
 
     /* A model of other sizes than the file's, which keeps its values. */
     attn_error error = {0};
-    attn_checkpoint *checkpoint = NULL;
     attn_model_config other = config;
     other.layers = 1;
     attn_model *smaller = make_model(&other, 4), *unchanged = make_model(&other, 4);
     assert_ok(attn_checkpoint_save(model, path, &error), &error);
-    assert_ok(attn_checkpoint_open(&checkpoint, path, &error), &error);
-    assert_int_equal(attn_checkpoint_load(checkpoint, smaller, &error), ATTN_ESHAPE);
+    assert_int_equal(attn_checkpoint_load(smaller, path, &error), ATTN_ESHAPE);
     assert_same(smaller, unchanged);
-    attn_checkpoint_close(checkpoint);
+    other = config;
+    other.heads = 4;
+    attn_model *narrow = make_model(&other, 4);
+    error = (attn_error){0};
+    assert_int_equal(attn_checkpoint_load(narrow, path, &error), ATTN_ESHAPE);
+    assert_non_null(strstr(error.text, "trained with 2 heads, but the model has 4"));
+    attn_model_free(narrow);
     attn_model_free(unchanged);
     attn_model_free(smaller);
     attn_model_free(model);
@@ -422,12 +459,9 @@ static void test_short_memory(void **state)
     status = ATTN_EMEMORY;
     for (n = 1; status != ATTN_OK; n++) {
         attn_error error = {0};
-        attn_checkpoint *checkpoint = NULL;
         attn_memory_fail_at(n);
-        status = attn_checkpoint_open(&checkpoint, path, &error);
-        if (status == ATTN_OK) status = attn_checkpoint_load(checkpoint, loaded, &error);
+        status = attn_checkpoint_load(loaded, path, &error);
         attn_memory_fail_at(0);
-        attn_checkpoint_close(checkpoint);
         assert_int_equal(attn_memory_live_blocks(), live);
         if (status != ATTN_OK) assert_int_equal(status, ATTN_EMEMORY);
     }
@@ -444,10 +478,11 @@ static void test_short_memory(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_round_trip),    cmocka_unit_test(test_layout),
-        cmocka_unit_test(test_foreign_files), cmocka_unit_test(test_wrong_files),
-        cmocka_unit_test(test_heads_unknown), cmocka_unit_test(test_metadata),
-        cmocka_unit_test(test_truncated),     cmocka_unit_test(test_short_memory),
+        cmocka_unit_test(test_round_trip),   cmocka_unit_test(test_mechanisms),
+        cmocka_unit_test(test_layout),       cmocka_unit_test(test_foreign_files),
+        cmocka_unit_test(test_wrong_files),  cmocka_unit_test(test_heads_unknown),
+        cmocka_unit_test(test_metadata),     cmocka_unit_test(test_truncated),
+        cmocka_unit_test(test_short_memory),
     };
     return cmocka_run_group_tests(tests, make_folder, remove_folder);
 }

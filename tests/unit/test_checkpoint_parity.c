@@ -37,7 +37,7 @@ static attn_model *load(const char *name)
     snprintf(path, sizeof path, "%s/gpt2_parity/%s.safetensors", TEST_DATA, name);
     assert_ok(attn_checkpoint_open(&checkpoint, path, &error), &error);
     assert_ok(attn_model_create(&model, attn_checkpoint_config(checkpoint), &error), &error);
-    assert_ok(attn_checkpoint_load(checkpoint, model, &error), &error);
+    assert_ok(attn_checkpoint_read(checkpoint, model, &error), &error);
     attn_checkpoint_close(checkpoint);
     return model;
 }
