@@ -31,12 +31,15 @@ static void assert_logits(const attn_generator *generator, const float *whole, s
         }
 }
 
-static void check_decoding(const char *isa, size_t threads)
+static void check_decoding(const char *mechanism, const char *isa, size_t threads)
 {
     attn_error error = {0};
     attn_context *context = make_context(threads, isa);
     if (!context) return;
-    const attn_model_config config = small_config();
+    attn_model_config config = small_config();
+    config.mechanism = mechanism;
+    config.heads = 4;
+    config.d_model = 32;
     attn_model *model = make_model(&config, 9);
     /* larger weights, so that attention and logits are far from uniform */
     float *parameters = attn_model_parameters(model);
@@ -76,9 +79,10 @@ static void check_decoding(const char *isa, size_t threads)
 static void test_decoding(void **state)
 {
     (void)state;
-    check_decoding("ref", 1);
-    check_decoding("ref", 2);
-    check_decoding("auto", 2);
+    for (size_t i = 0; i < attn_mechanism_count(); i++) {
+        check_decoding(attn_mechanism_name(i), "ref", 1);
+        check_decoding(attn_mechanism_name(i), "auto", 2);
+    }
 }
 
 static void generate(const attn_model *model, attn_context *context, attn_sampling sampling,
@@ -166,32 +170,40 @@ static attn_work since(const attn_context *context, attn_work before)
                        .other = now.other - before.other};
 }
 
+static void check_work(const char *mechanism, size_t threads)
+{
+    attn_error error = {0};
+    attn_context *context = make_context(threads, "auto");
+    attn_model_config config = small_config();
+    config.mechanism = mechanism;
+    config.heads = 4;
+    config.d_model = 32;
+    attn_model *model = make_model(&config, 9);
+    attn_generator *generator = make_generator(model, context, LENGTH);
+    const uint32_t ids[BATCH * PROMPT] = {0};
+    attn_work before = attn_context_work(context);
+    assert_ok(attn_generator_prefill(generator, ids, PROMPT, &error), &error);
+    attn_work want = attn_model_work(model, ATTN_MODEL_PREFILL, BATCH, PROMPT, NULL);
+    attn_work got = since(context, before);
+    assert_memory_equal(&got, &want, sizeof got);
+    for (size_t t = PROMPT; t < LENGTH; t++) {
+        before = attn_context_work(context);
+        assert_ok(attn_generator_feed(generator, ids, &error), &error);
+        want = attn_model_work(model, ATTN_MODEL_DECODE, BATCH, t, NULL);
+        got = since(context, before);
+        assert_memory_equal(&got, &want, sizeof got);
+    }
+    attn_generator_free(generator);
+    attn_model_free(model);
+    attn_context_free(context);
+}
+
 static void test_work(void **state)
 {
     (void)state;
-    attn_error error = {0};
-    for (size_t threads = 1; threads <= 3; threads++) {
-        attn_context *context = make_context(threads, "auto");
-        const attn_model_config config = small_config();
-        attn_model *model = make_model(&config, 9);
-        attn_generator *generator = make_generator(model, context, LENGTH);
-        uint32_t ids[BATCH * PROMPT] = {0};
-        attn_work before = attn_context_work(context);
-        assert_ok(attn_generator_prefill(generator, ids, PROMPT, &error), &error);
-        attn_work want = attn_model_work(model, ATTN_MODEL_PREFILL, BATCH, PROMPT, NULL);
-        attn_work got = since(context, before);
-        assert_memory_equal(&got, &want, sizeof got);
-        for (size_t t = PROMPT; t < LENGTH; t++) {
-            before = attn_context_work(context);
-            assert_ok(attn_generator_feed(generator, ids, &error), &error);
-            want = attn_model_work(model, ATTN_MODEL_DECODE, BATCH, t, NULL);
-            got = since(context, before);
-            assert_memory_equal(&got, &want, sizeof got);
-        }
-        attn_generator_free(generator);
-        attn_model_free(model);
-        attn_context_free(context);
-    }
+    for (size_t i = 0; i < attn_mechanism_count(); i++)
+        for (size_t threads = 1; threads <= 3; threads++)
+            check_work(attn_mechanism_name(i), threads);
 }
 
 static void test_refusals(void **state)
