@@ -203,9 +203,13 @@ static attn_status check_others(const attn_checkpoint *checkpoint, const attn_mo
     return ATTN_OK;
 }
 
-attn_status attn_checkpoint_load(const attn_checkpoint *checkpoint, attn_model *model,
+attn_status attn_checkpoint_read(const attn_checkpoint *checkpoint, attn_model *model,
                                  attn_error *error)
 {
+    const size_t heads = attn_model_configuration(model)->heads;
+    if (checkpoint->config.heads != heads)
+        return attn_fail(error, ATTN_ESHAPE, "%s: trained with %zu heads, but the model has %zu",
+                         checkpoint->path, checkpoint->config.heads, heads);
     attn_stored_tensor stored;
     size_t largest = 0;
     for (size_t cursor = 0; attn_stored_next(model, &cursor, &stored);) {
@@ -225,4 +229,13 @@ attn_status attn_checkpoint_load(const attn_checkpoint *checkpoint, attn_model *
     }
     attn_free(buffer);
     return ATTN_OK;
+}
+
+attn_status attn_checkpoint_load(attn_model *model, const char *path, attn_error *error)
+{
+    attn_checkpoint *checkpoint = NULL;
+    attn_status status = attn_checkpoint_open(&checkpoint, path, error);
+    if (status == ATTN_OK) status = attn_checkpoint_read(checkpoint, model, error);
+    attn_checkpoint_close(checkpoint);
+    return status;
 }

@@ -5,23 +5,18 @@
 #include <stdio.h>
 #include <string.h>
 
-/* Exactly wq, wk, wv, wo with weight and bias. */
+/* Projections with weights and biases in the usual order, and nothing else. */
 static bool is_standard(const attn_layer *layer)
 {
-    static const char *const names[] = {"wq.weight", "wk.weight", "wv.weight", "wo.weight",
-                                        "wq.bias",   "wk.bias",   "wv.bias",   "wo.bias"};
+    static const char *const names[] = {"wq.weight", "wk.weight", "wv.weight", "wq.bias",
+                                        "wk.bias",   "wv.bias",   "wo.weight", "wo.bias"};
     enum { NAMES = sizeof names / sizeof names[0] };
-    size_t n = 0, found = 0;
+    size_t n = 0;
     const attn_parameter *parameters = attn_layer_parameters(layer, &n);
+    if (n != NAMES) return false;
     for (size_t i = 0; i < n; i++)
-        for (size_t j = 0; j < NAMES; j++) found += strcmp(parameters[i].name, names[j]) == 0;
-    return n == NAMES && found == NAMES;
-}
-
-static bool ends_with(const char *name, const char *end)
-{
-    const size_t length = strlen(name), tail = strlen(end);
-    return length >= tail && strcmp(name + length - tail, end) == 0;
+        if (strcmp(parameters[i].name, names[i]) != 0) return false;
+    return true;
 }
 
 /* "h.3." of "h.3.attn.wq.weight"; "" for a tensor outside the blocks */
@@ -31,16 +26,18 @@ static int prefix_length(const char *name)
     return end ? (int)(end + 1 - name) : 0;
 }
 
-/* h.N.attn.w{q,k,v}.<kind> as h.N.attn.c_attn.<kind> */
-static void join_projections(const attn_model *model, const char *name, attn_stored_tensor *stored)
+/* h.N.attn.w{q,k,v}.<kind> as h.N.attn.c_attn.<kind>; `query` is followed by the other two. */
+static void join_projections(const attn_model_tensor *query, attn_stored_tensor *stored)
 {
-    const char *kind = ends_with(name, ".weight") ? "weight" : "bias";
-    snprintf(stored->name, sizeof stored->name, "%.*sattn.c_attn.%s", prefix_length(name), name,
-             kind);
-    for (size_t i = 0; i < 3; i++) {
+    const int prefix = prefix_length(query->name);
+    const char *kind = query->name + prefix + strlen("attn.wq.");
+    snprintf(stored->name, sizeof stored->name, "%.*sattn.c_attn.%s", prefix, query->name, kind);
+    for (size_t i = 1; i < 3; i++) {
         char part[ATTN_TENSOR_NAME_BYTES];
-        snprintf(part, sizeof part, "%.*sattn.w%c.%s", prefix_length(name), name, "qkv"[i], kind);
-        stored->parts[i] = attn_model_find(model, part);
+        snprintf(part, sizeof part, "%.*sattn.w%c.%s", prefix, query->name, "qkv"[i], kind);
+        const attn_model_tensor *t = query + 1;
+        while (strcmp(t->name, part) != 0) t++;
+        stored->parts[i] = t;
     }
     stored->n_parts = 3;
 }
@@ -75,7 +72,7 @@ bool attn_stored_next(const attn_model *model, size_t *cursor, attn_stored_tenso
             if (own[6] == 'k' || own[6] == 'v') continue; /* with wq */
             stored->is_transposed = t->dimensions == 2;
             if (own[6] == 'q')
-                join_projections(model, t->name, stored);
+                join_projections(t, stored);
             else
                 snprintf(stored->name, sizeof stored->name, "%.*sattn.c_proj.%s",
                          prefix_length(t->name), t->name, own + strlen("attn.wo."));

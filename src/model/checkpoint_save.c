@@ -83,3 +83,11 @@ done:
     attn_safetensors_writer_free(writer);
     return status;
 }
+
+size_t attn_checkpoint_bytes(const attn_model *model)
+{
+    size_t n = 0, count = 0;
+    const attn_model_tensor *tensors = attn_model_tensors(model, &n);
+    for (size_t i = 0; i < n; i++) count += tensors[i].count;
+    return count * sizeof(float);
+}

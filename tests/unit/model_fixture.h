@@ -70,7 +70,7 @@ static inline void make_batch(test_batch *b, size_t tokens, size_t vocabulary, u
     for (size_t i = 0; i < tokens; i++) {
         b->inputs[i] = (uint32_t)attn_random_below(seed, stream, 2 * i, vocabulary);
         b->targets[i] = (uint32_t)attn_random_below(seed, stream, 2 * i + 1, vocabulary);
-        b->weights[i] = i % 3 == 0 ? 0.0f : 1.0f;
+        b->weights[i] = i % 3 == 2 ? 0.0f : 1.0f;
     }
     b->batch =
         (attn_training_batch){.inputs = b->inputs, .targets = b->targets, .weights = b->weights};

@@ -13,7 +13,6 @@
 #include "model/schedule.h"
 
 #include <math.h>
-#include <stdlib.h>
 #include <string.h>
 
 enum { BATCH = 2, LENGTH = 14, TOKENS = BATCH * LENGTH, VOCABULARY = 101, STEPS = 10 };
@@ -28,7 +27,7 @@ static const attn_adamw adamw = {
     .beta1 = 0.9, .beta2 = 0.95, .epsilon = 1e-8, .decay = 0.1, .max_norm = 1.0};
 
 /* One of the checkpoints as a model, so that gradients, too, are in our layout. */
-static attn_model *load(const char *name)
+static attn_model *load(const char *name, const char *mechanism)
 {
     attn_error error = {0};
     char path[512];
@@ -36,8 +35,10 @@ static attn_model *load(const char *name)
     attn_checkpoint *checkpoint = NULL;
     snprintf(path, sizeof path, "%s/gpt2_parity/%s.safetensors", TEST_DATA, name);
     assert_ok(attn_checkpoint_open(&checkpoint, path, &error), &error);
-    assert_ok(attn_model_create(&model, attn_checkpoint_config(checkpoint), &error), &error);
-    assert_ok(attn_checkpoint_load(checkpoint, model, &error), &error);
+    attn_model_config config = *attn_checkpoint_config(checkpoint);
+    config.mechanism = mechanism;
+    assert_ok(attn_model_create(&model, &config, &error), &error);
+    assert_ok(attn_checkpoint_read(checkpoint, model, &error), &error);
     attn_checkpoint_close(checkpoint);
     return model;
 }
@@ -137,10 +138,11 @@ static void check_logits(const char *name, attn_trainer *trainer, const expected
     if (!(error <= tolerance)) fail_msg("%s: logits: error %g", name, error);
 }
 
-static void check_run(attn_context *context, const char *name)
+static void check_run(attn_context *context, const char *mechanism, const char *name)
 {
     attn_error error = {0};
-    attn_model *model = load("initial"), *gradients = load("gradients"), *after = load("after");
+    attn_model *model = load("initial", mechanism), *gradients = load("gradients", mechanism);
+    attn_model *after = load("after", mechanism);
     static expected_run want;
     load_run(&want);
     uint32_t inputs[TOKENS], targets[TOKENS];
@@ -183,23 +185,42 @@ static void check_run(attn_context *context, const char *name)
     attn_model_free(model);
 }
 
-static void test_parity(void **state)
+/* The three that compute the same function by different routes. */
+static void check_mechanism(const char *mechanism)
 {
-    (void)state;
     static const char *const isas[] = {"ref", "avx2", "avx512", "amx"};
     for (size_t i = 0; i < sizeof isas / sizeof *isas; i++)
         for (size_t threads = 1; threads <= 2; threads++) {
             attn_context *context = make_context(threads, isas[i]);
             if (!context) continue;
             char name[64];
-            snprintf(name, sizeof name, "%s, %zu threads", isas[i], threads);
-            check_run(context, name);
+            snprintf(name, sizeof name, "%s, %s, %zu threads", mechanism, isas[i], threads);
+            check_run(context, mechanism, name);
             attn_context_free(context);
         }
 }
 
+static void test_softmax(void **state)
+{
+    (void)state;
+    check_mechanism("softmax");
+}
+
+static void test_sdpa(void **state)
+{
+    (void)state;
+    check_mechanism("sdpa");
+}
+
+static void test_flash(void **state)
+{
+    (void)state;
+    check_mechanism("flash");
+}
+
 int main(void)
 {
-    const struct CMUnitTest tests[] = {cmocka_unit_test(test_parity)};
+    const struct CMUnitTest tests[] = {cmocka_unit_test(test_softmax), cmocka_unit_test(test_sdpa),
+                                       cmocka_unit_test(test_flash)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
