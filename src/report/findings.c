@@ -211,7 +211,7 @@ static bool find_losses_of_trials(attn_finding *f, const attn_summary *summary)
     if (n_running > 0)
         DETAIL(f, "%s%zu %s begun and not ended.", f->detail[0] ? " " : "", n_running,
                n_running == 1 ? "has" : "have");
-    DETAIL(f, "%sOnly trials that are done count below.", f->detail[0] ? " " : "");
+    DETAIL(f, "%sOnly trials that are done count.", f->detail[0] ? " " : "");
     return true;
 }
 

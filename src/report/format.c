@@ -6,7 +6,7 @@
 #include <stddef.h>
 #include <string.h>
 
-enum { DIGITS_WITHOUT_SPREAD = 4, DIGITS_LEAST = 2, DIGITS_MOST = 4 };
+enum { DIGITS_WITHOUT_SPREAD = 4, DIGITS_LEAST = 2, DIGITS_MOST = 4, EXACT_DIGITS = 15 };
 
 int attn_format_digits(double value, double low, double high)
 {
@@ -35,7 +35,9 @@ attn_text attn_format_number(double value, int digits)
 {
     attn_text out;
     const int decimals = attn_format_decimals(value, digits);
-    if (isnan(value))
+    if (value == 0)
+        snprintf(out.text, sizeof out.text, "0");
+    else if (isnan(value))
         snprintf(out.text, sizeof out.text, "nan");
     else if (isinf(value))
         snprintf(out.text, sizeof out.text, "%sinf", value < 0 ? "-" : "");
@@ -51,17 +53,21 @@ attn_text attn_format_number(double value, int digits)
 
 attn_text attn_format_fixed(double value, int decimals)
 {
-    enum { EVERY_DIGIT = 15 };
-    const int digits = decimals - attn_format_decimals(value, EVERY_DIGIT) + EVERY_DIGIT;
-    return attn_format_number(value, digits < DIGITS_LEAST ? DIGITS_LEAST : digits);
+    const int digits = decimals - attn_format_decimals(value, EXACT_DIGITS) + EXACT_DIGITS;
+    if (!isfinite(value) || value == 0 || digits < DIGITS_LEAST || decimals < 0)
+        return attn_format_number(value, digits < DIGITS_LEAST ? DIGITS_LEAST : digits);
+    attn_text out;
+    snprintf(out.text, sizeof out.text, "%.*f", decimals, value);
+    return out;
 }
 
 attn_text attn_format_count(double value, const char *separator)
 {
+    if (!(fabs(value) < 1e15)) return attn_format_number(value, DIGITS_MOST);
     attn_text plain, out = {""};
     snprintf(plain.text, sizeof plain.text, "%.0f", value);
     const size_t n = strlen(plain.text), n_digits = n - (plain.text[0] == '-');
-    if (!isfinite(value) || n_digits < 5 || n > 30) return plain;
+    if (n_digits < 5) return plain;
     size_t used = 0;
     for (size_t i = 0; i < n; i++) {
         const bool begins_group = i > n - n_digits && (n - i) % 3 == 0;

@@ -48,8 +48,10 @@ static json_t *count_value(uint64_t value)
 /* Plan and environment are JSON already; what is not stays a text. */
 static json_t *parsed_value(const char *text)
 {
-    json_t *value = json_loads(text, JSON_DECODE_ANY, NULL);
-    return value ? value : text_value(text);
+    json_error_t problem;
+    json_t *value = json_loads(text, JSON_DECODE_ANY, &problem);
+    if (value || json_error_code(&problem) == json_error_out_of_memory) return value;
+    return text_value(text);
 }
 
 /* ---- trials ----------------------------------------------------------------------------- */

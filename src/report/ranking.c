@@ -71,7 +71,7 @@ attn_status attn_ranking_order(const attn_summary *summary, const char *key, siz
             return attn_fail(error, ATTN_EARGUMENT,
                              "cannot sort by energy: it was not measured (%s); a modelled value "
                              "does not rank mechanisms",
-                             attn_ranking_absence(summary, c->figure));
+                             attn_ranking_absence(summary, "energy_cpu_package_j"));
         attn_summary_order(summary, c->figure, c->is_lower_better, order);
         return ATTN_OK;
     }

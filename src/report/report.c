@@ -59,13 +59,16 @@ attn_status attn_report_save(const char *path, attn_report_format format,
         status = attn_fail_errno(error, ATTN_EIO, errno, "cannot write '%s'", partial);
         goto done;
     }
-    status = attn_report_write(out, format, result, summary, sort, false, error);
+    attn_error trouble = {0};
     errno = 0;
+    status = attn_report_write(out, format, result, summary, sort, false, &trouble);
     const bool is_whole = fflush(out) == 0 && !ferror(out) && fsync(fileno(out)) == 0;
-    const int code = errno ? errno : EIO;
+    const int code = errno != 0 ? errno : EIO;
     const bool is_closed = fclose(out) == 0;
-    if (status == ATTN_OK && !(is_whole && is_closed))
+    if (!is_whole || !is_closed)
         status = attn_fail_errno(error, ATTN_EIO, code, "cannot write '%s'", partial);
+    else if (status != ATTN_OK)
+        attn_fail(error, status, "%s", trouble.text);
     if (status == ATTN_OK && rename(partial, path) != 0)
         status = attn_fail_errno(error, ATTN_EIO, errno, "cannot write '%s'", path);
     if (status != ATTN_OK) remove(partial);

@@ -242,9 +242,13 @@ static bool is_named(const attn_summary *summary, const char *name)
 
 /* A name from the plan counts only through its trials: what was never begun has nothing to show,
  * and the trials keep the text alive. */
-static void name_mechanisms(attn_summary *summary, const attn_store_result *result)
+static attn_status name_mechanisms(attn_summary *summary, const attn_store_result *result,
+                                   attn_error *error)
 {
-    json_t *plan = json_loads(result->run.plan_json, 0, NULL);
+    json_error_t problem;
+    json_t *plan = json_loads(result->run.plan_json, 0, &problem);
+    if (!plan && json_error_code(&problem) == json_error_out_of_memory)
+        return attn_fail(error, ATTN_EMEMORY, "no memory to read the plan of a run");
     summary->n_trials_planned = plan_trials(plan);
     const size_t n_planned = json_array_size(json_object_get(plan, "mechanisms"));
     for (size_t pass = 0; pass <= n_planned; pass++) {
@@ -257,6 +261,7 @@ static void name_mechanisms(attn_summary *summary, const attn_store_result *resu
         }
     }
     json_decref(plan);
+    return ATTN_OK;
 }
 
 attn_status attn_summary_make(const attn_store_result *result, attn_summary **out,
@@ -273,7 +278,8 @@ attn_status attn_summary_make(const attn_store_result *result, attn_summary **ou
         status = attn_fail(error, ATTN_EMEMORY, "no memory for the summary of a run");
         goto done;
     }
-    name_mechanisms(summary, result);
+    status = name_mechanisms(summary, result, error);
+    if (status != ATTN_OK) goto done;
     for (size_t t = 0; t < result->n_trials; t++) {
         const attn_store_trial *trial = &result->trials[t];
         if (trial->round > summary->n_rounds) summary->n_rounds = trial->round;

@@ -11,7 +11,7 @@
 #include <math.h>
 #include <string.h>
 
-enum { WIDTH = 80, NAME_MOST = 17, SPREAD_COLUMN = 1, SPREAD_WIDTH = 6, CELL_LEAST = 7 };
+enum { WIDTH = 80, NAME_LEAST = 9, SPREAD_COLUMN = 1, SPREAD_WIDTH = 6 };
 
 typedef struct table {
     const attn_summary *summary;
@@ -64,21 +64,24 @@ static char column_letter(const table *t, size_t column)
 
 static void measure(table *t)
 {
-    t->name_width = strlen("mechanism");
-    for (size_t row = 0; row < t->summary->n_mechanisms; row++) {
-        const size_t n = strlen(t->summary->mechanisms[row].name);
-        if (n > t->name_width) t->name_width = n < NAME_MOST ? n : NAME_MOST;
-    }
+    size_t taken = SPREAD_WIDTH;
     for (size_t c = 0; c < ATTN_RANKING_COLUMNS; c++) {
         t->letters[c] = column_letter(t, c);
         t->decimals[c] = attn_ranking_decimals(t->summary, &t->columns[c]);
-        size_t width = strlen(t->columns[c].unit) + 2;
-        if (width < CELL_LEAST) width = CELL_LEAST;
+        size_t width = strlen(t->columns[c].unit) + 2; /* and the letter */
+        if (width < strlen(t->columns[c].title)) width = strlen(t->columns[c].title);
         for (size_t row = 0; row < t->summary->n_mechanisms; row++) {
             const size_t n = strlen(cell_text(t, row, c).text);
             if (n > width) width = n;
         }
         t->widths[c] = width;
+        taken += width + 2;
+    }
+    const size_t most = taken + NAME_LEAST < WIDTH ? WIDTH - taken : NAME_LEAST;
+    t->name_width = strlen("mechanism");
+    for (size_t row = 0; row < t->summary->n_mechanisms; row++) {
+        const size_t n = strlen(t->summary->mechanisms[row].name);
+        if (n > t->name_width) t->name_width = n < most ? n : most;
     }
 }
 
@@ -96,7 +99,7 @@ static void print_head(FILE *out, const table *t)
 {
     fprintf(out, "%-*s", (int)t->name_width, "mechanism");
     for (size_t c = 0; c < ATTN_RANKING_COLUMNS; c++) {
-        fprintf(out, " %*s", (int)t->widths[c], t->columns[c].title);
+        fprintf(out, "  %*s", (int)t->widths[c], t->columns[c].title);
         if (c == SPREAD_COLUMN) fprintf(out, "%*s", SPREAD_WIDTH, "+/-");
     }
     fprintf(out, "\n%-*s", (int)t->name_width, "");
@@ -104,7 +107,7 @@ static void print_head(FILE *out, const table *t)
         attn_text unit;
         snprintf(unit.text, sizeof unit.text, "%s%s%c", t->columns[c].unit,
                  t->letters[c] ? " " : "", t->letters[c] ? t->letters[c] : ' ');
-        fprintf(out, " %*s", (int)t->widths[c], unit.text);
+        fprintf(out, "  %*s", (int)t->widths[c], unit.text);
         if (c == SPREAD_COLUMN) fprintf(out, "%*s", SPREAD_WIDTH, "%");
     }
     fputc('\n', out);
@@ -133,7 +136,7 @@ static void print_row(FILE *out, const table *t, size_t row)
     }
     for (size_t c = 0; c < ATTN_RANKING_COLUMNS; c++) {
         const bool is_bold = t->is_bold && attn_ranking_is_best(t->summary, &t->columns[c], row);
-        fprintf(out, " %s%*s%s", is_bold ? "\033[1m" : "", (int)t->widths[c],
+        fprintf(out, "  %s%*s%s", is_bold ? "\033[1m" : "", (int)t->widths[c],
                 cell_text(t, row, c).text, is_bold ? "\033[0m" : "");
         if (c == SPREAD_COLUMN) fprintf(out, "%*s", SPREAD_WIDTH, spread_text(t, row).text);
     }
@@ -143,17 +146,21 @@ static void print_row(FILE *out, const table *t, size_t row)
 /* What the +/- column holds depends on the number of rounds. */
 static void print_legend(FILE *out, const table *t)
 {
-    const attn_summary_figure *f = NULL;
+    const attn_summary_figure *most = NULL; /* has the most rounds of those with a spread */
+    bool differ = false;
     for (size_t row = 0; row < t->summary->n_mechanisms; row++) {
-        const attn_summary_figure *own = cell_figure(t, row, SPREAD_COLUMN);
-        if (own && (!f || own->n > f->n)) f = own;
+        const attn_summary_figure *f = cell_figure(t, row, SPREAD_COLUMN);
+        if (!f || isnan(f->median) || f->spread == ATTN_SPREAD_NONE) continue;
+        differ |= most && f->spread != most->spread;
+        if (!most || f->n > most->n) most = f;
     }
     fputs("\nM measured  I integrated  C counted  D derived  ~ modelled  - unavailable\n", out);
-    if (!f) return;
-    if (f->spread == ATTN_SPREAD_NONE)
+    if (!most)
         fputs("one round: no spread is known\n", out);
     else
-        fprintf(out, "medians; +/- of the step time is half the %s\n", attn_spread_label(f).text);
+        fprintf(out, "medians; +/- of the step time is half the %s%s\n",
+                attn_spread_label(most).text,
+                differ ? ",\nor half the range where fewer rounds are done" : "");
 }
 
 /* Modelled energy stands apart: it has its own interval and ranks nothing. */

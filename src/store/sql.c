@@ -43,8 +43,6 @@ static const char *remedy_of(int extended_code)
         return "; what was recorded before is kept: check the disk";
     case SQLITE_BUSY:
         return "; another process is writing it: wait for it, or use another file";
-    case SQLITE_NOTADB:
-        return "; this is not an attnscope store: name another file";
     case SQLITE_CORRUPT:
         return "; the file is damaged or cut short: use a copy of it, or another";
     case SQLITE_READONLY:
@@ -59,6 +57,9 @@ attn_status store_fail(const attn_store *store, const char *doing, attn_error *e
     /* Without a connection there was no memory for one. */
     const int code = store->db ? sqlite3_extended_errcode(store->db) : SQLITE_NOMEM;
     const attn_status status = status_of(code);
+    if (code == SQLITE_NOTADB)
+        return attn_fail(error, status, "'%s' is not an attnscope store: name another file",
+                         store->path);
     const int system_error = store->db ? sqlite3_system_errno(store->db) : 0;
     if (status == ATTN_EIO && (code & 0xff) != SQLITE_FULL && system_error != 0)
         return attn_fail_errno(error, status, system_error, "store '%s': cannot %s", store->path,

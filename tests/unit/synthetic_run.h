@@ -28,6 +28,7 @@ typedef struct synthetic_options {
     bool has_energy;        /* a measured energy instead of an unavailable one */
     bool is_running;        /* the last trial has not ended */
     size_t rounds;          /* 0 = SYNTHETIC_ROUNDS */
+    size_t steps;           /* 0 = SYNTHETIC_STEPS */
 } synthetic_options;
 
 static const synthetic_mechanism synthetic_mechanisms[SYNTHETIC_MECHANISMS] = {
@@ -174,7 +175,7 @@ static attn_status synthetic_trial(attn_store *store, int64_t run_id, size_t tri
                                     .backward_s = m->backward_s * pace,
                                     .optimizer_s = 0.0094 * (1 + 0.02 * synthetic_noise(trial, 1))};
     double held_out = 0;
-    const size_t n_steps = crashes ? 17 : SYNTHETIC_STEPS;
+    const size_t n_steps = crashes ? 17 : options->steps ? options->steps : SYNTHETIC_STEPS;
     for (size_t s = 0; s <= n_steps; s++) {
         const double base = m->loss_floor + (9.04 - m->loss_floor) * exp(-(double)s / 14.0);
         if (s % 20 == 0) {

@@ -479,7 +479,7 @@ static void sqlite_may_lack_memory(void **state)
     failing.xRealloc = realloc_or_not;
     assert_int_equal(sqlite3_config(SQLITE_CONFIG_MALLOC, &failing), SQLITE_OK);
     size_t n = 1, n_failures = 0;
-    for (bool fired = true; fired; n += 1 + n / 32) {
+    for (bool fired = true; fired; n += 1 + n / 16) {
         attn_error error = {0};
         memory_countdown = n;
         const attn_status status = small_session(scratch_path("sqlite.db"), &error);

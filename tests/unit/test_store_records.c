@@ -290,6 +290,28 @@ static void runs_are_listed(void **state)
     attn_store_close(store);
 }
 
+/* A store that an earlier version wrote stays readable, for good. test_report_table.c made it. */
+static void old_stores_are_read(void **state)
+{
+    (void)state;
+    attn_error error = {0};
+    attn_store *store = NULL;
+    attn_store_result *result = NULL;
+    assert_int_equal(
+        attn_store_open(&store, TEST_DATA "/store/schema-1.db", ATTN_STORE_READ, &error), ATTN_OK);
+    assert_int_equal(attn_store_load(store, 1, &result, &error), ATTN_OK);
+    assert_string_equal(result->run.title, "attnscope run --rounds 3 --steps 60");
+    assert_int_equal(result->n_trials, 12);
+    const attn_store_trial *flash = &result->trials[2];
+    assert_string_equal(flash->mechanism, "flash");
+    assert_int_equal(flash->n_steps, 5);
+    assert_int_equal(flash->steps[4].matmul_flop, 10871635968);
+    assert_int_equal(flash->n_figures, 45);
+    assert_string_equal(flash->figures[0].name, "train_time_s");
+    attn_store_result_free(result);
+    attn_store_close(store);
+}
+
 /* Allocation n fails, for n = 1, 2, ... until one goes through: no leak, no wrong result. */
 static void allocations_may_fail(void **state)
 {
@@ -330,7 +352,8 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(records_come_back),    cmocka_unit_test(trials_come_by_round_and_position),
         cmocka_unit_test(wrong_use_is_refused), cmocka_unit_test(discarding_frees_the_place),
-        cmocka_unit_test(runs_are_listed),      cmocka_unit_test(allocations_may_fail),
+        cmocka_unit_test(runs_are_listed),      cmocka_unit_test(old_stores_are_read),
+        cmocka_unit_test(allocations_may_fail),
     };
     return cmocka_run_group_tests_name("store records", tests, scratch_folder_make,
                                        scratch_folder_remove);

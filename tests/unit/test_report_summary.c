@@ -1,0 +1,303 @@
+/* Summaries: medians, spreads, ratios, what must never be put together, and orders. */
+#define _DEFAULT_SOURCE
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include <cmocka.h>
+
+#include "base/memory.h"
+#include "report/findings.h"
+#include "report/ranking.h"
+#include "report/summary.h"
+#include "scratch_folder.h"
+#include "synthetic_result.h"
+
+enum { TRIALS_MOST = 64 };
+
+/* A result built by hand: one figure per trial. */
+typedef struct made {
+    attn_store_trial trials[TRIALS_MOST];
+    attn_figure figures[TRIALS_MOST];
+    attn_store_result result;
+    char plan[200];
+} made;
+
+static void made_begin(made *m, const char *plan)
+{
+    memset(m, 0, sizeof *m);
+    snprintf(m->plan, sizeof m->plan, "%s", plan);
+    m->result.run.plan_json = m->plan;
+    m->result.trials = m->trials;
+}
+
+static void made_add(made *m, const char *mechanism, uint32_t round, attn_figure figure)
+{
+    const size_t i = m->result.n_trials++;
+    m->figures[i] = figure;
+    m->trials[i] = (attn_store_trial){
+        .round = round, .state = ATTN_TRIAL_DONE, .figures = &m->figures[i], .n_figures = 1};
+    snprintf(m->trials[i].mechanism, sizeof m->trials[i].mechanism, "%s", mechanism);
+}
+
+static attn_figure seconds(double value)
+{
+    return attn_figure_make("step_time_s", "s", value, ATTN_MEASURED, "clock");
+}
+
+static attn_summary *summarise(const made *m)
+{
+    attn_error error = {0};
+    attn_summary *summary = NULL;
+    assert_int_equal(attn_summary_make(&m->result, &summary, &error), ATTN_OK);
+    return summary;
+}
+
+static void few_rounds_have_a_range(void **state)
+{
+    (void)state;
+    made m;
+    made_begin(&m, "{}");
+    const double values[] = {3, 1, 2};
+    for (uint32_t r = 0; r < 3; r++) made_add(&m, "a", r + 1, seconds(values[r]));
+    made_add(&m, "b", 1, seconds(7));
+    attn_summary *s = summarise(&m);
+    const attn_summary_figure *f = attn_summary_find(&s->mechanisms[0], "step_time_s");
+    assert_int_equal(f->n, 3);
+    assert_true(f->median == 2 && f->minimum == 1 && f->maximum == 3);
+    assert_int_equal(f->spread, ATTN_SPREAD_RANGE);
+    assert_true(f->low == 1 && f->high == 3);
+    f = attn_summary_find(&s->mechanisms[1], "step_time_s");
+    assert_int_equal(f->spread, ATTN_SPREAD_NONE);
+    assert_true(f->median == 7 && isnan(f->low) && isnan(f->high));
+    assert_string_equal(attn_spread_label(f).text, "1 round");
+    assert_true(isnan(attn_summary_value(&s->mechanisms[0], "unheard_of")));
+    assert_int_equal(s->n_rounds, 3);
+    attn_summary_free(s);
+    attn_summary_free(NULL);
+}
+
+/* Ranks of the exact sign test, as in tables of the binomial distribution. */
+static void six_rounds_have_an_interval(void **state)
+{
+    (void)state;
+    static const struct {
+        uint32_t n, rank;
+    } cases[] = {{5, 0}, {6, 1}, {7, 1}, {8, 1}, {9, 2}, {10, 2}, {12, 3}, {20, 6}, {30, 10}};
+    for (size_t c = 0; c < sizeof cases / sizeof *cases; c++) {
+        made m;
+        made_begin(&m, "{}");
+        for (uint32_t r = 1; r <= cases[c].n; r++) /* 7 is prime to every n here: a shuffle */
+            made_add(&m, "a", r, seconds(1 + (r * 7) % cases[c].n));
+        attn_summary *s = summarise(&m);
+        const attn_summary_figure *f = attn_summary_find(&s->mechanisms[0], "step_time_s");
+        if (cases[c].n == 7) { /* all the same there */
+            assert_true(f->low == f->high);
+        } else if (cases[c].rank == 0) {
+            assert_int_equal(f->spread, ATTN_SPREAD_RANGE);
+        } else {
+            assert_int_equal(f->spread, ATTN_SPREAD_CONFIDENCE);
+            assert_true(f->low == cases[c].rank);
+            assert_true(f->high == cases[c].n + 1 - cases[c].rank);
+        }
+        attn_summary_free(s);
+    }
+}
+
+static void provenances_are_never_mixed(void **state)
+{
+    (void)state;
+    made m;
+    made_begin(&m, "{}");
+    made_add(&m, "a", 1, seconds(1));
+    made_add(&m, "a", 2, attn_figure_make("step_time_s", "s", 2, ATTN_MODELLED, "guess"));
+    made_add(&m, "b", 1, seconds(1));
+    made_add(&m, "b", 2, attn_figure_make("step_time_s", "ms", 1000, ATTN_MEASURED, "clock"));
+    made_add(&m, "c", 1, seconds(1));
+    made_add(&m, "c", 2, attn_figure_unavailable("step_time_s", "s", "clock", "it stopped"));
+    made_add(&m, "d", 1, attn_figure_unavailable("step_time_s", "s", "clock", "no clock"));
+    made_add(&m, "e", 1, seconds(1));
+    made_add(&m, "e", 2, seconds(NAN));
+    attn_summary *s = summarise(&m);
+    for (size_t i = 0; i < 2; i++) {
+        const attn_summary_figure *f = attn_summary_find(&s->mechanisms[i], "step_time_s");
+        assert_true(f->is_mixed && isnan(f->median) && isnan(f->ratio));
+        assert_non_null(strstr(f->why, "differ"));
+    }
+    const attn_summary_figure *f = attn_summary_find(&s->mechanisms[2], "step_time_s");
+    assert_true(!f->is_mixed && f->n == 1 && f->median == 1);
+    f = attn_summary_find(&s->mechanisms[3], "step_time_s");
+    assert_int_equal(f->provenance, ATTN_UNAVAILABLE);
+    assert_string_equal(f->why, "no clock");
+    f = attn_summary_find(&s->mechanisms[4], "step_time_s");
+    assert_true(f->n == 2 && isnan(f->median));
+    assert_string_equal(f->why, "not a finite number in 1 of 2 rounds");
+    attn_summary_free(s);
+}
+
+static void ratios_are_paired_by_round(void **state)
+{
+    (void)state;
+    made m;
+    made_begin(&m, "{\"mechanisms\": [{\"name\": \"base\"}, \"x\"], \"rounds\": 3}");
+    /* x is faster by a fifth in each round, while the machine slows down. */
+    for (uint32_t r = 1; r <= 3; r++) {
+        made_add(&m, "x", r, seconds(0.8 * r));
+        made_add(&m, "base", r, seconds(r));
+    }
+    attn_summary *s = summarise(&m);
+    assert_string_equal(s->mechanisms[0].name, "base"); /* the plan decides, not the first trial */
+    assert_int_equal(s->n_trials_planned, 6);
+    const attn_summary_figure *f = attn_summary_find(&s->mechanisms[1], "step_time_s");
+    assert_true(fabs(f->ratio - 0.8) < 1e-12 && fabs(f->ratio_low - 0.8) < 1e-12 &&
+                fabs(f->ratio_high - 0.8) < 1e-12);
+    assert_false(attn_summary_resolved(f, attn_summary_find(&s->mechanisms[0], "step_time_s")));
+    attn_summary_free(s);
+}
+
+static void plans_of_any_form_are_survived(void **state)
+{
+    (void)state;
+    static const char *const plans[] = {
+        "",
+        "not JSON",
+        "[]",
+        "{}",
+        "{\"mechanisms\": 3}",
+        "{\"mechanisms\": [1, null, \"never run\"], \"rounds\": -1}"};
+    for (size_t i = 0; i < sizeof plans / sizeof *plans; i++) {
+        made m;
+        made_begin(&m, plans[i]);
+        made_add(&m, "b", 1, seconds(1));
+        made_add(&m, "a", 1, seconds(1));
+        attn_summary *s = summarise(&m);
+        assert_int_equal(s->n_mechanisms, 2);
+        assert_string_equal(s->mechanisms[0].name, "b");
+        assert_int_equal(s->n_trials_planned, 0);
+        attn_summary_free(s);
+    }
+    made m;
+    made_begin(&m, "{}");
+    attn_summary *s = summarise(&m);
+    attn_finding findings[ATTN_FINDINGS_MAX];
+    assert_int_equal(s->n_mechanisms, 0);
+    assert_int_equal(attn_findings_make(s, findings), 0);
+    attn_summary_free(s);
+}
+
+static void orders_put_absent_values_last(void **state)
+{
+    (void)state;
+    made m;
+    made_begin(&m, "{}");
+    made_add(&m, "none", 1, attn_figure_unavailable("step_time_s", "s", "clock", "no clock"));
+    made_add(&m, "slow", 1, seconds(3));
+    made_add(&m, "fast", 1, seconds(1));
+    made_add(&m, "tie", 1, seconds(3));
+    attn_summary *s = summarise(&m);
+    size_t order[4];
+    attn_summary_order(s, "step_time_s", true, order);
+    const size_t rising[] = {2, 1, 3, 0}, falling[] = {1, 3, 2, 0};
+    assert_memory_equal(order, rising, sizeof order);
+    attn_summary_order(s, "step_time_s", false, order);
+    assert_memory_equal(order, falling, sizeof order);
+    attn_summary_free(s);
+}
+
+static void models_rank_nothing(void **state)
+{
+    (void)state;
+    attn_error error = {0};
+    size_t order[SYNTHETIC_MECHANISMS];
+    synthetic_report r = synthetic_report_make(&(synthetic_options){0});
+    assert_non_null(r.summary);
+    assert_int_equal(attn_ranking_order(r.summary, "energy", order, &error), ATTN_EARGUMENT);
+    assert_non_null(strstr(error.text, "no RAPL counters"));
+    error = (attn_error){0};
+    assert_int_equal(attn_ranking_order(r.summary, "beauty", order, &error), ATTN_EARGUMENT);
+    assert_non_null(strstr(error.text, ATTN_RANKING_KEYS));
+    error = (attn_error){0};
+    assert_int_equal(attn_ranking_order(r.summary, "memory", order, &error), ATTN_OK);
+    assert_int_equal(order[0], 3);
+    synthetic_report_free(&r);
+
+    made m;
+    made_begin(&m, "{}");
+    made_add(&m, "a", 1, attn_figure_make("energy_step_j", "J", 1, ATTN_MODELLED, "model"));
+    made_add(&m, "b", 1, attn_figure_make("energy_step_j", "J", 2, ATTN_MODELLED, "model"));
+    attn_summary *s = summarise(&m);
+    assert_int_equal(attn_ranking_order(s, "energy", order, &error), ATTN_EARGUMENT);
+    assert_non_null(strstr(error.text, "modelled"));
+    attn_ranking_column columns[ATTN_RANKING_COLUMNS];
+    attn_ranking_columns(s, columns);
+    for (size_t c = 0; c < ATTN_RANKING_COLUMNS; c++)
+        assert_false(attn_ranking_is_best(s, &columns[c], 0));
+    attn_summary_free(s);
+
+    made_begin(&m, "{}"); /* measured for the packages alone */
+    made_add(&m, "a", 1, attn_figure_make("energy_cpu_package_j", "J", 2, ATTN_MEASURED, "rapl"));
+    made_add(&m, "b", 1, attn_figure_make("energy_cpu_package_j", "J", 1, ATTN_MEASURED, "rapl"));
+    s = summarise(&m);
+    error = (attn_error){0};
+    assert_int_equal(attn_ranking_order(s, "energy", order, &error), ATTN_OK);
+    assert_int_equal(order[0], 1);
+    attn_summary_free(s);
+}
+
+static void failures_keep_their_reason(void **state)
+{
+    (void)state;
+    synthetic_report r = synthetic_report_make(&(synthetic_options){0});
+    const attn_summary_mechanism *gqa = &r.summary->mechanisms[3];
+    assert_string_equal(gqa->name, "gqa");
+    assert_int_equal(gqa->n_trials[ATTN_TRIAL_DONE], 2);
+    assert_int_equal(gqa->n_trials[ATTN_TRIAL_CRASHED], 1);
+    assert_int_equal(gqa->reason_round, 2);
+    assert_non_null(strstr(gqa->reason, "signal 9"));
+    assert_int_equal(attn_summary_find(gqa, "step_time_s")->n, 2);
+    assert_int_equal(gqa->tokens, 512 * SYNTHETIC_STEPS);
+    const attn_summary_figure *modelled = attn_summary_find(gqa, "energy_modelled_cpu_j");
+    assert_int_equal(modelled->spread, ATTN_SPREAD_MODEL);
+    assert_true(modelled->low < 0.5 * modelled->median && modelled->high > 1.5 * modelled->median);
+    assert_true(isnan(modelled->ratio));
+    synthetic_report_free(&r);
+}
+
+static void allocations_may_fail(void **state)
+{
+    (void)state;
+    synthetic_report r = synthetic_report_make(&(synthetic_options){.rounds = 1});
+    const size_t live = attn_memory_live_blocks();
+    attn_status status = ATTN_EMEMORY;
+    size_t n = 1;
+    for (; status != ATTN_OK; n++) {
+        attn_error error = {0};
+        attn_summary *summary = NULL;
+        attn_memory_fail_at(n);
+        status = attn_summary_make(r.result, &summary, &error);
+        attn_memory_fail_at(0);
+        attn_summary_free(summary);
+        assert_int_equal(attn_memory_live_blocks(), live);
+        assert_true(status == ATTN_OK || status == ATTN_EMEMORY);
+    }
+    assert_true(n > 5);
+    synthetic_report_free(&r);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(few_rounds_have_a_range),
+        cmocka_unit_test(six_rounds_have_an_interval),
+        cmocka_unit_test(provenances_are_never_mixed),
+        cmocka_unit_test(ratios_are_paired_by_round),
+        cmocka_unit_test(plans_of_any_form_are_survived),
+        cmocka_unit_test(orders_put_absent_values_last),
+        cmocka_unit_test(models_rank_nothing),
+        cmocka_unit_test(failures_keep_their_reason),
+        cmocka_unit_test(allocations_may_fail),
+    };
+    return cmocka_run_group_tests_name("report summary", tests, scratch_folder_make,
+                                       scratch_folder_remove);
+}
