@@ -134,7 +134,7 @@ static const cli_option options[] = {
 
 const cli_command cli_command_data = {
     .name = "data",
-    .summary = "look into a data set: rows, tokens, lengths, what was skipped and why",
+    .summary = "look into a data set: rows, tokens, lengths, what was skipped",
     .operands = "[FILE]",
     .description =
         "Reads FILE, or the shipped sample of conversations without FILE, as a training run would, "

@@ -47,26 +47,24 @@ static size_t n_rows_in_class(const attn_survey *survey, size_t class)
            below;
 }
 
-/* Text of others on a terminal: control characters must not act. */
-static void print_safely(const char *text, size_t n_bytes, const char *kept)
+/* Prints text of others, whose control characters must not act on a terminal: but for those in
+ * `kept` they become \xNN. Stops at n_columns, taking a character for a column; returns how many
+ * it printed. */
+static size_t print_safely(const char *text, size_t n_bytes, const char *kept, size_t n_columns)
 {
+    size_t column = 0;
     for (size_t i = 0; i < n_bytes; i++) {
         const unsigned char c = (unsigned char)text[i];
-        if ((c < 0x20 && !(c != '\0' && strchr(kept, c))) || c == 0x7F)
+        const bool is_control = (c < 0x20 && (c == '\0' || !strchr(kept, c))) || c == 0x7F;
+        const size_t width = is_control ? 4 : (c & 0xC0) != 0x80;
+        if (width > n_columns - column) break;
+        column += width;
+        if (is_control)
             printf("\\x%02X", c);
         else
             putchar(c);
     }
-}
-
-/* Bytes that fit into so many columns, taking a character for a column. */
-static size_t cut_to_columns(const char *text, size_t n_bytes, size_t columns)
-{
-    size_t used = 0, at = 0;
-    for (; at < n_bytes; at++) {
-        if (((unsigned char)text[at] & 0xC0) != 0x80 && used++ == columns) break;
-    }
-    return at;
+    return column;
 }
 
 /* ---- for people ------------------------------------------------------------------------- */
@@ -175,12 +173,8 @@ static void print_sources(const attn_survey *survey)
             name = "(none named)";
             n_bytes = strlen(name);
         }
-        const size_t n = cut_to_columns(name, n_bytes, SOURCE_COLUMNS - 1);
-        print_safely(name, n, "");
-        for (size_t column = 0, at = 0; column < SOURCE_COLUMNS; at++) {
-            if (at >= n) putchar(' ');
-            column += at >= n || ((unsigned char)name[at] & 0xC0) != 0x80;
-        }
+        const size_t used = print_safely(name, n_bytes, "", SOURCE_COLUMNS - 1);
+        printf("%*s", SOURCE_COLUMNS - (int)used, "");
         const attn_survey_count *count = &ranked[i].count;
         print_count(9, count->n_rows);
         print_count(13, count->n_tokens);
@@ -314,11 +308,11 @@ void data_row_print(const attn_row *row, const attn_rendering *rendering)
 {
     const size_t n = rendering->tokens.n;
     printf("id       ");
-    print_safely(row->id, strlen(row->id), "");
+    print_safely(row->id, strlen(row->id), "", SIZE_MAX);
     printf("\ndataset  ");
-    print_safely(row->dataset, strlen(row->dataset), "");
+    print_safely(row->dataset, strlen(row->dataset), "", SIZE_MAX);
     printf("\ntokens   %zu, of them targets %zu\n\n", n, n_targets_of(rendering));
-    print_safely(rendering->text, rendering->n_bytes, "\n\t");
+    print_safely(rendering->text, rendering->n_bytes, "\n\t", SIZE_MAX);
     printf("\n\nids");
     int column = 80;
     for (size_t i = 0; i < n; i++) {

@@ -78,10 +78,12 @@ attn_status attn_input_read(attn_input *input, void *buffer, size_t n_bytes, siz
         const char *text = gzerror(input->file, &number);
         if (number == Z_ERRNO)
             return attn_fail_errno(error, ATTN_EIO, errno, "cannot read %s", input->name);
-        if (number != Z_OK && number != Z_STREAM_END)
+        if (number != Z_OK && number != Z_STREAM_END) {
+            const char *colon = strstr(text, ": "); /* behind a name that zlib made up */
             return attn_fail(error, ATTN_EFORMAT,
                              "%s: the gzip data is damaged or cut short (%s); fetch it again",
-                             input->name, text);
+                             input->name, colon ? colon + 2 : text);
+        }
         if (got <= 0) break;
         n += (size_t)got;
     }

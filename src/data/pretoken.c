@@ -34,7 +34,7 @@ attn_status attn_splitter_create(attn_splitter **out, attn_error *error)
     int number = 0;
     PCRE2_SIZE offset = 0;
     splitter->code = pcre2_compile((PCRE2_SPTR)pattern, PCRE2_ZERO_TERMINATED,
-                                   PCRE2_UTF | PCRE2_UCP | PCRE2_ANCHORED, &number, &offset, NULL);
+                                   PCRE2_UTF | PCRE2_ANCHORED, &number, &offset, NULL);
     if (!splitter->code) {
         status = attn_fail(error, ATTN_EUNSUPPORTED,
                            "PCRE2 does not take the tokenizer's pattern (error %d at %zu); it "

@@ -132,7 +132,8 @@ static size_t section_end(const char *text, size_t n_bytes)
     return line_end ? line_end : SECTION_BYTES_MAX;
 }
 
-static attn_status next_section(attn_reader *reader, attn_row *row, bool *is_end, attn_error *error)
+/* Drops the last section and reads on behind what is left. */
+static attn_status refill(attn_reader *reader, attn_error *error)
 {
     size_t n_read = 0;
     reader->n_bytes -= reader->n_used;
@@ -142,29 +143,42 @@ static attn_status next_section(attn_reader *reader, attn_row *row, bool *is_end
     const size_t room = SECTION_BYTES_MAX + 1 - reader->n_bytes; /* one more tells the end */
     const attn_status status =
         attn_input_read(reader->input, reader->buffer + reader->n_bytes, room, &n_read, error);
-    if (status != ATTN_OK) return status;
     reader->n_bytes += n_read;
-    if (reader->offset == 0 && reader->n_bytes >= 3 &&
-        memcmp(reader->buffer, "\xEF\xBB\xBF", 3) == 0) {
+    return status;
+}
+
+static bool begins_with_mark(const attn_reader *reader)
+{
+    return reader->offset == 0 && reader->n_bytes >= 3 &&
+           memcmp(reader->buffer, "\xEF\xBB\xBF", 3) == 0;
+}
+
+static attn_status refuse_utf8(const attn_reader *reader, size_t at, attn_error *error)
+{
+    return attn_fail(error, ATTN_EFORMAT,
+                     "%s: not UTF-8: byte %02X at offset %llu; convert it, for instance with iconv",
+                     reader->path, (unsigned)(unsigned char)reader->buffer[at],
+                     (unsigned long long)(reader->offset + at));
+}
+
+static attn_status next_section(attn_reader *reader, attn_row *row, bool *is_end, attn_error *error)
+{
+    attn_status status = refill(reader, error);
+    if (status == ATTN_OK && begins_with_mark(reader)) {
         reader->n_used = 3; /* a byte order mark is no text */
-        return next_section(reader, row, is_end, error);
+        status = refill(reader, error);
     }
     *is_end = reader->n_bytes == 0;
-    if (*is_end) return ATTN_OK;
+    if (status != ATTN_OK || *is_end) return status;
     size_t n = section_end(reader->buffer, reader->n_bytes);
     const size_t n_valid = attn_utf8_valid_prefix(reader->buffer, n);
-    if (n_valid < n) { /* a line of over 64 KiB may be cut inside of a character */
-        if (n == reader->n_bytes || !attn_utf8_is_cut(reader->buffer + n_valid, n - n_valid))
-            return attn_fail(error, ATTN_EFORMAT,
-                             "%s: not UTF-8: byte %02X at offset %llu; convert it, for instance "
-                             "with iconv",
-                             reader->path, (unsigned)(unsigned char)reader->buffer[n_valid],
-                             (unsigned long long)(reader->offset + n_valid));
+    /* A line of over 64 KiB may be cut inside of a character, but not the end of the file. */
+    if (n_valid < n && n < reader->n_bytes &&
+        attn_utf8_is_cut(reader->buffer + n_valid, n - n_valid))
         n = n_valid;
-    }
+    if (n_valid < n) return refuse_utf8(reader, n_valid, error);
     reader->n_used = n;
-    reader->reading.n_lines++;
-    const size_t number = reader->reading.n_lines;
+    const size_t number = ++reader->reading.n_lines;
     snprintf(reader->id, sizeof reader->id, "%.255s:%zu", reader->name, number);
     *row = (attn_row){.dataset = reader->name,
                       .id = reader->id,
