@@ -86,8 +86,8 @@ attn_status attn_isa_parse(const char *name, attn_isa *isa, attn_error *error)
         if (strcmp(name, isa_names[i]) != 0) continue;
         if ((attn_isa)i > best)
             return attn_fail(error, ATTN_EUNSUPPORTED,
-                             "instruction set '%s' is not available: this machine offers %s",
-                             name, isa_names[best]);
+                             "instruction set '%s' is not available: this machine offers %s", name,
+                             isa_names[best]);
         *isa = (attn_isa)i;
         return ATTN_OK;
     }

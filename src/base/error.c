@@ -1,6 +1,8 @@
 /* Status texts and the birth of errors. */
 #include "base/error.h"
 
+#include "base/text.h"
+
 #include <stdarg.h>
 #include <stdio.h>
 #include <string.h>
@@ -20,13 +22,12 @@ const char *attn_status_text(attn_status status)
         [-ATTN_EINTERRUPTED] = "interrupted",
         [-ATTN_EINTERNAL] = "internal error",
     };
-    const int index = -(int)status;
-    if (index < 0 || (size_t)index >= sizeof texts / sizeof *texts) return "unknown status";
-    return texts[index];
+    if (status > ATTN_OK || status < ATTN_EINTERNAL) return "unknown status";
+    return texts[-status];
 }
 
-static void record(attn_error *error, attn_status status, int error_number,
-                   const char *format, va_list arguments)
+static void record(attn_error *error, attn_status status, int error_number, const char *format,
+                   va_list arguments)
 {
     if (!error || error->status != ATTN_OK) return;
     error->status = status;
@@ -39,6 +40,7 @@ static void record(attn_error *error, attn_status status, int error_number,
         snprintf(reason, sizeof reason, "%s", strerror(error_number));
         snprintf(error->text + used, sizeof error->text - (size_t)used, ": %s", reason);
     }
+    if (strlen(error->text) + 1 == sizeof error->text) attn_text_mend_end(error->text);
 }
 
 attn_status attn_fail(attn_error *error, attn_status status, const char *format, ...)

@@ -1,7 +1,8 @@
 /* Figures: values with provenance. */
 #include "base/figure.h"
 
-#include <stdio.h>
+#include "base/text.h"
+
 #include <string.h>
 
 static const char *const provenance_names[ATTN_PROVENANCES] = {
@@ -26,9 +27,9 @@ attn_figure attn_figure_make(const char *name, const char *unit, double value,
                              attn_provenance provenance, const char *source)
 {
     attn_figure figure = {.value = value, .provenance = provenance, .low = NAN, .high = NAN};
-    snprintf(figure.name, sizeof figure.name, "%s", name);
-    snprintf(figure.unit, sizeof figure.unit, "%s", unit);
-    snprintf(figure.source, sizeof figure.source, "%s", source);
+    attn_text_copy(figure.name, sizeof figure.name, name);
+    attn_text_copy(figure.unit, sizeof figure.unit, unit);
+    attn_text_copy(figure.source, sizeof figure.source, source);
     return figure;
 }
 
@@ -36,6 +37,6 @@ attn_figure attn_figure_unavailable(const char *name, const char *unit, const ch
                                     const char *why)
 {
     attn_figure figure = attn_figure_make(name, unit, NAN, ATTN_UNAVAILABLE, source);
-    snprintf(figure.why, sizeof figure.why, "%s", why);
+    attn_text_copy(figure.why, sizeof figure.why, why);
     return figure;
 }

@@ -19,7 +19,8 @@ typedef enum attn_provenance {
 enum { ATTN_FIGURE_NAME_BYTES = 48, ATTN_FIGURE_UNIT_BYTES = 16, ATTN_FIGURE_TEXT_BYTES = 240 };
 
 typedef struct attn_figure {
-    char name[ATTN_FIGURE_NAME_BYTES]; /* unit in the name: "train_time_s", "energy_cpu_package_j" */
+    char
+        name[ATTN_FIGURE_NAME_BYTES]; /* unit in the name: "train_time_s", "energy_cpu_package_j" */
     char unit[ATTN_FIGURE_UNIT_BYTES]; /* SI: "s", "J", "byte", "flop", "" for plain numbers */
     double value;
     attn_provenance provenance;

@@ -52,7 +52,7 @@ static void charge_one(size_t account, size_t size_bytes)
 {
     const size_t now = atomic_fetch_add(&current_bytes[account], size_bytes) + size_bytes;
     size_t peak = atomic_load(&peak_bytes[account]);
-    while (now > peak && !atomic_compare_exchange_weak(&peak_bytes[account], &peak, now)) { }
+    while (now > peak && !atomic_compare_exchange_weak(&peak_bytes[account], &peak, now)) {}
 }
 
 static void charge(attn_memory_category category, size_t size_bytes)
@@ -156,8 +156,10 @@ void attn_free(void *block)
     block_header *header = header_of(block);
     discharge(header->category, header->size_bytes);
     atomic_fetch_sub(&live_blocks, 1);
-    if (header->mapping) munmap(header->mapping, header->mapping_bytes);
-    else free(header);
+    if (header->mapping)
+        munmap(header->mapping, header->mapping_bytes);
+    else
+        free(header);
 }
 
 attn_memory_account attn_memory_usage(attn_memory_category category)

@@ -23,16 +23,17 @@ uint64_t attn_random_stream(attn_random_use use, uint32_t index);
 /* Four 32-bit words for counter `index` of `stream`. */
 void attn_random_words(uint64_t seed, uint64_t stream, uint64_t index, uint32_t words[4]);
 
-/* Uniform integer in [0, bound), without bias; bound > 0. */
+/* Uniform integer in [0, bound), bound > 0; the bias is below bound / 2^64. */
 uint64_t attn_random_below(uint64_t seed, uint64_t stream, uint64_t index, uint64_t bound);
 
 /* Uniform in [0, 1), 53 random bits. */
 double attn_random_uniform(uint64_t seed, uint64_t stream, uint64_t index);
 
-/* Standard normal (Box-Muller on words of one counter). */
+/* Standard normal: Box-Muller on the words of counter index / 2, the cosine for even indices and
+ * the sine for odd ones. */
 double attn_random_normal(uint64_t seed, uint64_t stream, uint64_t index);
 
-/* out[i] = scale * normal(seed, stream, i) */
+/* out[i] = scale * normal(seed, stream, i); a parallel region when n is large. */
 void attn_random_fill_normal(uint64_t seed, uint64_t stream, double scale, size_t n, float *out);
 
 /* A permutation of 0..n-1 (Fisher-Yates). */

@@ -67,8 +67,10 @@ void attn_parallel(size_t n_threads, size_t n_tasks, attn_task *task, void *argu
     region r = {.task = task, .argument = argument, .n_tasks = n_tasks};
     if (n_threads > n_tasks) n_threads = n_tasks;
     if (n_threads > ATTN_THREADS_MAX) n_threads = ATTN_THREADS_MAX;
-    if (n_threads > 1) start(&r, n_threads);
-    else work(&r, 0);
+    if (n_threads > 1)
+        start(&r, n_threads);
+    else
+        work(&r, 0);
 }
 
 size_t attn_cores_available(void)

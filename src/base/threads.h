@@ -2,7 +2,9 @@
  * two never compete for cores), plain threads otherwise (bare and TSan builds).
  *
  * Results never depend on the number of threads: work is cut into tasks of fixed shape, each
- * task owns what it writes, and sums across tasks are taken in task order afterwards. */
+ * task owns what it writes, and sums across tasks are taken in task order afterwards.
+ *
+ * OpenMP's pool does not survive fork(): a process that forks workers runs no region before. */
 #ifndef BASE_THREADS_H
 #define BASE_THREADS_H
 
