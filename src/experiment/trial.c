@@ -49,15 +49,6 @@ static attn_status open_batches(workshop *w, attn_batch_part part, attn_batches 
     return attn_batches_create(out, w->trial->dataset, &options, error);
 }
 
-static attn_status load_weights(attn_model *model, const char *path, attn_error *error)
-{
-    attn_checkpoint *checkpoint = NULL;
-    attn_status status = attn_checkpoint_open(&checkpoint, path, error);
-    if (status == ATTN_OK) status = attn_checkpoint_load(checkpoint, model, error);
-    attn_checkpoint_close(checkpoint);
-    return status;
-}
-
 static attn_status set_up(workshop *w, attn_error *error)
 {
     const attn_plan *plan = w->trial->plan;
@@ -66,7 +57,7 @@ static attn_status set_up(workshop *w, attn_error *error)
     if (status == ATTN_OK) status = attn_model_create(&w->model, &config, error);
     if (status != ATTN_OK) return status;
     attn_model_initialise(w->model, plan->seed);
-    if (plan->is_model_file) status = load_weights(w->model, plan->model, error);
+    if (plan->is_model_file) status = attn_checkpoint_load(w->model, plan->model, error);
     if (status == ATTN_OK)
         status = attn_trainer_create(&w->trainer, w->model, w->context, plan->batch, plan->length,
                                      true, error);
