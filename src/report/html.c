@@ -136,7 +136,9 @@ static attn_status write_body(FILE *out, const attn_store_result *result,
     fputs("<nav aria-label=\"Sections\">", out);
     for (size_t i = 0; i < sizeof sections / sizeof *sections; i++)
         fprintf(out, "<a href=\"#%s\">%s</a>", sections[i][0], sections[i][1]);
-    fputs("</nav>\n<main>\n", out);
+    fputs("</nav>\n<main>\n<noscript><p>The charts need JavaScript; their values stand in the "
+          "tables.</p></noscript>\n",
+          out);
     write_findings(out, summary);
     html_ranking(out, summary, sort, order);
     html_charts(out, summary);

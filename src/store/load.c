@@ -16,8 +16,7 @@ static const char doing[] = "load a run";
 
 static double column_number(sqlite3_stmt *row, int at)
 {
-    return sqlite3_column_type(row, at) == SQLITE_NULL ? NAN
-                                                       : sqlite3_column_double(row, at);
+    return sqlite3_column_type(row, at) == SQLITE_NULL ? NAN : sqlite3_column_double(row, at);
 }
 
 static uint64_t column_count(sqlite3_stmt *row, int at)
