@@ -129,7 +129,7 @@
         const f = figureOf(m, part.figure);
         return f && f.low !== null ? [f.low * spec.factor, f.high * spec.factor] : null;
       }),
-      backgroundColor: spec.kind === "intervals" ? fade(series(4), 0.35) : series(i),
+      backgroundColor: spec.kind === "intervals" ? fade(css("--caution"), 0.4) : series(i),
       barPercentage: 0.62, categoryPercentage: 1, stack: "all",
     }));
     element.parentNode.style.height = 62 + 30 * labels.length + (spec.parts.length > 1 ? 34 : 0) + "px";
