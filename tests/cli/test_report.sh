@@ -5,7 +5,8 @@
 set -uo pipefail
 attnscope=$1 source_dir=$2
 store=$source_dir/tests/data/store/schema-1.db
-folder=$(mktemp -d)
+# In memory where possible: a browser's profile on a busy disk takes a minute.
+folder=$(mktemp -d -p /dev/shm 2>/dev/null || mktemp -d)
 trap 'rm -rf "$folder"' EXIT
 failures=0
 
@@ -109,7 +110,7 @@ fi
 # In a browser: the script ran to its end, so each canvas has got its size.
 browser=$(command -v chromium || command -v chromium-browser || command -v google-chrome)
 if [[ -n $browser ]]; then
-    timeout 60 "$browser" --headless --no-sandbox --disable-gpu --user-data-dir="$folder/profile" \
+    timeout 120 "$browser" --headless --no-sandbox --disable-gpu --user-data-dir="$folder/profile" \
         --virtual-time-budget=4000 --dump-dom "file://$folder/page.html" >"$folder/dom" 2>/dev/null
     wanted=$(grep -c '<canvas ' "$folder/page.html")
     drawn=$(grep -c '<canvas [^>]*style="[^"]*height: [1-9]' "$folder/dom")
