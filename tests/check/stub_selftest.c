@@ -1,2 +1,5 @@
 #include "check.h"
-void check_collect_selftest(check_list *list) { (void)list; }
+void check_collect_selftest(check_list *list)
+{
+    (void)list;
+}
