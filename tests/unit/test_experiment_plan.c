@@ -26,8 +26,8 @@ static void lists_are_parted(void **state)
     (void)state;
     attn_error error = {0};
     attn_plan plan = micro_plan();
-    assert_ok(attn_plan_set_mechanisms(&plan, "flash,sliding:window=64:sinks=4,gqa:kv_heads=2",
-                                       &error));
+    assert_ok(
+        attn_plan_set_mechanisms(&plan, "flash,sliding:window=64:sinks=4,gqa:kv_heads=2", &error));
     assert_int_equal(plan.n_mechanisms, 3);
     assert_string_equal(plan.mechanisms[0].label, "flash");
     assert_string_equal(plan.mechanisms[0].options, "");
@@ -134,30 +134,78 @@ static void equal_plans_have_equal_texts(void **state)
     for (int field = 0;; field++) {
         attn_plan p = plans[0];
         switch (field) {
-        case 0: p.n_mechanisms = 1; break;
-        case 1: p.rounds++; break;
-        case 2: p.batch++; break;
-        case 3: p.length--; break;
-        case 4: p.steps++; break;
-        case 5: p.is_packed = true; break;
-        case 6: p.is_loss_on_answers = true; break;
-        case 7: p.held_out = nextafter(p.held_out, 1.0); break;
-        case 8: p.evaluate_every++; break;
-        case 9: p.evaluate_batches++; break;
-        case 10: p.learning_rate = nextafter(p.learning_rate, 1.0); break;
-        case 11: p.weight_decay += 0.1; break;
-        case 12: p.clip += 0.1; break;
-        case 13: p.schedule = ATTN_SCHEDULE_COSINE; break;
-        case 14: p.learning_rate_warmup++; break;
-        case 15: p.timing_warmup--; break;
-        case 16: p.decode_tokens++; break;
-        case 17: p.seed++; break;
-        case 18: p.threads++; break;
-        case 19: p.isa = "ref"; break;
-        case 20: p.model = "other"; break;
-        case 21: p.is_model_file = true; break;
-        case 22: p.cpu_watts = "1:2"; break;
-        default: attn_free(a); return;
+        case 0:
+            p.n_mechanisms = 1;
+            break;
+        case 1:
+            p.rounds++;
+            break;
+        case 2:
+            p.batch++;
+            break;
+        case 3:
+            p.length--;
+            break;
+        case 4:
+            p.steps++;
+            break;
+        case 5:
+            p.is_packed = true;
+            break;
+        case 6:
+            p.is_loss_on_answers = true;
+            break;
+        case 7:
+            p.held_out = nextafter(p.held_out, 1.0);
+            break;
+        case 8:
+            p.evaluate_every++;
+            break;
+        case 9:
+            p.evaluate_batches++;
+            break;
+        case 10:
+            p.learning_rate = nextafter(p.learning_rate, 1.0);
+            break;
+        case 11:
+            p.weight_decay += 0.1;
+            break;
+        case 12:
+            p.clip += 0.1;
+            break;
+        case 13:
+            p.schedule = ATTN_SCHEDULE_COSINE;
+            break;
+        case 14:
+            p.learning_rate_warmup++;
+            break;
+        case 15:
+            p.timing_warmup--;
+            break;
+        case 16:
+            p.decode_tokens++;
+            break;
+        case 17:
+            p.seed++;
+            break;
+        case 18:
+            p.threads++;
+            break;
+        case 19:
+            p.isa = "ref";
+            break;
+        case 20:
+            p.model = "other";
+            break;
+        case 21:
+            p.is_model_file = true;
+            break;
+        case 22:
+            p.cpu_watts = "1:2";
+            break;
+        default:
+            attn_free(a);
+            return;
         }
         char *changed = plan_text(&p);
         if (strcmp(changed, a) == 0) fail_msg("field %d does not show", field);

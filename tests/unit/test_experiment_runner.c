@@ -140,14 +140,34 @@ static void other_plans_are_recorded_too(void **state)
         attn_plan plan = tiny_plan("sdpa");
         size_t evaluations = 3;
         switch (variant) {
-        case 0: plan.held_out = 0.0; evaluations = 0; break;
-        case 1: plan.evaluate_every = 3; break; /* 0, 3, 4 */
-        case 2: plan.evaluate_every = 0; evaluations = 2; break;
-        case 3: plan.is_packed = true; break;
-        case 4: plan.is_loss_on_answers = true; plan.length = 48; break;
-        case 5: plan.batch = 5; plan.clip = 1e9; break; /* held out: 2 rows of 24 */
-        case 6: plan.decode_tokens = 0; plan.isa = "ref"; plan.evaluate_every = 1;
-                evaluations = 5; break;
+        case 0:
+            plan.held_out = 0.0;
+            evaluations = 0;
+            break;
+        case 1:
+            plan.evaluate_every = 3;
+            break; /* 0, 3, 4 */
+        case 2:
+            plan.evaluate_every = 0;
+            evaluations = 2;
+            break;
+        case 3:
+            plan.is_packed = true;
+            break;
+        case 4:
+            plan.is_loss_on_answers = true;
+            plan.length = 48;
+            break;
+        case 5:
+            plan.batch = 5;
+            plan.clip = 1e9;
+            break; /* held out: 2 rows of 24 */
+        case 6:
+            plan.decode_tokens = 0;
+            plan.isa = "ref";
+            plan.evaluate_every = 1;
+            evaluations = 5;
+            break;
         }
         attn_store *store = open_store(scratch_path("variants.db"));
         assert_ok(run_plan(&plan, store, false, NULL, NULL, &error));
@@ -168,47 +188,53 @@ static void other_plans_are_recorded_too(void **state)
 
 /* One mechanism's allocation number `at` fails, in the worker. */
 typedef struct shortage {
-    size_t at;
-    bool is_over; /* the worker got by without that many */
+    size_t at, n_failed, n_done; /* failures so far; successes since the last of them */
 } shortage;
 
 static void make_memory_short(void *argument, const attn_run_progress *p)
 {
     shortage *s = argument;
-    if (p->step == 0 && strcmp(p->label, "linear") == 0) attn_memory_fail_at(s->at);
+    const bool is_short = strcmp(p->label, "linear") == 0;
+    if (p->step == 0 && is_short) attn_memory_fail_at(s->at);
     if (!p->is_ended) return;
     attn_memory_fail_at(0);
-    if (strcmp(p->label, "linear") != 0) {
+    if (!is_short || p->state == ATTN_TRIAL_DONE) {
         assert_int_equal(p->state, ATTN_TRIAL_DONE);
+        s->n_done += is_short;
         return;
     }
-    s->is_over = p->state == ATTN_TRIAL_DONE;
-    if (s->is_over) return;
     assert_int_equal(p->state, ATTN_TRIAL_FAILED);
     if (!strstr(p->reason, "memory")) fail_msg("allocation %zu: '%s'", s->at, p->reason);
+    s->n_failed++;
+    s->n_done = 0;
 }
 
+/* The dense library's memory is optional, so a trial can do without some allocations; one that
+ * does without many in a row has no more of them. */
 static void trials_without_memory_fail_alone(void **state)
 {
     (void)state;
     shortage s = {.at = 0};
-    while (!s.is_over) {
+    while (s.n_done < 8) {
         s.at++;
         attn_error error = {0};
         attn_plan plan = tiny_plan(s.at == 1 ? "flash,linear,sdpa" : "linear");
         plan.steps = 2;
         attn_store *store = open_store(scratch_path("memory.db"));
+        const size_t n_failed = s.n_failed;
         assert_ok(run_plan(&plan, store, false, make_memory_short, &s, &error));
         attn_store_result *result = load_newest(store);
         assert_string_equal(result->run.state, "done");
         assert_int_equal(result->n_trials, plan.n_mechanisms);
         for (size_t i = 0; i < result->n_trials; i++)
             assert_int_equal(result->trials[i].state == ATTN_TRIAL_FAILED,
-                             !s.is_over && strcmp(result->trials[i].mechanism, "linear") == 0);
+                             s.n_failed > n_failed &&
+                                 strcmp(result->trials[i].mechanism, "linear") == 0);
         attn_store_result_free(result);
         attn_store_close(store);
     }
-    assert_true(s.at > 20);
+    print_message("%zu of %zu allocations failed a trial\n", s.n_failed, s.at - s.n_done);
+    assert_true(s.n_failed > 20);
 }
 
 /* The worker cannot be started: no descriptor is left for its pipe. */
