@@ -29,8 +29,9 @@ typedef struct attn_layer_config {
 typedef enum attn_initial {
     ATTN_INITIAL_ZERO,
     ATTN_INITIAL_ONE,
-    ATTN_INITIAL_WEIGHT,  /**< normal, deviation 0.02 (GPT-2) */
-    ATTN_INITIAL_RESIDUAL /**< the same divided by sqrt(2 layers): what adds to the residual */
+    ATTN_INITIAL_WEIGHT,   /**< normal, deviation 0.02 (GPT-2) */
+    ATTN_INITIAL_RESIDUAL, /**< the same divided by sqrt(2 layers): what adds to the residual */
+    ATTN_INITIAL_OWN       /**< by attn_layer_initialise_own() */
 } attn_initial;
 
 enum { ATTN_NAME_BYTES = 32, ATTN_DIMENSIONS_MAX = 3 };
@@ -54,6 +55,10 @@ const char *attn_mechanism_name(size_t index);
 const char *attn_mechanism_title(const char *name);
 const char *attn_mechanism_source(const char *name);
 
+/** Whether a mechanism can train a language model: it has a form that sees no later position,
+ *  and needs no memory beside the text. False for an unknown name. */
+bool attn_mechanism_is_causal(const char *name);
+
 /**
  * Check a configuration and make the layer.
  *
@@ -74,6 +79,15 @@ void attn_layer_free(attn_layer *layer);
 
 /** The layer's parameters, in the order of their storage. */
 const attn_parameter *attn_layer_parameters(const attn_layer *layer, size_t *count);
+/**
+ * Start a parameter that is ATTN_INITIAL_OWN, from (seed, stream) alone.
+ *
+ * @param index in  of the parameter in the layer's list.
+ * @param out   out its `count` elements.
+ * @return false, and `out` untouched, when the mechanism leaves the start to the caller.
+ */
+bool attn_layer_initialise_own(const attn_layer *layer, size_t index, uint64_t seed,
+                               uint64_t stream, float *out);
 /** Elements of the whole parameter block. */
 size_t attn_layer_parameter_count(const attn_layer *layer);
 
@@ -98,9 +112,12 @@ typedef struct attn_call {
     size_t position;                /**< decode: tokens already in the cache */
     const uint32_t *document_start; /**< [B][T]: first position of the token's own document;
                                          NULL: each sequence is one document */
-    const float *dy;                /**< [B][T][C] */
-    float *dx;                      /**< [B][T][C], overwritten */
-    float *gradients;               /**< as parameters, overwritten */
+    const float *memory;            /**< [B][S][C_memory] for mechanisms that read one, else NULL */
+    size_t memory_length;           /**< S */
+    float *d_memory;  /**< backward: gradient of memory, overwritten; NULL: not wanted */
+    const float *dy;  /**< [B][T][C] */
+    float *dx;        /**< [B][T][C], overwritten */
+    float *gradients; /**< as parameters, overwritten */
 } attn_call;
 
 /**

@@ -51,9 +51,11 @@ attn_status attn_plan_set_mechanisms(attn_plan *plan, const char *list, attn_err
     plan->n_mechanisms = 0;
     attn_status status = ATTN_OK;
     if (strcmp(list, "all") == 0) {
-        for (size_t i = 0; i < attn_mechanism_count() && status == ATTN_OK; i++)
-            status =
-                add_mechanism(plan, attn_mechanism_name(i), strlen(attn_mechanism_name(i)), error);
+        for (size_t i = 0; i < attn_mechanism_count() && status == ATTN_OK; i++) {
+            const char *name = attn_mechanism_name(i);
+            if (attn_mechanism_is_causal(name))
+                status = add_mechanism(plan, name, strlen(name), error);
+        }
         return status;
     }
     for (const char *at = list; status == ATTN_OK;) {

@@ -36,42 +36,56 @@ typedef struct workshop {
     uint32_t epoch;
 } workshop;
 
-static attn_status open_batches(const attn_plan *plan, const attn_dataset *dataset,
-                                attn_batch_part part, attn_batches **out, attn_error *error)
+/* Alike for all mechanisms of a round; from round to round the losses show their spread. */
+static uint64_t trial_seed(const attn_trial *trial)
 {
+    return trial->plan->seed + trial->round - 1;
+}
+
+static attn_status open_part(const attn_trial *trial, attn_batch_part part, attn_batches **out,
+                             attn_error *error)
+{
+    const attn_plan *plan = trial->plan;
     const attn_batches_options options = {
         .n_sequences = plan->batch,
         .n_positions = plan->length,
-        .seed = plan->seed,
+        .seed = trial_seed(trial),
         .held_out_fraction = plan->held_out,
         .part = part,
         .loss = plan->is_loss_on_answers ? ATTN_LOSS_ANSWERS : ATTN_LOSS_ALL,
         .layout = plan->is_packed ? ATTN_LAYOUT_PACKED : ATTN_LAYOUT_PADDED};
-    return attn_batches_create(out, dataset, &options, error);
+    return attn_batches_create(out, trial->dataset, &options, error);
 }
 
-static attn_status open_both_batches(const attn_plan *plan, const attn_dataset *dataset,
-                                     attn_batches **training, attn_batches **held_out,
-                                     attn_error *error)
+static attn_status open_batches(const attn_trial *trial, attn_batches **training,
+                                attn_batches **held_out, attn_error *error)
 {
-    const attn_status status = open_batches(plan, dataset, ATTN_PART_TRAINING, training, error);
-    if (status != ATTN_OK || plan->held_out <= 0.0) return status;
-    return open_batches(plan, dataset, ATTN_PART_HELD_OUT, held_out, error);
+    const attn_status status = open_part(trial, ATTN_PART_TRAINING, training, error);
+    if (status != ATTN_OK || trial->plan->held_out <= 0.0) return status;
+    return open_part(trial, ATTN_PART_HELD_OUT, held_out, error);
+}
+
+static attn_status check_folder(const char *path, attn_error *error)
+{
+    struct stat about;
+    if (stat(path, &about) == 0 && !S_ISDIR(about.st_mode))
+        errno = ENOTDIR;
+    else if (access(path, W_OK | X_OK) == 0)
+        return ATTN_OK;
+    return attn_fail_errno(error, ATTN_EIO, errno, "cannot save models in %s", path);
 }
 
 attn_status attn_trial_check(const attn_plan *plan, const attn_dataset *dataset, attn_error *error)
 {
-    attn_batches *training = NULL, *held_out = NULL;
-    const attn_status status = open_both_batches(plan, dataset, &training, &held_out, error);
-    attn_batches_free(training);
-    attn_batches_free(held_out);
-    if (status != ATTN_OK || !plan->save) return status;
-    struct stat about;
-    if (stat(plan->save, &about) == 0 && !S_ISDIR(about.st_mode))
-        errno = ENOTDIR;
-    else if (access(plan->save, W_OK | X_OK) == 0)
-        return ATTN_OK;
-    return attn_fail_errno(error, ATTN_EIO, errno, "cannot save models in %s", plan->save);
+    attn_status status = plan->save ? check_folder(plan->save, error) : ATTN_OK;
+    for (size_t round = 1; round <= plan->rounds && status == ATTN_OK; round++) {
+        const attn_trial trial = {.plan = plan, .round = round, .dataset = dataset};
+        attn_batches *training = NULL, *held_out = NULL;
+        status = open_batches(&trial, &training, &held_out, error);
+        attn_batches_free(training);
+        attn_batches_free(held_out);
+    }
+    return status;
 }
 
 static attn_status set_up(workshop *w, attn_error *error)
@@ -81,13 +95,12 @@ static attn_status set_up(workshop *w, attn_error *error)
     attn_status status = attn_context_create(&w->context, plan->threads, plan->isa, error);
     if (status == ATTN_OK) status = attn_model_create(&w->model, &config, error);
     if (status != ATTN_OK) return status;
-    attn_model_initialise(w->model, plan->seed);
+    attn_model_initialise(w->model, trial_seed(w->trial));
     if (plan->is_model_file) status = attn_checkpoint_load(w->model, plan->model, error);
     if (status == ATTN_OK)
         status = attn_trainer_create(&w->trainer, w->model, w->context, plan->batch, plan->length,
                                      true, error);
-    if (status == ATTN_OK)
-        status = open_both_batches(plan, w->trial->dataset, &w->training, &w->held_out, error);
+    if (status == ATTN_OK) status = open_batches(w->trial, &w->training, &w->held_out, error);
     if (status == ATTN_OK) status = attn_batch_create(&w->batch, plan->batch, plan->length, error);
     if (status == ATTN_OK) status = attn_energy_open(&w->meter, NULL, error);
     if (status == ATTN_OK) status = attn_energy_start(w->meter, error);

@@ -124,11 +124,12 @@ static void product_free(product *p)
     memset(p, 0, sizeof *p);
 }
 
-/* Packing costs a pass over b; it pays when many rows of a meet a b that is read across its
- * rows in memory (docs/SPEED.md). */
+/* Packing costs a pass over b. It pays when many rows of a meet a b that is read across its rows
+ * in memory, or whose rows lie whole pages apart and so fall on each other in the cache
+ * (docs/SPEED.md has both measured). */
 static bool worth_packing(const attn_matrix_product *p)
 {
-    return p->m >= 256 && p->b_column != 1;
+    return p->m >= 256 && (p->b_column != 1 || p->b_row % 1024 == 0);
 }
 
 static bool make_pack(attn_onednn *d, product *p, const layout *plain, layout_view wanted)

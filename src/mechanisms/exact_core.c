@@ -40,9 +40,12 @@ void attn_all_decode(const attn_core_call *call)
     attn_kv_cache_decode(call, &rule);
 }
 
-attn_node *attn_all_oracle(attn_tape *tape, const attn_layer *layer, attn_node *q, attn_node *k,
-                           attn_node *v, const uint32_t *document_start)
+attn_node *attn_all_oracle(attn_tape *tape, const attn_layer *layer, size_t head, attn_node *q,
+                           attn_node *k, attn_node *v, attn_node *const *parameters,
+                           const uint32_t *document_start)
 {
+    (void)head;
+    (void)parameters;
     const attn_visibility rule = attn_rule_all(layer);
     return attn_oracle_softmax(tape, &rule, q, k, v, document_start);
 }

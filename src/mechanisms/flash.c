@@ -5,5 +5,6 @@
 const attn_mechanism attn_mechanism_flash = {
     .title = "exact attention in tiles with an online softmax: O(T^2) work, O(T) memory",
     .source = "Dao, FlashAttention-2, 2023",
+    .functions = &attn_heads_functions,
     .core = &attn_core_flash,
 };

@@ -48,6 +48,7 @@ const attn_mechanism attn_mechanism_gqa = {
     .source = "Ainslie et al., GQA, 2023",
     .options = options,
     .check = check,
+    .functions = &attn_heads_functions,
     .core = &attn_core_flash,
 };
 
@@ -55,5 +56,6 @@ const attn_mechanism attn_mechanism_mqa = {
     .title = "flash with one key/value head for all query heads: the smallest cache",
     .source = "Shazeer, Fast Transformer Decoding, 2019",
     .check = check_single,
+    .functions = &attn_heads_functions,
     .core = &attn_core_flash,
 };

@@ -5,6 +5,8 @@
 #include "kernels/dense.h"
 #include "mechanisms/mechanism.h"
 
+enum { HEADS_PARAMETERS = 8 }; /* declared here; the core's own follow */
+
 /* Regions start on 64-byte borders. */
 static size_t rounded(size_t count)
 {
@@ -16,7 +18,7 @@ static size_t row_width(const attn_layer *layer)
     return (layer->heads + 2 * layer->kv_heads) * layer->head_dim;
 }
 
-void attn_heads_declare(attn_layer *layer)
+static void heads_declare(attn_layer *layer)
 {
     const size_t C = layer->d_model, kv = layer->kv_heads * layer->head_dim;
     attn_layer_declare(layer, "wq.weight", C, C, ATTN_INITIAL_WEIGHT);
@@ -27,6 +29,7 @@ void attn_heads_declare(attn_layer *layer)
     attn_layer_declare(layer, "wv.bias", kv, 0, ATTN_INITIAL_ZERO);
     attn_layer_declare(layer, "wo.weight", C, C, ATTN_INITIAL_RESIDUAL);
     attn_layer_declare(layer, "wo.bias", C, 0, ATTN_INITIAL_ZERO);
+    if (layer->mechanism->core->declare) layer->mechanism->core->declare(layer);
 }
 
 /* Where the block's weights and biases start. */
@@ -42,14 +45,14 @@ static weights weights_of(const attn_layer *layer, const float *block)
                      .o_bias = block + attn_layer_offset(layer, "wo.bias")};
 }
 
-size_t attn_heads_saved(const attn_layer *layer, size_t batch, size_t length)
+static size_t heads_saved(const attn_layer *layer, size_t batch, size_t length)
 {
     const size_t rows = batch * length;
     return rounded(rows * row_width(layer)) + rounded(rows * layer->d_model) +
            rounded(layer->mechanism->core->saved(layer, batch, length));
 }
 
-size_t attn_heads_scratch(const attn_layer *layer, size_t threads, size_t batch, size_t length)
+static size_t heads_scratch(const attn_layer *layer, size_t threads, size_t batch, size_t length)
 {
     const size_t rows = batch * length;
     const size_t core = layer->mechanism->core->scratch(layer, threads, batch, length);
@@ -76,7 +79,9 @@ static attn_core_call core_call(attn_context *context, const attn_layer *layer,
                             .document_start = call->document_start,
                             .cache = call->cache,
                             .cache_capacity = call->cache_capacity,
-                            .position = call->position};
+                            .position = call->position,
+                            .parameters = call->parameters,
+                            .gradients = call->gradients};
 }
 
 typedef void core_function(const attn_core_call *call);
@@ -97,17 +102,17 @@ static void project_around(attn_context *context, const attn_layer *layer, const
     attn_dense_forward(context, rows, C, C, o, w.o, w.o_bias, call->y);
 }
 
-void attn_heads_forward(attn_context *context, const attn_layer *layer, const attn_call *call)
+static void heads_forward(attn_context *context, const attn_layer *layer, const attn_call *call)
 {
     project_around(context, layer, call, layer->mechanism->core->forward);
 }
 
-void attn_heads_decode(attn_context *context, const attn_layer *layer, const attn_call *call)
+static void heads_decode(attn_context *context, const attn_layer *layer, const attn_call *call)
 {
     project_around(context, layer, call, layer->mechanism->core->decode);
 }
 
-void attn_heads_backward(attn_context *context, const attn_layer *layer, const attn_call *call)
+static void heads_backward(attn_context *context, const attn_layer *layer, const attn_call *call)
 {
     const size_t rows = call->batch * call->length, C = layer->d_model, W = row_width(layer);
     const size_t d = layer->head_dim;
@@ -135,8 +140,8 @@ void attn_heads_backward(attn_context *context, const attn_layer *layer, const a
     attn_dense_input_gradient(context, rows, C, W, d_qkv, w.qkv, call->dx, false);
 }
 
-attn_work attn_heads_work(const attn_layer *layer, attn_phase phase, size_t batch, size_t length,
-                          const uint32_t *document_start)
+static attn_work heads_work(const attn_layer *layer, attn_phase phase, size_t batch, size_t length,
+                            const uint32_t *document_start)
 {
     const uint64_t rows = phase == ATTN_PHASE_DECODE ? batch : (uint64_t)batch * length;
     const uint64_t C = layer->d_model, W = row_width(layer);
@@ -146,9 +151,11 @@ attn_work attn_heads_work(const attn_layer *layer, attn_phase phase, size_t batc
     return work;
 }
 
-attn_node *attn_heads_oracle(attn_tape *tape, const attn_layer *layer, attn_node *x,
-                             attn_node *const *parameters, const uint32_t *document_start)
+static attn_node *heads_oracle(attn_tape *tape, const attn_layer *layer, attn_node *x,
+                               attn_node *const *parameters, attn_node *memory,
+                               const uint32_t *document_start)
 {
+    (void)memory; /* keys and values come from x */
     const size_t d = layer->head_dim;
     attn_node *q = attn_linear(tape, x, parameters[0], parameters[3]);
     attn_node *k = attn_linear(tape, x, parameters[1], parameters[4]);
@@ -157,9 +164,26 @@ attn_node *attn_heads_oracle(attn_tape *tape, const attn_layer *layer, attn_node
     for (size_t h = 0; h < layer->heads; h++) {
         const size_t g = h * layer->kv_heads / layer->heads;
         attn_node *head = layer->mechanism->core->oracle(
-            tape, layer, attn_columns(tape, q, h * d, d), attn_columns(tape, k, g * d, d),
-            attn_columns(tape, v, g * d, d), document_start);
+            tape, layer, h, attn_columns(tape, q, h * d, d), attn_columns(tape, k, g * d, d),
+            attn_columns(tape, v, g * d, d), parameters + HEADS_PARAMETERS, document_start);
         o = o ? attn_beside(tape, o, head) : head;
     }
     return attn_linear(tape, o, parameters[6], parameters[7]);
 }
+
+static size_t heads_cache(const attn_layer *layer, size_t batch, size_t capacity)
+{
+    return layer->mechanism->core->cache(layer, batch, capacity);
+}
+
+const attn_layer_functions attn_heads_functions = {
+    .declare = heads_declare,
+    .saved = heads_saved,
+    .scratch = heads_scratch,
+    .cache = heads_cache,
+    .forward = heads_forward,
+    .backward = heads_backward,
+    .decode = heads_decode,
+    .work = heads_work,
+    .oracle = heads_oracle,
+};

@@ -92,19 +92,35 @@ static attn_status options_parse(attn_layer *layer, const char *text, attn_error
 
 /* ---- making a layer ---------------------------------------------------------------------- */
 
-void attn_layer_declare(attn_layer *layer, const char *name, size_t rows, size_t columns,
-                        attn_initial initial)
+void attn_layer_declare_shaped(attn_layer *layer, const char *name, size_t dimensions,
+                               const size_t *shape, attn_initial initial, bool is_trained)
 {
     attn_parameter *p = &layer->parameters[layer->n_parameters++];
     snprintf(p->name, sizeof p->name, "%s", name);
-    p->dimensions = columns ? 2 : 1;
-    p->shape[0] = rows;
-    p->shape[1] = columns;
+    p->dimensions = dimensions;
     p->offset = layer->parameter_count;
-    p->count = rows * (columns ? columns : 1);
+    p->count = 1;
+    for (size_t i = 0; i < dimensions; i++) {
+        p->shape[i] = shape[i];
+        p->count *= shape[i];
+    }
     p->initial = initial;
-    p->is_trained = true;
+    p->is_trained = is_trained;
     layer->parameter_count += p->count;
+}
+
+void attn_layer_declare(attn_layer *layer, const char *name, size_t rows, size_t columns,
+                        attn_initial initial)
+{
+    const size_t shape[] = {rows, columns};
+    attn_layer_declare_shaped(layer, name, columns ? 2 : 1, shape, initial, true);
+}
+
+bool attn_layer_initialise_own(const attn_layer *layer, size_t index, uint64_t seed,
+                               uint64_t stream, float *out)
+{
+    return layer->mechanism->initialise &&
+           layer->mechanism->initialise(layer, index, seed, stream, out);
 }
 
 size_t attn_layer_offset(const attn_layer *layer, const char *name)
@@ -148,6 +164,8 @@ attn_status attn_layer_create(attn_layer **out, const attn_layer_config *config,
     if (status != ATTN_OK) return status;
     if (!config->is_causal && entry->mechanism->is_causal_only)
         return attn_fail(error, ATTN_EUNSUPPORTED, "%s has no bidirectional form", entry->name);
+    if (config->is_causal && entry->mechanism->is_bidirectional_only)
+        return attn_fail(error, ATTN_EUNSUPPORTED, "%s has no causal form", entry->name);
 
     attn_layer *layer = attn_alloc(ATTN_MEMORY_OTHER, sizeof *layer);
     if (!layer) return attn_fail(error, ATTN_EMEMORY, "no memory for a layer");
@@ -166,7 +184,7 @@ attn_status attn_layer_create(attn_layer **out, const attn_layer_config *config,
         attn_layer_free(layer);
         return status;
     }
-    attn_heads_declare(layer);
+    layer->mechanism->functions->declare(layer);
     *out = layer;
     return ATTN_OK;
 }
@@ -189,18 +207,18 @@ size_t attn_layer_parameter_count(const attn_layer *layer)
 
 size_t attn_layer_saved_count(const attn_layer *layer, size_t batch, size_t length)
 {
-    return attn_heads_saved(layer, batch, length);
+    return layer->mechanism->functions->saved(layer, batch, length);
 }
 
 size_t attn_layer_scratch_count(const attn_layer *layer, const attn_context *context, size_t batch,
                                 size_t length)
 {
-    return attn_heads_scratch(layer, context->threads, batch, length);
+    return layer->mechanism->functions->scratch(layer, context->threads, batch, length);
 }
 
 size_t attn_layer_cache_count(const attn_layer *layer, size_t batch, size_t capacity)
 {
-    return layer->mechanism->core->cache(layer, batch, capacity);
+    return layer->mechanism->functions->cache(layer, batch, capacity);
 }
 
 /* ---- calls ------------------------------------------------------------------------------- */
@@ -213,6 +231,9 @@ static attn_status check_call(attn_context *context, const attn_layer *layer, co
         return attn_fail(&context->error, ATTN_ESHAPE,
                          "%zu tokens are more than the %zu positions of the layer", call->length,
                          layer->positions);
+    if (layer->mechanism->reads_memory && (!call->memory || !call->memory_length))
+        return attn_fail(&context->error, ATTN_ESHAPE, "%s reads a memory: none was given",
+                         layer->name);
     if (call->document_start && !layer->is_causal)
         return attn_fail(&context->error, ATTN_EUNSUPPORTED,
                          "packed documents need a causal layer");
@@ -230,7 +251,7 @@ attn_status attn_layer_forward(attn_context *context, const attn_layer *layer,
     if (call->cache && call->length > call->cache_capacity)
         return attn_fail(&context->error, ATTN_ESHAPE, "%zu tokens do not fit a cache of %zu",
                          call->length, call->cache_capacity);
-    attn_heads_forward(context, layer, call);
+    layer->mechanism->functions->forward(context, layer, call);
     return ATTN_OK;
 }
 
@@ -238,7 +259,7 @@ attn_status attn_layer_backward(attn_context *context, const attn_layer *layer,
                                 const attn_call *call)
 {
     const attn_status status = check_call(context, layer, call);
-    if (status == ATTN_OK) attn_heads_backward(context, layer, call);
+    if (status == ATTN_OK) layer->mechanism->functions->backward(context, layer, call);
     return status;
 }
 
@@ -256,14 +277,14 @@ attn_status attn_layer_decode(attn_context *context, const attn_layer *layer, co
     if (call->position >= call->cache_capacity)
         return attn_fail(&context->error, ATTN_ESHAPE, "the cache of %zu tokens is full",
                          call->cache_capacity);
-    attn_heads_decode(context, layer, call);
+    layer->mechanism->functions->decode(context, layer, call);
     return ATTN_OK;
 }
 
 attn_work attn_layer_work(const attn_layer *layer, attn_phase phase, size_t batch, size_t length,
                           const uint32_t *document_start)
 {
-    return attn_heads_work(layer, phase, batch, length, document_start);
+    return layer->mechanism->functions->work(layer, phase, batch, length, document_start);
 }
 
 void attn_tally_collect(const attn_tally *tally, size_t threads, attn_work *total)

@@ -14,9 +14,12 @@ static size_t saved(const attn_layer *layer, size_t batch, size_t length)
 }
 
 /* phi(q) phi(k)^T, masked, divided by its row sums, times v: the definition without a state. */
-static attn_node *oracle(attn_tape *tape, const attn_layer *layer, attn_node *q, attn_node *k,
-                         attn_node *v, const uint32_t *document_start)
+static attn_node *oracle(attn_tape *tape, const attn_layer *layer, size_t head, attn_node *q,
+                         attn_node *k, attn_node *v, attn_node *const *parameters,
+                         const uint32_t *document_start)
 {
+    (void)head;
+    (void)parameters;
     attn_node *a = attn_matmul(tape, attn_elu_plus_one(tape, q),
                                attn_transpose(tape, attn_elu_plus_one(tape, k)));
     a = attn_recurrence_visible(tape, layer, a, document_start);
@@ -38,5 +41,6 @@ static const attn_core core = {
 const attn_mechanism attn_mechanism_linear = {
     .title = "linear attention with elu + 1 features: O(T) work, a state instead of a cache",
     .source = "Katharopoulos et al., Transformers are RNNs, 2020",
+    .functions = &attn_heads_functions,
     .core = &core,
 };

@@ -1,7 +1,8 @@
 /* What a mechanism must supply. Its name is its line in mechanisms.def, nowhere else.
  *
  * Most mechanisms are cores: they map q, k, v to o and share the projections of heads.c. They
- * fill `core`. A mechanism with projections of its own fills `layer` instead. */
+ * fill `core` and take `attn_heads_functions`. A mechanism with projections of its own fills
+ * `functions` itself. */
 #ifndef MECHANISMS_MECHANISM_H
 #define MECHANISMS_MECHANISM_H
 
@@ -54,8 +55,32 @@ struct attn_layer {
 void attn_layer_declare(attn_layer *layer, const char *name, size_t rows, size_t columns,
                         attn_initial initial);
 
+/* The same for any shape, and for fixed buffers, which are not trained and get no gradient. */
+void attn_layer_declare_shaped(attn_layer *layer, const char *name, size_t dimensions,
+                               const size_t *shape, attn_initial initial, bool is_trained);
+
 /* Where the block of the parameter `name` starts; the name must exist. */
 size_t attn_layer_offset(const attn_layer *layer, const char *name);
+
+/* ---- what a layer does ------------------------------------------------------------------- */
+
+/* Arguments are checked before; these cannot fail. `call` is as in attn/layer.h. */
+typedef struct attn_layer_functions {
+    void (*declare)(attn_layer *layer); /* all parameters, by attn_layer_declare() */
+    size_t (*saved)(const attn_layer *layer, size_t batch, size_t length);
+    size_t (*scratch)(const attn_layer *layer, size_t threads, size_t batch, size_t length);
+    size_t (*cache)(const attn_layer *layer, size_t batch, size_t capacity);
+    void (*forward)(attn_context *context, const attn_layer *layer, const attn_call *call);
+    void (*backward)(attn_context *context, const attn_layer *layer, const attn_call *call);
+    void (*decode)(attn_context *context, const attn_layer *layer, const attn_call *call);
+    attn_work (*work)(const attn_layer *layer, attn_phase phase, size_t batch, size_t length,
+                      const uint32_t *document_start);
+    /* x [T][C] of one sequence to y in float64; `parameters` in the order of the layer's list
+     * (vectors are [1][n]), `memory` [S][C_memory] for layers that read one. */
+    attn_node *(*oracle)(attn_tape *tape, const attn_layer *layer, attn_node *x,
+                         attn_node *const *parameters, attn_node *memory,
+                         const uint32_t *document_start);
+} attn_layer_functions;
 
 /* ---- a core: q, k, v to o, after the projections ----------------------------------------- */
 
@@ -76,22 +101,31 @@ typedef struct attn_core_call {
     float *dq, *dk, *dv; /* backward: same layout as q, k, v; overwritten */
     float *cache;        /* see attn_call */
     size_t cache_capacity, position;
+    const float *parameters; /* the layer's whole block, for what core->declare() added */
+    float *gradients;        /* backward: the same, overwritten where a core's own are */
 } attn_core_call;
 
 typedef struct attn_core {
+    void (*declare)(attn_layer *layer); /* parameters of the core's own, behind wo; NULL: none */
     size_t (*saved)(const attn_layer *layer, size_t batch, size_t length);
     size_t (*scratch)(const attn_layer *layer, size_t threads, size_t batch, size_t length);
     size_t (*cache)(const attn_layer *layer, size_t batch, size_t capacity);
     void (*forward)(const attn_core_call *call); /* fills the cache too when there is one */
     void (*backward)(const attn_core_call *call);
     void (*decode)(const attn_core_call *call); /* length 1 */
-    /* One head of one sequence in float64: q [T][d], k, v. */
-    attn_node *(*oracle)(attn_tape *tape, const attn_layer *layer, attn_node *q, attn_node *k,
-                         attn_node *v, const uint32_t *document_start);
+    /* One head of one sequence in float64: q [T][d], k, v; `parameters` are those of the core's
+     * own, in their order. */
+    attn_node *(*oracle)(attn_tape *tape, const attn_layer *layer, size_t head, attn_node *q,
+                         attn_node *k, attn_node *v, attn_node *const *parameters,
+                         const uint32_t *document_start);
     /* Work of the whole batch, without projections. */
     attn_work (*work)(const attn_layer *layer, attn_phase phase, size_t batch, size_t length,
                       const uint32_t *document_start);
 } attn_core;
+
+/* Projections around mechanism->core: wq [C][C], wk, wv [kv_heads d][C], their biases, wo [C][C]
+ * and its bias; then the core's own (heads.c). */
+extern const attn_layer_functions attn_heads_functions;
 
 /* ---- a mechanism ------------------------------------------------------------------------- */
 
@@ -100,9 +134,16 @@ struct attn_mechanism {
     const char *source;         /* paper or practice it follows */
     const attn_option *options; /* NULL: none */
     bool is_causal_only;        /* cannot run bidirectionally */
+    bool is_bidirectional_only; /* sees the future by design: no use for a language model */
+    bool reads_memory;          /* keys and values come from attn_call.memory */
     /* Checks options against sizes and derives kv_heads; may be NULL. */
     attn_status (*check)(attn_layer *layer, attn_error *error);
-    const attn_core *core;
+    /* Fills parameter `index` of the layer when its start is not one of attn_initial; false
+     * leaves it to the caller. May be NULL. */
+    bool (*initialise)(const attn_layer *layer, size_t index, uint64_t seed, uint64_t stream,
+                       float *out);
+    const attn_layer_functions *functions;
+    const attn_core *core; /* with attn_heads_functions */
 };
 
 /* The registry, in the order of mechanisms.def. */
@@ -113,22 +154,6 @@ typedef struct attn_mechanism_entry {
 
 extern const attn_mechanism_entry attn_mechanisms[];         /* ends with a NULL name */
 const attn_mechanism *attn_mechanism_find(const char *name); /* NULL when unknown */
-
-/* ---- heads.c: projections shared by every core ------------------------------------------- */
-
-/* wq [C][C], wk, wv [kv_heads d][C], their biases, wo [C][C] and its bias. The three
- * projections lie next to each other, so one product does all of them. */
-void attn_heads_declare(attn_layer *layer);
-size_t attn_heads_saved(const attn_layer *layer, size_t batch, size_t length);
-size_t attn_heads_scratch(const attn_layer *layer, size_t threads, size_t batch, size_t length);
-void attn_heads_forward(attn_context *context, const attn_layer *layer, const attn_call *call);
-void attn_heads_backward(attn_context *context, const attn_layer *layer, const attn_call *call);
-void attn_heads_decode(attn_context *context, const attn_layer *layer, const attn_call *call);
-attn_work attn_heads_work(const attn_layer *layer, attn_phase phase, size_t batch, size_t length,
-                          const uint32_t *document_start);
-/* x [T][C] of one sequence to y; `parameters` in the order of the layer's list. */
-attn_node *attn_heads_oracle(attn_tape *tape, const attn_layer *layer, attn_node *x,
-                             attn_node *const *parameters, const uint32_t *document_start);
 
 /* ---- small shared things ----------------------------------------------------------------- */
 

@@ -18,16 +18,26 @@ static attn_status run_sequence(const attn_layer *layer, const attn_oracle_call 
         parameters[i] = attn_leaf(tape, rows, p->count / rows, call->parameters + p->offset);
     }
     attn_node *x = attn_leaf(tape, T, C, call->x + at);
-    attn_node *y = attn_heads_oracle(tape, layer, x, parameters,
-                                     call->document_start ? call->document_start + b * T : NULL);
+    const size_t memory_count = call->memory_length * call->memory_width;
+    attn_node *memory = NULL;
+    if (call->memory)
+        memory = attn_leaf(tape, call->memory_length, call->memory_width,
+                           call->memory + b * memory_count);
+    attn_node *y = layer->mechanism->functions->oracle(
+        tape, layer, x, parameters, memory,
+        call->document_start ? call->document_start + b * T : NULL);
     if (call->dy && !attn_tape_failed(tape)) attn_tape_backward(tape, y, call->dy + at);
     const attn_status status = attn_tape_failed(tape) ? ATTN_EMEMORY : ATTN_OK;
     if (status == ATTN_OK) {
         memcpy(call->y + at, y->value, T * C * sizeof *call->y);
         if (call->dy) {
             memcpy(call->dx + at, x->gradient, T * C * sizeof *call->dx);
+            if (memory)
+                memcpy(call->d_memory + b * memory_count, memory->gradient,
+                       memory_count * sizeof *call->d_memory);
             for (size_t i = 0; i < layer->n_parameters; i++)
-                for (size_t j = 0; j < layer->parameters[i].count; j++)
+                for (size_t j = 0;
+                     layer->parameters[i].is_trained && j < layer->parameters[i].count; j++)
                     call->gradients[layer->parameters[i].offset + j] += parameters[i]->gradient[j];
         }
     }

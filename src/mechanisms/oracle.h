@@ -10,10 +10,13 @@ typedef struct attn_oracle_call {
     const double *parameters;
     const double *x;
     const uint32_t *document_start; /* NULL: one document a sequence */
+    const double *memory;           /* [B][S][C_memory] for mechanisms that read one, else NULL */
+    size_t memory_length, memory_width;
     double *y;
     const double *dy;  /* NULL: forward only */
     double *dx;        /* with dy; overwritten */
-    double *gradients; /* with dy; overwritten */
+    double *gradients; /* with dy; overwritten; 0 for fixed buffers */
+    double *d_memory;  /* with dy and memory; overwritten */
 } attn_oracle_call;
 
 /* ATTN_EMEMORY is the only failure. */

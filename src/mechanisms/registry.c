@@ -41,3 +41,9 @@ const char *attn_mechanism_source(const char *name)
     const attn_mechanism *mechanism = attn_mechanism_find(name);
     return mechanism ? mechanism->source : NULL;
 }
+
+bool attn_mechanism_is_causal(const char *name)
+{
+    const attn_mechanism *mechanism = attn_mechanism_find(name);
+    return mechanism && !mechanism->is_bidirectional_only && !mechanism->reads_memory;
+}

@@ -38,5 +38,6 @@ static const attn_core core = {
 const attn_mechanism attn_mechanism_sdpa = {
     .title = "exact attention by fused rows: one softmax a row, no T x T matrix kept",
     .source = "the contract of torch.nn.functional.scaled_dot_product_attention, causal top-left",
+    .functions = &attn_heads_functions,
     .core = &core,
 };

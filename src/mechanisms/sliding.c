@@ -52,9 +52,12 @@ static void decode(const attn_core_call *call)
     attn_kv_cache_decode(call, &rule);
 }
 
-static attn_node *oracle(attn_tape *tape, const attn_layer *layer, attn_node *q, attn_node *k,
-                         attn_node *v, const uint32_t *document_start)
+static attn_node *oracle(attn_tape *tape, const attn_layer *layer, size_t head, attn_node *q,
+                         attn_node *k, attn_node *v, attn_node *const *parameters,
+                         const uint32_t *document_start)
 {
+    (void)head;
+    (void)parameters;
     const attn_visibility rule = rule_of(layer);
     return attn_oracle_softmax(tape, &rule, q, k, v, document_start);
 }
@@ -83,5 +86,6 @@ const attn_mechanism attn_mechanism_sliding = {
     .source = "Beltagy et al., Longformer, 2020; sinks: Xiao et al., StreamingLLM, 2023",
     .options = options,
     .check = check,
+    .functions = &attn_heads_functions,
     .core = &core,
 };

@@ -200,5 +200,6 @@ static const attn_core core = {
 const attn_mechanism attn_mechanism_softmax = {
     .title = "exact attention with every T x T matrix kept: O(T^2) work and memory",
     .source = "Vaswani et al., Attention Is All You Need, 2017; as in GPT-2",
+    .functions = &attn_heads_functions,
     .core = &core,
 };

@@ -114,7 +114,8 @@ static size_t place_attention(placing *p, const char *prefix)
                                  .count = q->count,
                                  .initial = q->initial,
                                  .is_trained = q->is_trained,
-                                 .is_decayed = q->is_trained && q->dimensions >= 2};
+                                 .is_decayed = q->is_trained && q->dimensions >= 2,
+                                 .layer_index = i};
         memcpy(t->shape, q->shape, sizeof t->shape);
         snprintf(t->name, sizeof t->name, "%sattn.%s", prefix, q->name);
         if (q->is_trained) p->model->parameter_count += q->count;

@@ -46,7 +46,8 @@ typedef struct attn_model_tensor {
     size_t count;  /* elements */
     attn_initial initial;
     bool is_trained;
-    bool is_decayed; /* weight decay: tensors of two dimensions and more */
+    bool is_decayed;    /* weight decay: tensors of two dimensions and more */
+    size_t layer_index; /* of an attention layer's tensor in the layer's list */
 } attn_model_tensor;
 
 /* A model: checked sizes, one attention layer (all blocks are alike) and the parameters. */

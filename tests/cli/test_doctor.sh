@@ -13,7 +13,7 @@ check() { # check NAME EXPECTED ACTUAL
 
 meters() { # the meters of a copied machine, without what differs from call to call
     "$attnscope" doctor --root "$source/tests/data/$1" |
-        sed -n '/^Meters/,/^$/p' | sed -E 's/read [0-9.]+ [um]s/read _/'
+        sed -n '/^Meters/,/^$/p' | sed -E 's/read [0-9.]+ [num]?s/read _/; s/in the [0-9.]+ s it/in the _ s it/'
 }
 
 check 'virtual machine' 'Meters
@@ -45,16 +45,16 @@ check 'virtual machine' 'Meters
 
 check 'server' '  MEASURED     rapl:package-0            step 61 uJ  read _
                /sys/class/powercap/intel-rapl:0/energy_uj
-               why: it did not change in the 0.1 s it was watched
+               why: it did not change in the _ s it was watched
   MEASURED     rapl:package-0/dram       step 15 uJ  read _
                /sys/class/powercap/intel-rapl:0:0/energy_uj
-               why: it did not change in the 0.1 s it was watched
+               why: it did not change in the _ s it was watched
   MEASURED     rapl:package-1            step 61 uJ  read _
                /sys/class/powercap/intel-rapl:1/energy_uj
-               why: it did not change in the 0.1 s it was watched
+               why: it did not change in the _ s it was watched
   MEASURED     rapl:package-1/dram       step 15 uJ  read _
                /sys/class/powercap/intel-rapl:1:0/energy_uj
-               why: it did not change in the 0.1 s it was watched' \
+               why: it did not change in the _ s it was watched' \
     "$(meters machine-metal | sed -n '2,13p')"
 
 check 'warnings' 'Warnings
