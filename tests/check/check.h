@@ -33,8 +33,8 @@ typedef struct check_result {
 
 /* A fault put in on purpose: what the group runs with instead of the real parts. */
 typedef struct check_plant {
-    const attn_kernels *kernels;            /* NULL: the level's */
-    const struct attn_mechanism *mechanism; /* NULL: the registry's */
+    const attn_kernels *kernels;                      /* NULL: the level's */
+    const struct attn_mechanism *mechanism;           /* NULL: the registry's */
     const attn_kernels *(*kernels_for)(attn_isa isa); /* NULL: attn_kernels_for */
 } check_plant;
 
@@ -133,8 +133,8 @@ typedef struct check_rule {
     bool nan_is_wanted;
 } check_rule;
 
-bool check_compare(check_run *run, size_t n, check_numbers got, check_numbers want,
-                   check_rule rule, const char *format, ...) ATTN_PRINTF(6, 7);
+bool check_compare(check_run *run, size_t n, check_numbers got, check_numbers want, check_rule rule,
+                   const char *format, ...) ATTN_PRINTF(6, 7);
 bool check_same_bits(check_run *run, size_t n, const float *got, const float *want,
                      const char *format, ...) ATTN_PRINTF(5, 6);
 

@@ -77,9 +77,11 @@ bool check_guards(check_run *run)
         const unsigned char *end = b->data + b->data_bytes;
         const size_t count = b->data_bytes / sizeof(float);
         intact = check_that(run, guard_is_intact(b->open, b->data),
-                            "memory before a buffer of %zu floats was written", count) && intact;
+                            "memory before a buffer of %zu floats was written", count) &&
+                 intact;
         intact = check_that(run, guard_is_intact(end, b->open + b->open_bytes),
-                            "memory behind a buffer of %zu floats was written", count) && intact;
+                            "memory behind a buffer of %zu floats was written", count) &&
+                 intact;
     }
     return intact;
 }
@@ -113,10 +115,14 @@ static void close_case(check_run *run)
 {
     check_result *r = run->result;
     if (!run->is_open) return;
-    if (!run->has_skipped && run->n_comparisons == 0) check_that(run, false, "nothing was compared");
-    if (run->has_failed) r->failed++;
-    else if (run->has_skipped) r->skipped++;
-    else r->passed++;
+    if (!run->has_skipped && run->n_comparisons == 0)
+        check_that(run, false, "nothing was compared");
+    if (run->has_failed)
+        r->failed++;
+    else if (run->has_skipped)
+        r->skipped++;
+    else
+        r->passed++;
     buffers_free(run);
     run->is_open = run->has_failed = run->has_skipped = false;
     run->n_comparisons = 0;
@@ -131,8 +137,9 @@ void check_case(check_run *run, const char *format, ...)
     va_end(arguments);
     run->is_open = true;
     run->next_stream = 0;
-    run->case_seed = mix(mix(mix(run->seed ^ 0xcbf29ce484222325u, run->group->mode),
-                             run->group->subject), run->result->now);
+    run->case_seed =
+        mix(mix(mix(run->seed ^ 0xcbf29ce484222325u, run->group->mode), run->group->subject),
+            run->result->now);
 }
 
 void check_skip(check_run *run, const char *format, ...)
@@ -219,7 +226,9 @@ attn_context *check_context(check_run *run, size_t threads)
 void check_run_body(const check_group *group, uint64_t seed, check_result *result)
 {
     const attn_kernels *planted = group->plant ? group->plant->kernels : NULL;
-    check_run run = {.group = group, .seed = seed, .result = result,
+    check_run run = {.group = group,
+                     .seed = seed,
+                     .result = result,
                      .kernels = planted ? planted : attn_kernels_for(group->isa)};
     group->body(&run);
     close_case(&run);

@@ -52,8 +52,8 @@ static void record_share(check_run *run, double share, const char *what)
     snprintf(r->worst_where, sizeof r->worst_where, "%.80s, %.160s", what, r->now);
 }
 
-bool check_compare(check_run *run, size_t n, check_numbers got, check_numbers want,
-                   check_rule rule, const char *format, ...)
+bool check_compare(check_run *run, size_t n, check_numbers got, check_numbers want, check_rule rule,
+                   const char *format, ...)
 {
     char what[CHECK_TEXT_BYTES];
     va_list arguments;

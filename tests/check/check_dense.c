@@ -11,8 +11,8 @@ typedef struct dense_size {
     size_t rows, in, out;
 } dense_size;
 
-static const dense_size sizes[] = {{1, 1, 1},    {1, 64, 64},   {2, 5, 3},     {5, 37, 129},
-                                   {37, 40, 17}, {64, 64, 192}, {65, 257, 63}, {193, 33, 65},
+static const dense_size sizes[] = {{1, 1, 1},      {1, 64, 64},   {2, 5, 3},     {5, 37, 129},
+                                   {37, 40, 17},   {64, 64, 192}, {65, 257, 63}, {193, 33, 65},
                                    {300, 96, 100}, {257, 300, 31}};
 
 /* One of the three products of a layer as matrices; c starts as `start`. */
@@ -54,8 +54,10 @@ static float *copied(check_run *run, size_t n, const float *from)
 
 static layer_data data_of(check_run *run, dense_size s)
 {
-    layer_data d = {.size = s, .x = random_floats(run, s.rows * s.in),
-                    .w = random_floats(run, s.out * s.in), .dy = random_floats(run, s.rows * s.out),
+    layer_data d = {.size = s,
+                    .x = random_floats(run, s.rows * s.in),
+                    .w = random_floats(run, s.out * s.in),
+                    .dy = random_floats(run, s.rows * s.out),
                     .bias = random_floats(run, s.out)};
     d.y = check_floats(run, s.rows * s.out, CHECK_AT_END);
     d.dx = random_floats(run, s.rows * s.in);
@@ -67,25 +69,51 @@ static layer_data data_of(check_run *run, dense_size s)
 static attn_matrix_product forward_product(const layer_data *d)
 {
     const dense_size s = d->size;
-    return (attn_matrix_product){.m = s.rows, .n = s.out, .k = s.in, .a = d->x, .a_row = s.in,
-                                 .a_column = 1, .b = d->w, .b_row = 1, .b_column = s.in,
-                                 .c = d->y, .c_row = s.out};
+    return (attn_matrix_product){.m = s.rows,
+                                 .n = s.out,
+                                 .k = s.in,
+                                 .a = d->x,
+                                 .a_row = s.in,
+                                 .a_column = 1,
+                                 .b = d->w,
+                                 .b_row = 1,
+                                 .b_column = s.in,
+                                 .c = d->y,
+                                 .c_row = s.out};
 }
 
 static attn_matrix_product input_product(const layer_data *d, bool accumulate)
 {
     const dense_size s = d->size;
-    return (attn_matrix_product){.m = s.rows, .n = s.in, .k = s.out, .a = d->dy, .a_row = s.out,
-                                 .a_column = 1, .b = d->w, .b_row = s.in, .b_column = 1,
-                                 .c = d->dx, .c_row = s.in, .accumulate = accumulate};
+    return (attn_matrix_product){.m = s.rows,
+                                 .n = s.in,
+                                 .k = s.out,
+                                 .a = d->dy,
+                                 .a_row = s.out,
+                                 .a_column = 1,
+                                 .b = d->w,
+                                 .b_row = s.in,
+                                 .b_column = 1,
+                                 .c = d->dx,
+                                 .c_row = s.in,
+                                 .accumulate = accumulate};
 }
 
 static attn_matrix_product weight_product(const layer_data *d, bool accumulate)
 {
     const dense_size s = d->size;
-    return (attn_matrix_product){.m = s.out, .n = s.in, .k = s.rows, .a = d->dy, .a_row = 1,
-                                 .a_column = s.out, .b = d->x, .b_row = s.in, .b_column = 1,
-                                 .c = d->dw, .c_row = s.in, .accumulate = accumulate};
+    return (attn_matrix_product){.m = s.out,
+                                 .n = s.in,
+                                 .k = s.rows,
+                                 .a = d->dy,
+                                 .a_row = 1,
+                                 .a_column = s.out,
+                                 .b = d->x,
+                                 .b_row = s.in,
+                                 .b_column = 1,
+                                 .c = d->dw,
+                                 .c_row = s.in,
+                                 .accumulate = accumulate};
 }
 
 static void check_bias_gradient(check_run *run, const layer_data *d, const float *start)
@@ -109,9 +137,10 @@ static void check_work(check_run *run, const attn_context *context, attn_work be
 {
     const attn_work now = attn_context_work(context);
     const uint64_t each = (uint64_t)2 * s.rows * s.in * s.out;
-    check_that(run, now.matmul - before.matmul == products * each &&
-                        now.other - before.other == biases * s.rows * s.out &&
-                        now.exponential == before.exponential,
+    check_that(run,
+               now.matmul - before.matmul == products * each &&
+                   now.other - before.other == biases * s.rows * s.out &&
+                   now.exponential == before.exponential,
                "work: counted %llu and %llu", (unsigned long long)(now.matmul - before.matmul),
                (unsigned long long)(now.other - before.other));
 }
@@ -133,7 +162,8 @@ static void check_context_products(check_run *run, attn_context *context, dense_
         attn_dense_input_gradient(context, s.rows, s.in, s.out, d.dy, d.w, d.dx, accumulate);
         p = input_product(&d, accumulate);
         check_result_of(run, &p, accumulate ? dx : NULL, d.dx, accumulate ? "dx +=" : "dx =");
-        attn_dense_weight_gradient(context, s.rows, s.in, s.out, d.x, d.dy, d.dw, d.dbias, accumulate);
+        attn_dense_weight_gradient(context, s.rows, s.in, s.out, d.x, d.dy, d.dw, d.dbias,
+                                   accumulate);
         p = weight_product(&d, accumulate);
         check_result_of(run, &p, accumulate ? dw : NULL, d.dw, accumulate ? "dw +=" : "dw =");
         check_bias_gradient(run, &d, accumulate ? dbias : NULL);
@@ -167,15 +197,19 @@ static void run_dense(check_run *run)
             attn_context *context = check_context(run, threads);
             check_case(run, "%zu x %zu to %zu, %zu threads, %s", s.rows, s.in, s.out, threads,
                        is_plain ? "plain" : attn_context_dense(context));
-            if (is_plain) check_plain_products(run, threads, s);
-            else check_context_products(run, context, s);
+            if (is_plain)
+                check_plain_products(run, threads, s);
+            else
+                check_context_products(run, context, s);
             check_guards(run);
         }
 }
 
 void check_collect_dense(check_list *list)
 {
-    check_list_add_levels(list, (check_group){.mode = "test", .subject = "dense", .body = run_dense});
-    check_list_add_levels(list, (check_group){.mode = "test", .subject = "dense.plain",
-                                              .body = run_dense, .what = "plain"});
+    check_list_add_levels(list,
+                          (check_group){.mode = "test", .subject = "dense", .body = run_dense});
+    check_list_add_levels(
+        list, (check_group){
+                  .mode = "test", .subject = "dense.plain", .body = run_dense, .what = "plain"});
 }

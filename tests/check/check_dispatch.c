@@ -59,7 +59,8 @@ void check_dispatch_levels(check_run *run)
     check_case(run, "the machine");
     const attn_isa best = attn_cpu_best_isa();
     check_that(run, best == offered() || (best == ATTN_ISA_AMX && offered() == ATTN_ISA_AVX512),
-               "detected %s, the processor offers %s", attn_isa_name(best), attn_isa_name(offered()));
+               "detected %s, the processor offers %s", attn_isa_name(best),
+               attn_isa_name(offered()));
     for (int i = 0; i < ATTN_ISA_LEVELS; i++) {
         const attn_isa isa = (attn_isa)i;
         attn_context *context = NULL;
@@ -91,13 +92,17 @@ static void expect_default(check_run *run, const char *wish, attn_status expecte
 {
     attn_context *context = NULL;
     attn_error error = {0};
-    if (wish) setenv("ATTNSCOPE_ISA", wish, 1);
-    else unsetenv("ATTNSCOPE_ISA");
+    if (wish)
+        setenv("ATTNSCOPE_ISA", wish, 1);
+    else
+        unsetenv("ATTNSCOPE_ISA");
     check_case(run, "ATTNSCOPE_ISA %s", wish ? wish : "unset");
     const attn_status status = attn_context_create(&context, 1, NULL, &error);
     check_that(run, status == expected, "%s", attn_status_text(status));
-    if (status != ATTN_OK) check_that(run, !context && error.text[0], "no context, but a text");
-    else check_that(run, context->isa == isa, "level %s", attn_context_isa(context));
+    if (status != ATTN_OK)
+        check_that(run, !context && error.text[0], "no context, but a text");
+    else
+        check_that(run, context->isa == isa, "level %s", attn_context_isa(context));
     attn_context_free(context);
 }
 

@@ -119,7 +119,8 @@ void check_slot_online_softmax_gradient(check_run *run, const check_shape *shape
     const float *s_start = scores(run, shape, ROWS * row);
     const float *dp_start = check_random(run, shape, ROWS * dp_row);
     float top[ROWS], *s[2], *dp[2];
-    for (size_t i = 0; i < ROWS; i++) top[i] = factor * attn_kernels_ref.maximum(n, s_start + i * row);
+    for (size_t i = 0; i < ROWS; i++)
+        top[i] = factor * attn_kernels_ref.maximum(n, s_start + i * row);
     for (size_t i = 0; i < ROWS; i++)
         if (i == 2 || !isfinite(top[i])) top[i] = INFINITY; /* a row that saw nothing: P = 0 */
     for (size_t pass = 0; pass < 2; pass++) {
@@ -129,10 +130,12 @@ void check_slot_online_softmax_gradient(check_run *run, const check_shape *shape
                                                         dp[pass], dp_row);
     }
     double *want_p = check_doubles(run, ROWS * row), *p_bounds = check_doubles(run, ROWS * row);
-    double *want_dp = check_doubles(run, ROWS * dp_row), *dp_bounds = check_doubles(run, ROWS * dp_row);
+    double *want_dp = check_doubles(run, ROWS * dp_row),
+           *dp_bounds = check_doubles(run, ROWS * dp_row);
     for (size_t i = 0; i < ROWS; i++) {
         for (size_t j = n; j < row; j++) want_p[i * row + j] = (double)s_start[i * row + j];
-        for (size_t j = n; j < dp_row; j++) want_dp[i * dp_row + j] = (double)dp_start[i * dp_row + j];
+        for (size_t j = n; j < dp_row; j++)
+            want_dp[i * dp_row + j] = (double)dp_start[i * dp_row + j];
         for (size_t j = 0; j < n; j++) {
             const size_t at = i * row + j, dat = i * dp_row + j;
             const double exponent = (double)factor * (double)s_start[at] - (double)top[i];
@@ -140,7 +143,8 @@ void check_slot_online_softmax_gradient(check_run *run, const check_shape *shape
             want_p[at] = exp(exponent);
             p_bounds[at] = exp_bound(exponent, want_p[at]);
             want_dp[dat] = want_p[at] * rest;
-            dp_bounds[dat] = (p_bounds[at] + 3.0 * CHECK_UNIT * want_p[at]) * fabs(rest) + CHECK_TINY;
+            dp_bounds[dat] =
+                (p_bounds[at] + 3.0 * CHECK_UNIT * want_p[at]) * fabs(rest) + CHECK_TINY;
         }
     }
     check_output(run, ROWS * row, s[0], s[1], want_p, p_bounds, "p");
@@ -160,7 +164,8 @@ void check_slot_softmax_gradient(check_run *run, const check_shape *shape)
     for (size_t in_place = 0; in_place < 2; in_place++) { /* ds may be dp */
         float *ds[2];
         for (size_t pass = 0; pass < 2; pass++) {
-            ds[pass] = in_place ? check_copy(run, shape, n, dp) : check_floats(run, n, shape->place);
+            ds[pass] =
+                in_place ? check_copy(run, shape, n, dp) : check_floats(run, n, shape->place);
             check_table(run, pass)->softmax_gradient(n, factor, p, in_place ? ds[pass] : dp, delta,
                                                      ds[pass]);
         }

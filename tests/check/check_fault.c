@@ -23,8 +23,8 @@ static void fail_each(check_run *run, const char *what, work_function *work)
         attn_memory_fail_at(n);
         const attn_status status = work(run, &made, &error);
         attn_memory_fail_at(0);
-        check_that(run, attn_memory_live_blocks() == live, "allocation %zu failed: %zu blocks leaked",
-                   n, attn_memory_live_blocks() - live);
+        check_that(run, attn_memory_live_blocks() == live,
+                   "allocation %zu failed: %zu blocks leaked", n, attn_memory_live_blocks() - live);
         if (status == ATTN_OK) {
             check_that(run, made && n > 1, "success after %zu failures", n - 1);
             return;
@@ -51,7 +51,8 @@ static void check_dense_fallback(check_run *run)
 {
     enum { ROWS = 300, IN = 20, OUT = 24 };
     check_case(run, "dense products");
-    float *x = check_floats(run, ROWS * IN, CHECK_AT_END), *w = check_floats(run, OUT * IN, CHECK_AT_END);
+    float *x = check_floats(run, ROWS * IN, CHECK_AT_END),
+          *w = check_floats(run, OUT * IN, CHECK_AT_END);
     float *y = check_floats(run, ROWS * OUT, CHECK_AT_END);
     double *want = check_doubles(run, ROWS * OUT);
     check_fill_normal(run, 1.0, ROWS * IN, x);
@@ -85,9 +86,12 @@ static attn_status make_layer(check_run *run, bool *made, attn_error *error)
 {
     const char *name = check_entry(run)->name;
     attn_layer *layer = NULL;
-    const attn_layer_config config = {
-        .mechanism = name, .options = check_subject_options(check_subject_find(name))[0],
-        .d_model = 12, .heads = 6, .positions = CHECK_POSITIONS, .is_causal = true};
+    const attn_layer_config config = {.mechanism = name,
+                                      .options = check_subject_options(check_subject_find(name))[0],
+                                      .d_model = 12,
+                                      .heads = 6,
+                                      .positions = CHECK_POSITIONS,
+                                      .is_causal = true};
     const attn_status status = attn_layer_create(&layer, &config, error);
     *made = layer != NULL;
     attn_layer_free(layer);
@@ -106,8 +110,14 @@ static attn_status run_oracle(check_run *run, bool *made, attn_error *error)
     if (count > sizeof parameters / sizeof *parameters)
         return attn_fail(error, ATTN_ESHAPE, "%zu parameters are more than the check has room for",
                          count);
-    const attn_oracle_call call = {.batch = B, .length = T, .parameters = parameters, .x = x,
-                                   .y = y, .dy = x, .dx = dx, .gradients = gradients};
+    const attn_oracle_call call = {.batch = B,
+                                   .length = T,
+                                   .parameters = parameters,
+                                   .x = x,
+                                   .y = y,
+                                   .dy = x,
+                                   .dx = dx,
+                                   .gradients = gradients};
     const attn_status status = attn_layer_oracle(oracle_layer, &call, error);
     *made = status == ATTN_OK;
     return status;
@@ -118,9 +128,10 @@ static void run_mechanism(check_run *run)
     fail_each(run, "layer", make_layer);
     check_layer l;
     check_case(run, "layer of the oracle");
-    const check_config config = {.batch = 1, .heads = 6, .head_dim = 2, .length = 3, .is_causal = true};
-    if (!check_layer_begin(run, &l, check_subject_options(check_subject_find(check_entry(run)->name))[0],
-                           &config))
+    const check_config config = {
+        .batch = 1, .heads = 6, .head_dim = 2, .length = 3, .is_causal = true};
+    if (!check_layer_begin(
+            run, &l, check_subject_options(check_subject_find(check_entry(run)->name))[0], &config))
         return;
     oracle_layer = l.layer;
     fail_each(run, "oracle", run_oracle);
@@ -129,8 +140,12 @@ static void run_mechanism(check_run *run)
 
 void check_collect_fault(check_list *list)
 {
-    check_list_add_levels(list, (check_group){.mode = "fault", .subject = "context", .body = run_context});
+    check_list_add_levels(
+        list, (check_group){.mode = "fault", .subject = "context", .body = run_context});
     for (const attn_mechanism_entry *e = attn_mechanisms; e->name; e++)
-        check_list_add(list, (check_group){.mode = "fault", .subject = e->name, .is_level_free = true,
-                                           .body = run_mechanism, .what = e});
+        check_list_add(list, (check_group){.mode = "fault",
+                                           .subject = e->name,
+                                           .is_level_free = true,
+                                           .body = run_mechanism,
+                                           .what = e});
 }

@@ -14,7 +14,7 @@ static const double step = 1e-5, tolerance = 1e-7;
 /* The oracle as a function of one vector: the parameters, then x. */
 typedef struct point {
     check_layer l;
-    size_t count;            /* P + n */
+    size_t count; /* P + n */
     double *at, *gradient;
     double *y, *dy, *trial;
 } point;
@@ -39,8 +39,11 @@ static void point_fill(check_run *run, point *p)
 static double loss(check_run *run, point *p)
 {
     attn_error error = {0};
-    const attn_oracle_call call = {.batch = p->l.B, .length = p->l.T, .parameters = p->trial,
-                                   .x = p->trial + p->l.P, .document_start = p->l.documents,
+    const attn_oracle_call call = {.batch = p->l.B,
+                                   .length = p->l.T,
+                                   .parameters = p->trial,
+                                   .x = p->trial + p->l.P,
+                                   .document_start = p->l.documents,
                                    .y = p->y};
     if (attn_layer_oracle(p->l.layer, &call, &error) != ATTN_OK)
         check_that(run, false, "the oracle: %s", error.text);
@@ -97,8 +100,9 @@ static void check_coordinates(check_run *run, point *p)
         direction[i] = 0.0;
         bounds[i] = tolerance * (fabs(want[i]) + root_mean_square(p));
     }
-    check_compare(run, p->count, (check_numbers){.real = p->gradient}, (check_numbers){.real = want},
-                  (check_rule){.bounds = bounds}, "slopes in every coordinate");
+    check_compare(run, p->count, (check_numbers){.real = p->gradient},
+                  (check_numbers){.real = want}, (check_rule){.bounds = bounds},
+                  "slopes in every coordinate");
 }
 
 static const check_config tiny = {.batch = 1, .heads = 6, .head_dim = 2, .length = 5};
@@ -155,7 +159,10 @@ static void run_float(check_run *run)
 void check_collect_grad(check_list *list)
 {
     for (const attn_mechanism_entry *e = attn_mechanisms; e->name; e++)
-        check_list_add(list, (check_group){.mode = "grad", .subject = e->name, .what = e,
-                                           .is_level_free = true, .body = run_tape});
+        check_list_add(list, (check_group){.mode = "grad",
+                                           .subject = e->name,
+                                           .what = e,
+                                           .is_level_free = true,
+                                           .body = run_tape});
     check_list_add_mechanisms(list, "grad", run_float, NULL);
 }

@@ -11,23 +11,44 @@ typedef struct slot {
     check_slot_body *body;
 } slot;
 
-#define SLOT(name) {"kernel." #name, check_slot_##name}
-static const slot slots[] = {
-    SLOT(product), SLOT(transpose), SLOT(maximum), SLOT(sum), SLOT(sum_squares), SLOT(dot),
-    SLOT(add), SLOT(add_scaled), SLOT(scale), SLOT(scale_rows), SLOT(exp_shifted),
-    SLOT(online_softmax), SLOT(online_softmax_gradient), SLOT(softmax_gradient), SLOT(layer_norm),
-    SLOT(layer_norm_gradient), SLOT(gelu), SLOT(gelu_gradient), SLOT(elu_plus_one),
-    SLOT(elu_plus_one_gradient), SLOT(cross_entropy), SLOT(adamw)};
+#define SLOT(name)                                                                                 \
+    {                                                                                              \
+        "kernel." #name, check_slot_##name                                                         \
+    }
+static const slot slots[] = {SLOT(product),
+                             SLOT(transpose),
+                             SLOT(maximum),
+                             SLOT(sum),
+                             SLOT(sum_squares),
+                             SLOT(dot),
+                             SLOT(add),
+                             SLOT(add_scaled),
+                             SLOT(scale),
+                             SLOT(scale_rows),
+                             SLOT(exp_shifted),
+                             SLOT(online_softmax),
+                             SLOT(online_softmax_gradient),
+                             SLOT(softmax_gradient),
+                             SLOT(layer_norm),
+                             SLOT(layer_norm_gradient),
+                             SLOT(gelu),
+                             SLOT(gelu_gradient),
+                             SLOT(elu_plus_one),
+                             SLOT(elu_plus_one_gradient),
+                             SLOT(cross_entropy),
+                             SLOT(adamw)};
 #undef SLOT
 
 /* One slot more than there are pointers behind `isa`, or fewer, and this does not compile. */
 _Static_assert(sizeof slots / sizeof *slots ==
-                   (sizeof(attn_kernels) - offsetof(attn_kernels, product)) / sizeof(void (*)(void)),
+                   (sizeof(attn_kernels) - offsetof(attn_kernels, product)) /
+                       sizeof(void (*)(void)),
                "every slot of attn_kernels has its check");
 
 void check_kernel_slots(check_run *run)
 {
-    static const size_t sizes[] = {0, 1, 2, 3, 7, 8, 9, 13, 15, 16, 17, 31, 32, 33, 61, 64, 127, 257, 1021};
+    static const size_t sizes[] = {0,  1,  2,  3,  7,  8,  9,   13,  15,  16,
+                                   17, 31, 32, 33, 61, 64, 127, 257, 1021};
     static const double scales[] = {1.0, 1e-15, 1e15};
     static const char *const places[CHECK_PLACES] = {"end", "start", "unaligned"};
     const slot *s = run->group->what;
@@ -85,8 +106,10 @@ static void sweep_exp(check_run *run)
                 worst = ulps(got, want);
                 worst_x = x[i];
             }
-            if (want > (double)FLT_MAX * 1.001) is_sane = is_sane && isinf(e[i]) && got > 0.0;
-            else if (!is_normal) is_sane = is_sane && got >= 0.0 && got <= want * 1.001 + 1e-45;
+            if (want > (double)FLT_MAX * 1.001)
+                is_sane = is_sane && isinf(e[i]) && got > 0.0;
+            else if (!is_normal)
+                is_sane = is_sane && got >= 0.0 && got <= want * 1.001 + 1e-45;
         }
     }
     check_that(run, is_sane, "overflow is +inf; below the smallest normal float is 0 or the value");
@@ -98,10 +121,12 @@ static void sweep_exp(check_run *run)
 void check_collect_kernels(check_list *list)
 {
     for (size_t i = 0; i < sizeof slots / sizeof *slots; i++)
-        check_list_add_levels(list, (check_group){.mode = "test", .subject = slots[i].name,
-                                                  .body = check_kernel_slots, .what = &slots[i]});
-    check_list_add_levels(list, (check_group){.mode = "test", .subject = "kernel.exp",
-                                              .body = sweep_exp});
+        check_list_add_levels(list, (check_group){.mode = "test",
+                                                  .subject = slots[i].name,
+                                                  .body = check_kernel_slots,
+                                                  .what = &slots[i]});
+    check_list_add_levels(
+        list, (check_group){.mode = "test", .subject = "kernel.exp", .body = sweep_exp});
 }
 
 /* ---- for the slots ----------------------------------------------------------------------- */

@@ -104,7 +104,8 @@ static void draw_whole_bias(check_layer *l, const attn_parameter *bias, float fi
 
 static bool draw_extreme(check_run *run, check_layer *l, check_family family)
 {
-    const attn_parameter *wq = check_parameter(l, "wq.weight"), *wk = check_parameter(l, "wk.weight");
+    const attn_parameter *wq = check_parameter(l, "wq.weight"),
+                         *wk = check_parameter(l, "wk.weight");
     const attn_parameter *bq = check_parameter(l, "wq.bias"), *bk = check_parameter(l, "wk.bias");
     if (!wq || !wk || !bq || !bk || l->layer->head_dim < 2 || l->C <= FREE) return false;
     const bool is_low = family == CHECK_SCORES_LOW;
@@ -122,10 +123,14 @@ static bool draw_extreme(check_run *run, check_layer *l, check_family family)
 bool check_layer_begin(check_run *run, check_layer *l, const char *options,
                        const check_config *config)
 {
-    *l = (check_layer){.B = config->batch, .T = config->length,
-                       .C = config->heads * config->head_dim, .amplification = 1.0};
-    const attn_layer_config layer_config = {.mechanism = check_entry(run)->name, .options = options,
-                                            .d_model = l->C, .heads = config->heads,
+    *l = (check_layer){.B = config->batch,
+                       .T = config->length,
+                       .C = config->heads * config->head_dim,
+                       .amplification = 1.0};
+    const attn_layer_config layer_config = {.mechanism = check_entry(run)->name,
+                                            .options = options,
+                                            .d_model = l->C,
+                                            .heads = config->heads,
                                             .positions = CHECK_POSITIONS,
                                             .is_causal = config->is_causal};
     attn_error error = {0};
@@ -167,9 +172,15 @@ void check_layer_oracle(check_run *run, check_layer *l)
     l->want_dx = check_doubles(run, l->n);
     l->want_gradients = check_doubles(run, l->P);
     attn_error error = {0};
-    const attn_oracle_call call = {.batch = l->B, .length = l->T, .parameters = parameters, .x = x,
-                                   .document_start = l->documents, .y = l->want_y, .dy = dy,
-                                   .dx = l->want_dx, .gradients = l->want_gradients};
+    const attn_oracle_call call = {.batch = l->B,
+                                   .length = l->T,
+                                   .parameters = parameters,
+                                   .x = x,
+                                   .document_start = l->documents,
+                                   .y = l->want_y,
+                                   .dy = dy,
+                                   .dx = l->want_dx,
+                                   .gradients = l->want_gradients};
     check_ok(run, attn_layer_oracle(l->layer, &call, &error), &error, "the oracle");
 }
 
@@ -177,9 +188,16 @@ void check_layer_oracle(check_run *run, check_layer *l)
 
 attn_call check_layer_call(const check_layer *l)
 {
-    return (attn_call){.batch = l->B, .length = l->T, .parameters = l->parameters, .x = l->x,
-                       .y = l->y, .saved = l->saved, .scratch = l->scratch,
-                       .document_start = l->documents, .dy = l->dy, .dx = l->dx,
+    return (attn_call){.batch = l->B,
+                       .length = l->T,
+                       .parameters = l->parameters,
+                       .x = l->x,
+                       .y = l->y,
+                       .saved = l->saved,
+                       .scratch = l->scratch,
+                       .document_start = l->documents,
+                       .dy = l->dy,
+                       .dx = l->dx,
                        .gradients = l->gradients};
 }
 
@@ -187,8 +205,8 @@ bool check_layer_forward(check_run *run, check_layer *l, attn_context *context)
 {
     l->saved_count = attn_layer_saved_count(l->layer, l->B, l->T);
     l->saved = check_floats(run, l->saved_count, CHECK_AT_END);
-    l->scratch = check_floats(
-        run, attn_layer_scratch_count(l->layer, context, l->B, l->T), CHECK_AT_END);
+    l->scratch =
+        check_floats(run, attn_layer_scratch_count(l->layer, context, l->B, l->T), CHECK_AT_END);
     l->y = check_floats(run, l->n, CHECK_AT_END);
     const attn_call call = check_layer_call(l);
     attn_context_clear_error(context);
@@ -268,9 +286,10 @@ void check_layer_compare(check_run *run, const check_layer *l, double tolerance)
 
 bool check_same_work(check_run *run, attn_work counted, attn_work expected, const char *what)
 {
-    return check_that(run, counted.matmul == expected.matmul &&
-                               counted.exponential == expected.exponential &&
-                               counted.other == expected.other,
+    return check_that(run,
+                      counted.matmul == expected.matmul &&
+                          counted.exponential == expected.exponential &&
+                          counted.other == expected.other,
                       "work of %s: counted %llu %llu %llu, formula %llu %llu %llu", what,
                       (unsigned long long)counted.matmul, (unsigned long long)counted.exponential,
                       (unsigned long long)counted.other, (unsigned long long)expected.matmul,
@@ -289,6 +308,7 @@ void check_list_add_mechanisms(check_list *list, const char *mode, check_body *b
                                const check_plant *plant)
 {
     for (const attn_mechanism_entry *e = attn_mechanisms; e->name; e++)
-        check_list_add_levels(list, (check_group){.mode = mode, .subject = e->name, .body = body,
-                                                  .what = e, .plant = plant});
+        check_list_add_levels(
+            list, (check_group){
+                      .mode = mode, .subject = e->name, .body = body, .what = e, .plant = plant});
 }

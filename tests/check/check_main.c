@@ -143,9 +143,12 @@ static void judge_end(check_result *r, int end)
     if (end == 0 && r->is_finished && r->passed + r->failed + r->skipped > 0) return;
     char *text = r->failures[r->n_failures < CHECK_KEPT ? r->n_failures : CHECK_KEPT - 1];
     const size_t room = sizeof r->failures[0];
-    if (end > 0) snprintf(text, room, "%.240s: died of signal %d (%s)", r->now, end, strsignal(end));
-    else if (end < 0) snprintf(text, room, "%.240s: the process ended with code %d", r->now, -end);
-    else snprintf(text, room, "no case ran");
+    if (end > 0)
+        snprintf(text, room, "%.240s: died of signal %d (%s)", r->now, end, strsignal(end));
+    else if (end < 0)
+        snprintf(text, room, "%.240s: the process ended with code %d", r->now, -end);
+    else
+        snprintf(text, room, "no case ran");
     r->n_failures++;
     r->failed++;
 }
@@ -163,21 +166,26 @@ static void print_json_text(FILE *file, const char *text)
 static void print_json(FILE *file, const check_group *g, const check_result *r, uint64_t seed,
                        bool is_first)
 {
-    fprintf(file, "%s\n  {\"mode\": \"%s\", \"subject\": \"%s\", \"isa\": \"%s\", \"seed\": %llu, "
+    fprintf(file,
+            "%s\n  {\"mode\": \"%s\", \"subject\": \"%s\", \"isa\": \"%s\", \"seed\": %llu, "
             "\"passed\": %zu, \"failed\": %zu, \"skipped\": %zu, \"worst\": ",
             is_first ? "" : ",", g->mode, g->subject, level_name(g), (unsigned long long)seed,
             r->passed, r->failed, r->skipped);
-    if (isfinite(r->worst)) fprintf(file, "%.6g", r->worst);
-    else fputs("null", file);
+    if (isfinite(r->worst))
+        fprintf(file, "%.6g", r->worst);
+    else
+        fputs("null", file);
     fputs(", \"where\": ", file);
     print_json_text(file, r->worst_where);
     fputs(", \"failure\": ", file);
-    if (r->n_failures) print_json_text(file, r->failures[0]);
-    else fputs("null", file);
+    if (r->n_failures)
+        print_json_text(file, r->failures[0]);
+    else
+        fputs("null", file);
     fputc('}', file);
 }
 
-static void print_row(const options *o, const check_group *g, const check_result *r, uint64_t seed)
+static void print_row(const check_group *g, const check_result *r, uint64_t seed)
 {
     const char *verdict = r->failed ? "FAILED" : r->passed ? "ok" : "skipped";
     printf("%-8s %-24s %-7s %-7s %5zu cases", g->mode, g->subject, level_name(g), verdict,
@@ -195,12 +203,12 @@ static void print_row(const options *o, const check_group *g, const check_result
     const size_t skips = r->n_skips < CHECK_KEPT ? r->n_skips : CHECK_KEPT;
     for (size_t i = 0; i < skips; i++) printf("    skipped %s\n", r->skips[i]);
     if (r->n_skips > skips) printf("    and %zu more skipped\n", r->n_skips - skips);
-    if (o->json) return;
 }
 
 static void *shared(size_t size_bytes)
 {
-    void *memory = mmap(NULL, size_bytes, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+    void *memory =
+        mmap(NULL, size_bytes, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
     if (memory == MAP_FAILED) exit(2);
     return memory;
 }
@@ -218,7 +226,7 @@ static void run_groups(const options *o, uint64_t seed, totals *sum)
                 start_child(&list->groups[started], seed, &results[started]);
         check_result *r = &results[done];
         judge_end(r, end_of(children[done % AT_ONCE]));
-        print_row(o, &list->groups[done], r, seed);
+        print_row(&list->groups[done], r, seed);
         fflush(stdout);
         if (o->json) print_json(o->json, &list->groups[done], r, seed, !sum->has_row);
         sum->has_row = true;
@@ -233,7 +241,7 @@ static void print_list(const check_list *list)
 {
     for (int level = 0; level < ATTN_ISA_LEVELS; level++)
         printf("level    %-24s %s\n", attn_isa_name((attn_isa)level),
-               (attn_isa)level > attn_cpu_best_isa()        ? "not offered by this machine: skipped"
+               (attn_isa)level > attn_cpu_best_isa()  ? "not offered by this machine: skipped"
                : !check_level_is_own((attn_isa)level) ? "the kernels of the level below: no rows"
                                                       : "runs");
     for (size_t i = 0; i < list->count; i++)
@@ -246,7 +254,8 @@ static void print_list(const check_list *list)
 static int usage(void)
 {
     fputs("usage: attncheck MODE... [--mechanism PATTERN] [--isa LEVEL] [--seed N] [--repeat N] "
-          "[--json FILE]\n", stderr);
+          "[--json FILE]\n",
+          stderr);
     for (const check_mode *m = check_modes; m->name; m++)
         fprintf(stderr, "  %-9s %s\n", m->name, m->help);
     fputs("  list      every group of the modes before it, or of all modes\n", stderr);
@@ -311,7 +320,8 @@ static bool collect(options *o)
     }
     for (const check_mode *m = check_modes; m->name; m++) {
         bool wanted = !is_any;
-        for (size_t i = 0; i < o->n_modes; i++) wanted = wanted || strcmp(o->modes[i], m->name) == 0;
+        for (size_t i = 0; i < o->n_modes; i++)
+            wanted = wanted || strcmp(o->modes[i], m->name) == 0;
         if (wanted) m->collect(&o->list);
     }
     return is_list;

@@ -51,7 +51,8 @@ static void check_option(check_run *run, const check_subject *subject, const cha
             if (!is_first && (config.length < 130 || variant == 2) && config.length != 37) continue;
             const size_t threads = 1 + i % CHECK_THREADS;
             const bool is_each = config.length == 130 && is_first;
-            check_one(run, options, &config, is_each ? 1 : threads, is_each ? CHECK_THREADS : threads);
+            check_one(run, options, &config, is_each ? 1 : threads,
+                      is_each ? CHECK_THREADS : threads);
         }
     for (size_t i = 0; subject->has_scores && i < sizeof extreme / sizeof *extreme; i++)
         for (int variant = 0; variant < 4; variant++) {

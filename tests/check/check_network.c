@@ -25,16 +25,16 @@ void check_slot_layer_norm(check_run *run, const check_shape *shape)
     const double mu = sum / count, mu_bound = (count + 1.0) * u * sizes / count;
     for (size_t i = 0; i < n; i++) squares += ((double)x[i] - mu) * ((double)x[i] - mu);
     const double spread = squares / count + (double)(float)epsilon, r = 1.0 / sqrt(spread);
-    const double r_bound =
-        r * (0.5 * (mu_bound * mu_bound / spread + (count + 3.0) * u) + 4.0 * u);
+    const double r_bound = r * (0.5 * (mu_bound * mu_bound / spread + (count + 3.0) * u) + 4.0 * u);
     check_number(run, (double)mean[0], (double)mean[1], mu, mu_bound + CHECK_TINY, "mean");
     check_number(run, (double)inverse[0], (double)inverse[1], r, r_bound, "inverse deviation");
     double *want = check_doubles(run, n), *bounds = check_doubles(run, n);
     for (size_t i = 0; i < n; i++) {
         const double d = (double)x[i] - mu, g = fabs((double)gain[i]), b = fabs((double)bias[i]);
         want[i] = d * r * (double)gain[i] + (double)bias[i];
-        bounds[i] = g * ((mu_bound + u * fabs(d)) * r + (fabs(d) + mu_bound) * (r_bound + 3.0 * u * r)) +
-                    2.0 * u * b + CHECK_TINY;
+        bounds[i] =
+            g * ((mu_bound + u * fabs(d)) * r + (fabs(d) + mu_bound) * (r_bound + 3.0 * u * r)) +
+            2.0 * u * b + CHECK_TINY;
     }
     check_output(run, n, y[0], y[1], want, bounds, "y");
 }
@@ -63,7 +63,8 @@ void check_slot_layer_norm_gradient(check_run *run, const check_shape *shape)
         mean_gx += gx / count, size_gx += fabs(gx) / count;
     }
     double *want[3], *bounds[3];
-    for (size_t k = 0; k < 3; k++) want[k] = check_doubles(run, n), bounds[k] = check_doubles(run, n);
+    for (size_t k = 0; k < 3; k++)
+        want[k] = check_doubles(run, n), bounds[k] = check_doubles(run, n);
     for (size_t i = 0; i < n; i++) {
         const double x_hat = ((double)x[i] - mu) * r, d = (double)dy[i], g = (double)gain[i] * d;
         const double s0 = (double)start[0][i], s1 = (double)start[1][i], s2 = (double)start[2][i];
@@ -139,15 +140,16 @@ void check_slot_gelu_gradient(check_run *run, const check_shape *shape)
         const gate g = gate_of(xi);
         const double bend = fabs(xi * g.slope) * g.s; /* times 1 - s, which is off by s's error */
         want[i] = d * (g.s + xi * g.s * g.rest * g.slope);
-        bounds[i] = fabs(d) * (g.s * (g.bound + 2.0 * CHECK_UNIT) +
-                               bend * (g.s * g.bound + CHECK_UNIT) +
-                               bend * g.rest * (g.bound + 6.0 * CHECK_UNIT) +
-                               CHECK_EXP_FLOOR * (1.0 + fabs(xi * g.slope)));
+        bounds[i] =
+            fabs(d) * (g.s * (g.bound + 2.0 * CHECK_UNIT) + bend * (g.s * g.bound + CHECK_UNIT) +
+                       bend * g.rest * (g.bound + 6.0 * CHECK_UNIT) +
+                       CHECK_EXP_FLOOR * (1.0 + fabs(xi * g.slope)));
     }
     for (size_t in_place = 0; in_place < 2; in_place++) {
         float *dx[2];
         for (size_t pass = 0; pass < 2; pass++) {
-            dx[pass] = in_place ? check_copy(run, shape, n, dy) : check_floats(run, n, shape->place);
+            dx[pass] =
+                in_place ? check_copy(run, shape, n, dy) : check_floats(run, n, shape->place);
             check_table(run, pass)->gelu_gradient(n, x, in_place ? dx[pass] : dy, dx[pass]);
         }
         check_output(run, n, dx[0], dx[1], want, bounds, "dx");
@@ -186,7 +188,8 @@ void check_slot_elu_plus_one_gradient(check_run *run, const check_shape *shape)
     for (size_t in_place = 0; in_place < 2; in_place++) {
         float *dx[2];
         for (size_t pass = 0; pass < 2; pass++) {
-            dx[pass] = in_place ? check_copy(run, shape, n, dy) : check_floats(run, n, shape->place);
+            dx[pass] =
+                in_place ? check_copy(run, shape, n, dy) : check_floats(run, n, shape->place);
             check_table(run, pass)->elu_plus_one_gradient(n, y, in_place ? dx[pass] : dy, dx[pass]);
         }
         check_output(run, n, dx[0], dx[1], want, bounds, "dx");
@@ -199,9 +202,14 @@ void check_slot_adamw(check_run *run, const check_shape *shape)
 {
     const size_t n = shape->n;
     const double u = CHECK_UNIT;
-    const attn_adamw_step step = {.learning_rate = 3e-3f, .beta1 = 0.9f, .beta2 = 0.95f,
-                                  .epsilon = 1e-8f, .decay = 0.1f, .correction1 = 0.271f,
-                                  .correction2 = 0.142625f, .gradient_scale = 0.5f};
+    const attn_adamw_step step = {.learning_rate = 3e-3f,
+                                  .beta1 = 0.9f,
+                                  .beta2 = 0.95f,
+                                  .epsilon = 1e-8f,
+                                  .decay = 0.1f,
+                                  .correction1 = 0.271f,
+                                  .correction2 = 0.142625f,
+                                  .gradient_scale = 0.5f};
     const check_shape ordinary = {n, shape->place, 1.0};
     const double scale = shape->scale;
     const check_shape gradients = {n, shape->place, scale > 1.0 ? 1e6 : scale < 1.0 ? 1e-8 : 1.0};
@@ -218,7 +226,8 @@ void check_slot_adamw(check_run *run, const check_shape *shape)
     const double b1 = (double)step.beta1, b2 = (double)step.beta2;
     const double lr = (double)step.learning_rate, keep = 1.0 - lr * (double)step.decay;
     double *want[3], *bounds[3];
-    for (size_t k = 0; k < 3; k++) want[k] = check_doubles(run, n), bounds[k] = check_doubles(run, n);
+    for (size_t k = 0; k < 3; k++)
+        want[k] = check_doubles(run, n), bounds[k] = check_doubles(run, n);
     for (size_t i = 0; i < n; i++) {
         const double gi = (double)step.gradient_scale * (double)g[i];
         const double m_old = b1 * (double)m0[i], m_new = (1.0 - b1) * gi;
@@ -230,7 +239,8 @@ void check_slot_adamw(check_run *run, const check_shape *shape)
         const double root = sqrt(want[1][i] / (double)step.correction2) + (double)step.epsilon;
         const double rate = lr / (double)step.correction1 / root, kept = keep * (double)p0[i];
         want[2][i] = kept - rate * want[0][i];
-        bounds[2][i] = 4.0 * u * fabs(kept) + rate * (bounds[0][i] + 14.0 * u * fabs(want[0][i])) + CHECK_TINY;
+        bounds[2][i] =
+            4.0 * u * fabs(kept) + rate * (bounds[0][i] + 14.0 * u * fabs(want[0][i])) + CHECK_TINY;
     }
     check_output(run, n, m[0], m[1], want[0], bounds[0], "m");
     check_output(run, n, v[0], v[1], want[1], bounds[1], "v");

@@ -6,8 +6,8 @@
 
 typedef struct check_fault {
     const char *name;
-    check_body *body;     /* the check that must catch it ... */
-    const char *subject;  /* ... with this slot or mechanism */
+    check_body *body;    /* the check that must catch it ... */
+    const char *subject; /* ... with this slot or mechanism */
     check_plant plant;
 } check_fault;
 

@@ -9,8 +9,8 @@
 
 enum { B = 3, HEADS = 6, HEAD_DIM = 8, T = 130, THREADS = 2 };
 
-static const check_config causal = {.batch = B, .heads = HEADS, .head_dim = HEAD_DIM, .length = T,
-                                    .is_causal = true};
+static const check_config causal = {
+    .batch = B, .heads = HEADS, .head_dim = HEAD_DIM, .length = T, .is_causal = true};
 static const check_config full = {.batch = B, .heads = HEADS, .head_dim = HEAD_DIM, .length = T};
 
 /* ---- one forward call -------------------------------------------------------------------- */
@@ -21,7 +21,10 @@ float *check_prop_forward(check_run *run, const check_layer *l, attn_context *co
     const size_t n = batch * length * l->C;
     const size_t saved = saves ? attn_layer_saved_count(l->layer, batch, length) : 0;
     const size_t scratch = attn_layer_scratch_count(l->layer, context, batch, length);
-    const attn_call call = {.batch = batch, .length = length, .parameters = l->parameters, .x = x,
+    const attn_call call = {.batch = batch,
+                            .length = length,
+                            .parameters = l->parameters,
+                            .x = x,
                             .y = check_floats(run, n, CHECK_AT_END),
                             .saved = saves ? check_floats(run, saved, CHECK_AT_END) : NULL,
                             .scratch = check_floats(run, scratch, CHECK_AT_END),
@@ -49,7 +52,8 @@ static void compare_outputs(check_run *run, size_t n, const float *got, const fl
 }
 
 /* Positions [first, first + count) of every sequence, one after the other. */
-static float *slice(check_run *run, const check_layer *l, const float *x, size_t first, size_t count)
+static float *slice(check_run *run, const check_layer *l, const float *x, size_t first,
+                    size_t count)
 {
     float *out = check_floats(run, l->B * count * l->C, CHECK_AT_END);
     for (size_t b = 0; b < l->B; b++)
@@ -99,8 +103,8 @@ static void check_batch(check_run *run, check_layer *l)
         memcpy(want + b * one, y + (b + 1) % l->B * one, one * sizeof *want);
     }
     compare_outputs(run, l->n, plain_forward(run, l, x), want, "the batch in another order");
-    const float *alone = check_prop_forward(run, l, check_context(run, THREADS), 1, l->T,
-                                            l->x + one, NULL, false);
+    const float *alone =
+        check_prop_forward(run, l, check_context(run, THREADS), 1, l->T, l->x + one, NULL, false);
     compare_outputs(run, one, alone, y + one, "a sequence alone");
 }
 

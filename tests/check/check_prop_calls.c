@@ -33,7 +33,8 @@ static void check_document(check_run *run, const check_layer *packed, size_t b, 
     if (!check_layer_forward(run, &alone, context)) return;
     check_layer_backward(run, &alone, context);
     compare(run, alone.n, packed->y + at, alone.y, "y of a packed document");
-    const double floor = CHECK_GRADIENT_FLOOR * check_norm(packed->n, (check_numbers){.single = packed->dx});
+    const double floor =
+        CHECK_GRADIENT_FLOOR * check_norm(packed->n, (check_numbers){.single = packed->dx});
     check_compare(run, alone.n, (check_numbers){.single = packed->dx + at},
                   (check_numbers){.single = alone.dx},
                   (check_rule){.tolerance = CHECK_ROUNDING, .floor = floor},
@@ -44,7 +45,8 @@ static void check_document(check_run *run, const check_layer *packed, size_t b, 
 /* Borders in a tile, on a tile's border, and documents of one token. */
 void check_prop_documents(check_run *run, check_layer *l)
 {
-    static const size_t borders[3][7] = {{0, 1, 2, 40, 64, 130}, {0, 63, 64, 65, 129, 130}, {0, 77, 130}};
+    static const size_t borders[3][7] = {
+        {0, 1, 2, 40, 64, 130}, {0, 63, 64, 65, 129, 130}, {0, 77, 130}};
     l->documents = check_words(run, l->B * l->T);
     for (size_t b = 0; b < l->B; b++)
         for (size_t k = 0; borders[b][k] < l->T; k++)
@@ -82,7 +84,8 @@ void check_prop_threads(check_run *run, check_layer *l)
         if (threads > 1 && is_plain) {
             check_same_bits(run, l->n, l->y, y, "y with %zu threads", threads);
             check_same_bits(run, l->n, l->dx, dx, "dx with %zu threads", threads);
-            check_same_bits(run, l->P, l->gradients, gradients, "gradients with %zu threads", threads);
+            check_same_bits(run, l->P, l->gradients, gradients, "gradients with %zu threads",
+                            threads);
         } else if (threads > 1) {
             compare(run, l->n, l->y, y, "y with more threads");
             compare(run, l->n, l->dx, dx, "dx with more threads");
@@ -112,12 +115,22 @@ void check_prop_core_threads(check_run *run, check_layer *l)
         const size_t scratch = core->scratch(l->layer, i + 1, l->B, l->T);
         o[i] = check_floats(run, l->n, CHECK_AT_END);
         d_qkv[i] = check_floats(run, rows * row, CHECK_AT_END);
-        const attn_core_call call = {
-            .context = check_context(run, i + 1), .layer = l->layer, .batch = l->B, .length = l->T,
-            .q = qkv, .k = qkv + k, .v = qkv + v, .row = row, .o = o[i], .o_row = l->C,
-            .saved = check_floats(run, saved, CHECK_AT_END),
-            .scratch = check_floats(run, scratch, CHECK_AT_END), .d_o = d_o, .dq = d_qkv[i],
-            .dk = d_qkv[i] + k, .dv = d_qkv[i] + v};
+        const attn_core_call call = {.context = check_context(run, i + 1),
+                                     .layer = l->layer,
+                                     .batch = l->B,
+                                     .length = l->T,
+                                     .q = qkv,
+                                     .k = qkv + k,
+                                     .v = qkv + v,
+                                     .row = row,
+                                     .o = o[i],
+                                     .o_row = l->C,
+                                     .saved = check_floats(run, saved, CHECK_AT_END),
+                                     .scratch = check_floats(run, scratch, CHECK_AT_END),
+                                     .d_o = d_o,
+                                     .dq = d_qkv[i],
+                                     .dk = d_qkv[i] + k,
+                                     .dv = d_qkv[i] + v};
         core->forward(&call);
         core->backward(&call);
         check_same_bits(run, l->n, o[i], o[0], "o with %zu threads", i + 1);
@@ -135,9 +148,13 @@ static bool prefill(check_run *run, const check_layer *l, attn_context *context,
     for (size_t b = 0; b < l->B; b++)
         memcpy(x + b * count * l->C, l->x + b * l->T * l->C, count * l->C * sizeof *x);
     const size_t scratch = attn_layer_scratch_count(l->layer, context, l->B, count);
-    const attn_call call = {.batch = l->B, .length = count, .parameters = l->parameters, .x = x,
+    const attn_call call = {.batch = l->B,
+                            .length = count,
+                            .parameters = l->parameters,
+                            .x = x,
                             .y = check_floats(run, l->B * count * l->C, CHECK_AT_END),
-                            .scratch = check_floats(run, scratch, CHECK_AT_END), .cache = cache,
+                            .scratch = check_floats(run, scratch, CHECK_AT_END),
+                            .cache = cache,
                             .cache_capacity = l->T};
     const attn_status status = attn_layer_forward(context, l->layer, &call);
     if (status == ATTN_EUNSUPPORTED) {
@@ -155,8 +172,14 @@ static bool decode(check_run *run, const check_layer *l, attn_context *context, 
     float *y_t = check_floats(run, l->B * l->C, CHECK_AT_END);
     for (size_t b = 0; b < l->B; b++)
         memcpy(x + b * l->C, l->x + (b * l->T + t) * l->C, l->C * sizeof *x);
-    const attn_call call = {.batch = l->B, .length = 1, .parameters = l->parameters, .x = x,
-                            .y = y_t, .scratch = scratch, .cache = cache, .cache_capacity = l->T,
+    const attn_call call = {.batch = l->B,
+                            .length = 1,
+                            .parameters = l->parameters,
+                            .x = x,
+                            .y = y_t,
+                            .scratch = scratch,
+                            .cache = cache,
+                            .cache_capacity = l->T,
                             .position = t};
     const attn_work before = attn_context_work(context);
     const attn_status status = attn_layer_decode(context, l->layer, &call);
@@ -183,8 +206,10 @@ void check_prop_decode(check_run *run, check_layer *l)
         const size_t cache_count = attn_layer_cache_count(l->layer, l->B, l->T);
         float *cache = check_floats(run, cache_count, CHECK_AT_END);
         /* An empty cache is zeros; a prefilled one may hold anything before. */
-        if (first == 0) memset(cache, 0, cache_count * sizeof *cache);
-        else if (!prefill(run, l, context, first, cache)) return;
+        if (first == 0)
+            memset(cache, 0, cache_count * sizeof *cache);
+        else if (!prefill(run, l, context, first, cache))
+            return;
         const size_t scratch_count = attn_layer_scratch_count(l->layer, context, l->B, 1);
         float *scratch = check_floats(run, scratch_count, CHECK_AT_END);
         float *y = check_floats(run, l->n, CHECK_AT_END);

@@ -52,8 +52,11 @@ void check_slot_product(check_run *run, const check_shape *shape)
     const size_t m = rows[check_below(run, 7)], k = inner[check_below(run, 4)];
     for (size_t variant = 0; variant < 4; variant++)
         check_product(run, shape,
-                      &(product_case){.m = m, .n = shape->n, .k = k,
-                                      .gap = check_below(run, 2) * 5, .accumulate = variant & 1,
+                      &(product_case){.m = m,
+                                      .n = shape->n,
+                                      .k = k,
+                                      .gap = check_below(run, 2) * 5,
+                                      .accumulate = variant & 1,
                                       .is_transposed = variant & 2});
 }
 
@@ -146,9 +149,12 @@ static void check_linear(check_run *run, const check_shape *shape, bool is_scale
     for (size_t pass = 0; pass < 2; pass++) {
         const attn_kernels *kernels = check_table(run, pass);
         y[pass] = check_copy(run, shape, n, adds ? start : x);
-        if (!adds) kernels->scale(n, a, y[pass]);
-        else if (is_scaled) kernels->add_scaled(n, a, x, y[pass]);
-        else kernels->add(n, x, y[pass]);
+        if (!adds)
+            kernels->scale(n, a, y[pass]);
+        else if (is_scaled)
+            kernels->add_scaled(n, a, x, y[pass]);
+        else
+            kernels->add(n, x, y[pass]);
     }
     double *want = check_doubles(run, n), *bounds = check_doubles(run, n);
     for (size_t i = 0; i < n; i++) {

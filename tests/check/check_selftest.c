@@ -22,8 +22,12 @@ static const void *what_of(const check_fault *fault)
 static size_t failures_of(check_run *run, const check_fault *fault, const check_plant *plant,
                           check_result *result)
 {
-    const check_group group = {.mode = "selftest", .subject = fault->subject, .isa = ATTN_ISA_REF,
-                               .body = fault->body, .what = what_of(fault), .plant = plant};
+    const check_group group = {.mode = "selftest",
+                               .subject = fault->subject,
+                               .isa = ATTN_ISA_REF,
+                               .body = fault->body,
+                               .what = what_of(fault),
+                               .plant = plant};
     memset(result, 0, sizeof *result);
     const int end = check_run_child(&group, run->seed, result);
     return result->failed + (end != 0);
@@ -89,20 +93,26 @@ static void run_comparison(check_run *run)
     check_case(run, "what must be accepted");
     check_that(run, is_accepted(run, 2, (float[]){1.5f, 1.0f}, ones, each), "within the bound");
     check_that(run, is_accepted(run, 2, (float[]){1.0f, 1.0f}, ones, exact), "equal, bound 0");
-    check_that(run, is_accepted(run, 2, (float[]){INFINITY, 1.0f}, infinite, each), "equal infinities");
-    check_that(run, is_accepted(run, 2, (float[]){NAN, 1.0f}, nan_first, wants_nan), "a wanted NaN");
+    check_that(run, is_accepted(run, 2, (float[]){INFINITY, 1.0f}, infinite, each),
+               "equal infinities");
+    check_that(run, is_accepted(run, 2, (float[]){NAN, 1.0f}, nan_first, wants_nan),
+               "a wanted NaN");
     check_that(run, is_accepted(run, 4, (float[]){1.0f, 1.0f, 1.0f, 1.001f}, ones, norm), "norm");
     check_that(run, is_accepted(run, 2, (float[]){0.0f, 0.0f}, zeros, norm), "zeros, norm 0");
     check_case(run, "what must be refused");
     check_that(run, !is_accepted(run, 4, (float[]){NAN, 1.0f, 1.0f, 1.0f}, ones, each),
                "a NaN with good values behind it");
-    check_that(run, !is_accepted(run, 4, (float[]){1.0f, 1.0f, 1.0f, NAN}, ones, norm), "NaN, norm");
+    check_that(run, !is_accepted(run, 4, (float[]){1.0f, 1.0f, 1.0f, NAN}, ones, norm),
+               "NaN, norm");
     check_that(run, !is_accepted(run, 2, (float[]){NAN, 1.0f}, nan_first, each), "an unwanted NaN");
     check_that(run, !is_accepted(run, 2, (float[]){1.0f, 1.0f}, nan_first, wants_nan), "no NaN");
-    check_that(run, !is_accepted(run, 2, (float[]){FLT_MAX, 1.0f}, infinite, each), "FLT_MAX, not inf");
-    check_that(run, !is_accepted(run, 2, (float[]){-INFINITY, 1.0f}, infinite, each), "-inf, not inf");
+    check_that(run, !is_accepted(run, 2, (float[]){FLT_MAX, 1.0f}, infinite, each),
+               "FLT_MAX, not inf");
+    check_that(run, !is_accepted(run, 2, (float[]){-INFINITY, 1.0f}, infinite, each),
+               "-inf, not inf");
     check_that(run, !is_accepted(run, 2, (float[]){INFINITY, 1.0f}, ones, norm), "inf, norm");
-    check_that(run, !is_accepted(run, 2, (float[]){0.0f, 1e-30f}, zeros, norm), "any error of norm 0");
+    check_that(run, !is_accepted(run, 2, (float[]){0.0f, 1e-30f}, zeros, norm),
+               "any error of norm 0");
     check_that(run, !is_accepted(run, 2, (float[]){1.0f, 1.0000001f}, ones, exact), "bound 0");
     check_that(run, !is_accepted(run, 2, (float[]){1.0f, 2.5f}, ones, each), "beyond the bound");
     check_that(run, !is_accepted(run, 4, (float[]){1.0f, 1.0f, 1.0f, 1.01f}, ones, norm), "norm");

@@ -4,7 +4,11 @@
 
 #include <string.h>
 
-#define OPTIONS(...) (const char *const[]){__VA_ARGS__, NULL}
+#define OPTIONS(...)                                                                               \
+    (const char *const[])                                                                          \
+    {                                                                                              \
+        __VA_ARGS__, NULL                                                                          \
+    }
 
 static const check_subject subjects[] = {
     {"softmax", NULL, .is_order_free = true, .is_average = true, .has_scores = true},
@@ -13,8 +17,9 @@ static const check_subject subjects[] = {
     {"gqa", OPTIONS("kv_heads=1", "kv_heads=2", "kv_heads=3"), .is_order_free = true,
      .is_average = true, .has_scores = true},
     {"mqa", NULL, .is_order_free = true, .is_average = true, .has_scores = true},
-    {"sliding", OPTIONS("window=7", "window=7,sinks=3", "window=1", "window=1,sinks=3",
-                        "window=33,sinks=70", "window=64", "window=64,sinks=3"),
+    {"sliding",
+     OPTIONS("window=7", "window=7,sinks=3", "window=1", "window=1,sinks=3", "window=33,sinks=70",
+             "window=64", "window=64,sinks=3"),
      .is_average = true, .has_scores = true},
     {"linear", NULL, .is_order_free = true, .is_average = true, .has_scores = true},
 };
