@@ -157,7 +157,7 @@ rm -r models
 
 # ---- trials that fail -----------------------------------------------------------------------
 # 30 000 steps are not reached: the run is stopped, or its workers are killed.
-long=(--mechanisms flash,linear --steps 30000 --out x.html --store x.db)
+long=(--mechanisms "flash,linear" --steps 30000 --out x.html --store x.db)
 
 # start ARGUMENT...: begins a run in a group of its own; its id is $run. Ends when it trains.
 start() {
@@ -215,7 +215,7 @@ if command -v setsid >/dev/null && command -v pgrep >/dev/null; then
 
     # A run of a size that ends: stopped within its second trial, resumed, and equal to one that
     # was never stopped.
-    same=(--mechanisms flash,linear --steps 20 --json --out none)
+    same=(--mechanisms "flash,linear" --steps 20 --json --out none)
     run 0 "${same[@]}" --store whole.db
     cp out whole
     rm -f x.*
