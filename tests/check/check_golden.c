@@ -1,9 +1,3 @@
-<<<<<<< HEAD
-#include "check.h"
-void check_collect_golden(check_list *list)
-{
-    (void)list;
-=======
 /* The golden files: float64 results of definitions written elsewhere and in another language.
  * Every layer of them that exists here must agree: the oracle to 1e-10, float32 to 2e-5. */
 #define _GNU_SOURCE
@@ -288,5 +282,4 @@ void check_collect_golden(check_list *list)
                                        .subject = "other layers",
                                        .is_level_free = true,
                                        .body = run_unknown});
->>>>>>> 9622b6e623a5943524e18a8a4f5332ae9f449a72
 }

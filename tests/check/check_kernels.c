@@ -123,11 +123,7 @@ void check_collect_kernels(check_list *list)
     for (size_t i = 0; i < sizeof slots / sizeof *slots; i++)
         check_list_add_levels(list, (check_group){.mode = "test",
                                                   .subject = slots[i].name,
-<<<<<<< HEAD
-                                                  .body = run_slot,
-=======
                                                   .body = check_kernel_slots,
->>>>>>> 9622b6e623a5943524e18a8a4f5332ae9f449a72
                                                   .what = &slots[i]});
     check_list_add_levels(
         list, (check_group){.mode = "test", .subject = "kernel.exp", .body = sweep_exp});

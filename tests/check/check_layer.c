@@ -249,11 +249,7 @@ static double extreme_floor(const check_layer *l, check_numbers gradients)
 {
     const attn_parameter *wv = check_parameter(l, "wv.weight");
     return l->amplification > 1.0 && wv
-<<<<<<< HEAD
-               ? l->amplification * check_norm(wv->count, part(gradients, wv))
-=======
                ? CHECK_EXTREME_FLOOR * l->amplification * check_norm(wv->count, part(gradients, wv))
->>>>>>> 9622b6e623a5943524e18a8a4f5332ae9f449a72
                : 0.0;
 }
 
