@@ -18,7 +18,7 @@ typedef struct preset {
 } preset;
 
 static const preset presets[] = {
-    {"quick", "gpt2-micro", 4, 256, 40, 2, 1e-3},
+    {"quick", "gpt2-micro", 2, 256, 40, 2, 5e-4},
     {"paper", "gpt2", 2, 512, 100, 1, 5e-5},
 };
 
@@ -46,7 +46,8 @@ const cli_option cli_run_options[] = {
      .argument = "N",
      .initial = "1",
      .maximum = 1e15,
-     .help = "Of the weights, the order of the data and the order of the trials."},
+     .help =
+         "Of the weights, the data and the order of the trials; round n trains with seed + n - 1."},
     {.help = "Model and training"},
     {.name = "preset",
      .kind = CLI_CHOICE,
@@ -54,7 +55,7 @@ const cli_option cli_run_options[] = {
      .argument = "NAME",
      .initial = "quick",
      .choices = "quick|paper",
-     .help = "quick: gpt2-micro, batch 4, 256 tokens, 40 steps, learning rate 1e-3. paper: gpt2 "
+     .help = "quick: gpt2-micro, batch 2, 256 tokens, 40 steps, learning rate 5e-4. paper: gpt2 "
              "(124M), batch 2, 512 tokens, 100 steps, learning rate 5e-5."},
     {.name = "model",
      .kind = CLI_TEXT,
@@ -151,7 +152,7 @@ const cli_option cli_run_options[] = {
      .kind = CLI_SIZE,
      FIELD(evaluate_every),
      .argument = "N",
-     .initial = "10",
+     .initial = "20",
      .maximum = 1e9,
      .help = "Steps between two evaluations; 0: at begin and end alone."},
     {.name = "evaluate-batches",

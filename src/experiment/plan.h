@@ -38,7 +38,7 @@ typedef struct attn_plan {
     size_t timing_warmup;        /* first steps that timing figures leave out */
     size_t decode_tokens;        /* generated one by one to measure latency */
 
-    uint64_t seed;
+    uint64_t seed;         /* of round 1; each round adds 1 for its weights and data */
     size_t threads;        /* 0: every core */
     const char *isa;       /* NULL: the best */
     const char *cpu_watts; /* "idle:full" of one processor for the energy model; NULL: its class */

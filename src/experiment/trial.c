@@ -34,6 +34,12 @@ typedef struct workshop {
     uint32_t epoch;
 } workshop;
 
+/* Alike for all mechanisms of a round; from round to round the losses show their spread. */
+static uint64_t trial_seed(const workshop *w)
+{
+    return w->trial->plan->seed + w->trial->round - 1;
+}
+
 static attn_status open_batches(workshop *w, attn_batch_part part, attn_batches **out,
                                 attn_error *error)
 {
@@ -41,7 +47,7 @@ static attn_status open_batches(workshop *w, attn_batch_part part, attn_batches 
     const attn_batches_options options = {
         .n_sequences = plan->batch,
         .n_positions = plan->length,
-        .seed = plan->seed,
+        .seed = trial_seed(w),
         .held_out_fraction = plan->held_out,
         .part = part,
         .loss = plan->is_loss_on_answers ? ATTN_LOSS_ANSWERS : ATTN_LOSS_ALL,
@@ -56,7 +62,7 @@ static attn_status set_up(workshop *w, attn_error *error)
     attn_status status = attn_context_create(&w->context, plan->threads, plan->isa, error);
     if (status == ATTN_OK) status = attn_model_create(&w->model, &config, error);
     if (status != ATTN_OK) return status;
-    attn_model_initialise(w->model, plan->seed);
+    attn_model_initialise(w->model, trial_seed(w));
     if (plan->is_model_file) status = attn_checkpoint_load(w->model, plan->model, error);
     if (status == ATTN_OK)
         status = attn_trainer_create(&w->trainer, w->model, w->context, plan->batch, plan->length,
