@@ -45,15 +45,21 @@ static double share(double error, double tolerance)
     return error == 0.0 ? 0.0 : error / tolerance;
 }
 
+/* Keeps what lies nearer to its tolerance, or further beyond it; a NaN stays. */
+static void keep_worst(attn_verdict *v, double error, double tolerance)
+{
+    if (v->tolerance > 0.0 &&
+        (isnan(v->error) || share(error, tolerance) <= share(v->error, v->tolerance)))
+        return;
+    v->error = error;
+    v->tolerance = tolerance;
+}
+
 static void compare_error(attn_verdict *v, double error, double tolerance, const char *what)
 {
     hold(v);
     v->is_exact = false;
-    const bool is_first = v->tolerance == 0.0;
-    if (is_first || !(share(error, tolerance) <= share(v->error, v->tolerance))) {
-        v->error = error;
-        v->tolerance = tolerance;
-    }
+    keep_worst(v, error, tolerance);
     if (!(error <= tolerance)) fail(v, what, ": error %.2e, tolerance %.0e", error, tolerance);
 }
 
@@ -117,10 +123,7 @@ void attn_verdict_merge(attn_verdict *v, const attn_verdict *other, const char *
     }
     const bool is_exact = v->is_exact && other->is_exact;
     if (other->outcome == ATTN_OUTCOME_FAILS) fail(v, name, ": %.200s", other->text);
-    if (other->tolerance > 0.0 && (v->tolerance == 0.0 || !(share(other->error, other->tolerance) <=
-                                                            share(v->error, v->tolerance)))) {
-        v->error = other->error;
-        v->tolerance = other->tolerance;
-    }
+    if (other->outcome == ATTN_OUTCOME_UNCHECKED) fail(v, name, ": nothing could be compared");
+    if (other->tolerance > 0.0) keep_worst(v, other->error, other->tolerance);
     v->is_exact = is_exact;
 }
