@@ -52,6 +52,9 @@ enum { CHECK_POSITIONS = 256 };
 #define CHECK_ROUNDING 4e-6
 /* A gradient's norm counts as at least this share of the layer's largest. */
 #define CHECK_GRADIENT_FLOOR 0.01
+/* The same for inputs with extreme scores, as a share of q's size times the gradient of v: with
+ * the tolerance that is 17 roundings of each score's gradient. */
+#define CHECK_EXTREME_FLOOR 0.05
 
 const char *check_config_text(const check_config *config);
 
