@@ -129,7 +129,7 @@ static void compare_rounding(attn_probe *p, const attn_call *got, const attn_cal
 
 void attn_check_threads(attn_probe *p)
 {
-    static const size_t threads[] = {2, 3, 5};
+    static const size_t threads[] = {2, 3};
     for (size_t pass = 0; pass < 2; pass++) {
         const bool is_plain = pass == 0;
         struct attn_probe_block *mark = attn_probe_mark(p);
