@@ -105,7 +105,7 @@ static void print_exemptions(const cli_verify_result *r, size_t index)
 void cli_verify_table(const cli_verify_result *r)
 {
     size_t n_good = 0;
-    printf("float32, %s, %zu threads, products: %s\nbatch %zu, %zu tokens, seed %llu\n\n", r->isa,
+    printf("float32, %s, threads %zu, products %s\nbatch %zu, %zu tokens, seed %llu\n\n", r->isa,
            r->threads, r->dense, r->batch, r->length, (unsigned long long)r->seed);
     printf("%-*s", NAME_WIDTH, "mechanism");
     for (size_t i = 0; i < sizeof columns / sizeof *columns; i++)
