@@ -20,6 +20,7 @@ typedef struct attn_probe {
     float *parameters, *x, *dy;
     float *memory; /* NULL for layers that read none */
     uint32_t next_stream;
+    bool is_extreme; /* inputs are: some mechanisms then do more than the closed form says */
     struct attn_probe_block *blocks;
 } attn_probe;
 

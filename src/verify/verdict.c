@@ -9,7 +9,7 @@
 #include <stdio.h>
 #include <string.h>
 
-enum { WHAT_BYTES = 96 };
+enum { WHAT_BYTES = 160 };
 
 static void hold(attn_verdict *v)
 {

@@ -60,6 +60,7 @@ attn_status attn_verify_layer(const attn_layer *layer, const attn_verify_options
             continue;
         }
         struct attn_probe_block *mark = attn_probe_mark(&probe);
+        probe.is_extreme = false;
         checks[i].check(&probe);
         attn_probe_release(&probe, mark);
         status = probe.status;

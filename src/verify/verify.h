@@ -18,8 +18,8 @@ typedef enum attn_property {
     ATTN_PROPERTY_THREADS,   /* any number of threads gives the same */
     ATTN_PROPERTY_DOCUMENTS, /* packed = separate */
     ATTN_PROPERTY_EXTREME,   /* huge logits: finite, and right */
-    ATTN_PROPERTY_WORK,      /* counted = closed form, in every call made */
-    ATTN_PROPERTY_MEMORY,    /* nothing outside the promised sizes is written, in every call */
+    ATTN_PROPERTY_WORK,      /* counted = closed form, in calls with ordinary inputs */
+    ATTN_PROPERTY_MEMORY,    /* no call writes outside the promised sizes */
     ATTN_PROPERTIES
 } attn_property;
 

@@ -110,6 +110,7 @@ static void compare_extreme(attn_probe *p, double scale, const double *want, dou
     for (size_t i = 0; i < n_memory; i++) memory[i] = (float)scale * p->memory[i];
     call.x = x;
     if (p->memory) call.memory = memory;
+    p->is_extreme = true;
     if (!attn_probe_forward(p, p->context, &call, true)) return;
     attn_verdict_error(v, attn_relative_error(p->n, attn_singles(call.y), attn_reals(want), 0.0),
                        tolerance, "y of inputs times %g", scale);

@@ -40,6 +40,7 @@ void attn_check_future(attn_probe *p)
     size_t positions[POSITIONS_MAX];
     const size_t n = choose_positions(p, positions), sequence = p->T * p->C;
     const float *y = outputs_of(p, p->x);
+    p->is_extreme = true;
     for (size_t i = 0; i < n && y; i++) {
         const size_t t = positions[i];
         struct attn_probe_block *mark = attn_probe_mark(p);
