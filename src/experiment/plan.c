@@ -4,6 +4,7 @@
 #include "base/error.h"
 #include "base/memory.h"
 #include "base/random.h"
+#include "meters/energy_model.h"
 
 #include <jansson.h>
 #include <stdio.h>
@@ -87,7 +88,9 @@ attn_status attn_plan_check(const attn_plan *plan, attn_error *error)
         return attn_fail(error, ATTN_EARGUMENT,
                          "%zu steps leave none to time behind %zu of warm-up: use more --steps",
                          plan->steps, plan->timing_warmup);
-    return ATTN_OK;
+    attn_energy_model model;
+    const attn_machine_cpu cpu = attn_machine_cpu_read("");
+    return attn_energy_model_choose(&model, &cpu, plan->cpu_watts, error);
 }
 
 attn_status attn_plan_json(const attn_plan *plan, const char *data_sha256, const char *model_sha256,
@@ -103,7 +106,7 @@ attn_status attn_plan_json(const attn_plan *plan, const char *data_sha256, const
     /* Paths are left out: the contents decide, wherever the file lies. */
     json_t *root = json_pack(
         "{s:o, s:I, s:s, s:s?, s:I, s:I, s:I, s:s, s:s, s:b, s:b, s:f, s:I, s:I, s:f, s:f, s:f, "
-        "s:s, s:I, s:I, s:I, s:I, s:I, s:s?}",
+        "s:s, s:I, s:I, s:I, s:I, s:I, s:s?, s:s?}",
         "mechanisms", names, "rounds", (json_int_t)plan->rounds, "model",
         plan->is_model_file ? "file" : plan->model, "model_sha256", model_sha256, "batch",
         (json_int_t)plan->batch, "seq", (json_int_t)plan->length, "steps", (json_int_t)plan->steps,
@@ -114,7 +117,8 @@ attn_status attn_plan_json(const attn_plan *plan, const char *data_sha256, const
         plan->clip, "schedule", plan->schedule == ATTN_SCHEDULE_COSINE ? "cosine" : "constant",
         "learning_rate_warmup", (json_int_t)plan->learning_rate_warmup, "timing_warmup",
         (json_int_t)plan->timing_warmup, "decode_tokens", (json_int_t)plan->decode_tokens, "seed",
-        (json_int_t)plan->seed, "threads", (json_int_t)plan->threads, "isa", plan->isa);
+        (json_int_t)plan->seed, "threads", (json_int_t)plan->threads, "isa", plan->isa, "cpu_watts",
+        plan->cpu_watts);
     char *text = root ? json_dumps(root, JSON_COMPACT) : NULL;
     if (text) *json = attn_strdup(text);
     free(text);

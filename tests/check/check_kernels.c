@@ -4,7 +4,6 @@
 #include "check_kernels.h"
 
 #include <math.h>
-#include <stdio.h>
 #include <string.h>
 
 typedef struct slot {
@@ -53,7 +52,7 @@ _Static_assert(sizeof slots / sizeof *slots ==
                        sizeof(void (*)(void)),
                "every slot of attn_kernels has its check");
 
-static void run_slot(check_run *run)
+void check_kernel_slots(check_run *run)
 {
     static const size_t sizes[] = {0,  1,  2,  3,  7,  8,  9,   13,  15,  16,
                                    17, 31, 32, 33, 61, 64, 127, 257, 1021};
@@ -68,6 +67,13 @@ static void run_slot(check_run *run)
                 s->body(run, &shape);
                 check_guards(run);
             }
+}
+
+const void *check_slot_find(const char *name)
+{
+    for (size_t i = 0; i < sizeof slots / sizeof *slots; i++)
+        if (strcmp(slots[i].name, name) == 0) return &slots[i];
+    return NULL;
 }
 
 /* ---- exp --------------------------------------------------------------------------------- */
@@ -124,7 +130,7 @@ void check_collect_kernels(check_list *list)
     for (size_t i = 0; i < sizeof slots / sizeof *slots; i++)
         check_list_add_levels(list, (check_group){.mode = "test",
                                                   .subject = slots[i].name,
-                                                  .body = run_slot,
+                                                  .body = check_kernel_slots,
                                                   .what = &slots[i]});
     check_list_add_levels(
         list, (check_group){.mode = "test", .subject = "kernel.exp", .body = sweep_exp});

@@ -41,6 +41,9 @@ static inline const attn_kernels *check_table(const check_run *run, size_t pass)
     return pass == 0 ? run->kernels : &attn_kernels_ref;
 }
 
+/* What a group that runs check_kernel_slots() has in `what`: the slot "kernel.NAME". */
+const void *check_slot_find(const char *name);
+
 /* The check of each slot. */
 check_slot_body check_slot_product, check_slot_transpose, check_slot_maximum, check_slot_sum,
     check_slot_sum_squares, check_slot_dot, check_slot_add, check_slot_add_scaled, check_slot_scale,

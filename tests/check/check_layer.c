@@ -263,7 +263,7 @@ static double extreme_floor(const check_layer *l, check_numbers gradients)
 {
     const attn_parameter *wv = check_parameter(l, "wv.weight");
     return l->amplification > 1.0 && wv
-               ? l->amplification * check_norm(wv->count, part(gradients, wv))
+               ? CHECK_EXTREME_FLOOR * l->amplification * check_norm(wv->count, part(gradients, wv))
                : 0.0;
 }
 
@@ -271,10 +271,11 @@ double check_gradient_floor(const check_layer *l, check_numbers gradients)
 {
     size_t count = 0;
     const attn_parameter *p = attn_layer_parameters(l->layer, &count);
-    double largest = extreme_floor(l, gradients);
+    double largest = 0.0;
     for (size_t i = 0; i < count; i++)
         largest = fmax(largest, check_norm(p[i].count, part(gradients, &p[i])));
-    return (l->has_norm ? CHECK_NORM_GRADIENT_FLOOR : CHECK_GRADIENT_FLOOR) * largest;
+    const double share = l->has_norm ? CHECK_NORM_GRADIENT_FLOOR : CHECK_GRADIENT_FLOOR;
+    return fmax(share * largest, extreme_floor(l, gradients));
 }
 
 void check_layer_compare(check_run *run, const check_layer *l, double tolerance)
@@ -285,7 +286,7 @@ void check_layer_compare(check_run *run, const check_layer *l, double tolerance)
     if (!l->dx) return;
     check_rule dx_rule = rule;
     if (l->amplification > 1.0)
-        dx_rule.floor = CHECK_GRADIENT_FLOOR * l->amplification *
+        dx_rule.floor = CHECK_EXTREME_FLOOR * l->amplification *
                         check_norm(l->n, (check_numbers){.single = l->dy});
     check_compare(run, l->n, (check_numbers){.single = l->dx}, (check_numbers){.real = l->want_dx},
                   dx_rule, "dx");

@@ -57,6 +57,9 @@ enum { CHECK_POSITIONS = 256 };
 /* Behind a norm a gradient is what remains without its part along o: nothing but the norm's epsilon
  * where there is one key. */
 #define CHECK_NORM_GRADIENT_FLOOR 0.05
+/* The same for inputs with extreme scores, as a share of q's size times the gradient of v: with
+ * the tolerance that is 17 roundings of each score's gradient. */
+#define CHECK_EXTREME_FLOOR 0.05
 
 const char *check_config_text(const check_config *config);
 

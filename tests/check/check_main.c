@@ -185,7 +185,7 @@ static void print_json(FILE *file, const check_group *g, const check_result *r, 
     fputc('}', file);
 }
 
-static void print_row(const options *o, const check_group *g, const check_result *r, uint64_t seed)
+static void print_row(const check_group *g, const check_result *r, uint64_t seed)
 {
     const char *verdict = r->failed ? "FAILED" : r->passed ? "ok" : "skipped";
     printf("%-8s %-24s %-7s %-7s %5zu cases", g->mode, g->subject, level_name(g), verdict,
@@ -203,7 +203,6 @@ static void print_row(const options *o, const check_group *g, const check_result
     const size_t skips = r->n_skips < CHECK_KEPT ? r->n_skips : CHECK_KEPT;
     for (size_t i = 0; i < skips; i++) printf("    skipped %s\n", r->skips[i]);
     if (r->n_skips > skips) printf("    and %zu more skipped\n", r->n_skips - skips);
-    if (o->json) return;
 }
 
 static void *shared(size_t size_bytes)
@@ -227,7 +226,7 @@ static void run_groups(const options *o, uint64_t seed, totals *sum)
                 start_child(&list->groups[started], seed, &results[started]);
         check_result *r = &results[done];
         judge_end(r, end_of(children[done % AT_ONCE]));
-        print_row(o, &list->groups[done], r, seed);
+        print_row(&list->groups[done], r, seed);
         fflush(stdout);
         if (o->json) print_json(o->json, &list->groups[done], r, seed, !sum->has_row);
         sum->has_row = true;

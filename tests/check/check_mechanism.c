@@ -6,8 +6,8 @@
 
 /* Lengths around the tiles and chunks of 64; head sizes around the vectors of 8 and 16. */
 static const check_config configs[] = {
-    {.batch = 2, .heads = 6, .head_dim = 8, .length = 1},
-    {.batch = 2, .heads = 6, .head_dim = 8, .length = 2},
+    {.batch = 16, .heads = 6, .head_dim = 8, .length = 1},
+    {.batch = 8, .heads = 6, .head_dim = 8, .length = 2},
     {.batch = 2, .heads = 6, .head_dim = 20, .length = 37},
     {.batch = 1, .heads = 6, .head_dim = 32, .length = 63},
     {.batch = 1, .heads = 6, .head_dim = 8, .length = 64},

@@ -5,6 +5,7 @@
 
 #include "kernels/context.h"
 
+#include <math.h>
 #include <string.h>
 
 enum { B = 3, HEADS = 6, HEAD_DIM = 8, T = 130, THREADS = 2 };
@@ -127,6 +128,21 @@ static void check_positions(check_run *run, check_layer *l)
                   "tokens in another order");
 }
 
+/* A NaN is never swallowed, and stays in its own sequence. */
+static void check_nan(check_run *run, check_layer *l)
+{
+    const size_t t = 77, one = l->T * l->C;
+    const float *y = plain_forward(run, l, l->x);
+    l->x[one + t * l->C + 3] = NAN;
+    const float *spoilt = plain_forward(run, l, l->x);
+    size_t count = 0;
+    for (size_t j = 0; j < l->C; j++) count += isnan(spoilt[one + t * l->C + j]) ? 1 : 0;
+    check_that(run, count == l->C, "only %zu of %zu outputs of a token with a NaN are NaN", count,
+               l->C);
+    check_same_bits(run, one, spoilt, y, "the sequence before the one with a NaN");
+    check_same_bits(run, one, spoilt + 2 * one, y + 2 * one, "the sequence behind it");
+}
+
 /* ---- what a call keeps and is given ------------------------------------------------------- */
 
 static void check_saved(check_run *run, check_layer *l)
@@ -185,6 +201,8 @@ static const property properties[] = {
     {"batch", &causal, check_batch},
     {"batch, full", &full, check_batch},
     {"positions", &full, check_positions},
+    {"NaN", &causal, check_nan},
+    {"NaN, full", &full, check_nan},
     {"saved or not", &causal, check_saved},
     {"saved or not, full", &full, check_saved},
     {"backward twice", &causal, check_twice},

@@ -1,5 +1,0 @@
-#include "check.h"
-void check_collect_selftest(check_list *list)
-{
-    (void)list;
-}
