@@ -17,6 +17,13 @@ size_t attn_chunk_end(size_t first, size_t length, const uint32_t *document_star
     return t;
 }
 
+/* Chunks start at multiples of ATTN_CHUNK behind their document's start. */
+size_t attn_chunk_start(size_t end, const uint32_t *document_start)
+{
+    const size_t document = document_start ? document_start[end - 1] : 0;
+    return end - 1 - (end - 1 - document) % ATTN_CHUNK;
+}
+
 size_t attn_recurrence_saved(const attn_layer *layer, size_t batch, size_t length)
 {
     return batch * layer->heads * length; /* den */

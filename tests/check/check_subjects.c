@@ -26,6 +26,8 @@ static const check_subject subjects[] = {
      .is_order_free = false},
     {"performer", OPTIONS("", "features=5", "features=40"), .is_order_free = true,
      .is_average = true},
+    {"retnet", NULL, .has_norm = true},
+    {"gla", OPTIONS("", "key_dim=30,gate_rank=3", "key_dim=102"), .has_norm = true},
 };
 
 const check_subject *check_subject_find(const char *name)
