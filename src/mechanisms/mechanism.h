@@ -138,12 +138,15 @@ struct attn_mechanism {
     bool reads_memory;          /* keys and values come from attn_call.memory */
     /* Checks options against sizes and derives kv_heads; may be NULL. */
     attn_status (*check)(attn_layer *layer, attn_error *error);
+    /* Checks a call's length where not every one up to the positions fits; may be NULL. */
+    attn_status (*check_length)(const attn_layer *layer, size_t length, attn_error *error);
     /* Fills parameter `index` of the layer when its start is not one of attn_initial; false
      * leaves it to the caller. May be NULL. */
     bool (*initialise)(const attn_layer *layer, size_t index, uint64_t seed, uint64_t stream,
                        float *out);
     const attn_layer_functions *functions;
-    const attn_core *core; /* with attn_heads_functions */
+    const attn_core *core;                    /* with attn_heads_functions */
+    const struct attn_recurrence *recurrence; /* with attn_recurrent_functions */
 };
 
 /* The registry, in the order of mechanisms.def. */
@@ -160,6 +163,14 @@ const attn_mechanism *attn_mechanism_find(const char *name); /* NULL when unknow
 static inline size_t attn_smaller(size_t a, size_t b)
 {
     return a < b ? a : b;
+}
+
+/* The first `count` floats of what remains of a memory. */
+static inline float *attn_cut(float **room, size_t count)
+{
+    float *start = *room;
+    *room += count;
+    return start;
 }
 
 /* Sums that tasks of a parallel region keep apart, one for each worker. */

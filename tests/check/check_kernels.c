@@ -35,6 +35,13 @@ static const slot slots[] = {SLOT(product),
                              SLOT(gelu_gradient),
                              SLOT(elu_plus_one),
                              SLOT(elu_plus_one_gradient),
+                             SLOT(multiply),
+                             SLOT(add_product),
+                             SLOT(silu),
+                             SLOT(silu_gradient),
+                             SLOT(log_sigmoid),
+                             SLOT(log_sigmoid_gradient),
+                             SLOT(rotate),
                              SLOT(cross_entropy),
                              SLOT(adamw)};
 #undef SLOT

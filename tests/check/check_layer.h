@@ -12,6 +12,7 @@ typedef struct check_subject {
     bool is_order_free;         /* bidirectional outputs follow any permutation of the tokens */
     bool is_average;            /* o is a weighted mean of v: constant v gives constant o */
     bool has_scores;            /* q k^T decides: inputs with extreme scores make sense */
+    bool has_norm;              /* each o is divided by its size */
 } check_subject;
 
 /* Never NULL: mechanisms without an entry get one that claims nothing. */
@@ -40,6 +41,7 @@ typedef struct check_layer {
     uint32_t *documents; /* NULL: one a sequence */
     float *saved, *scratch, *y, *dx, *gradients;
     size_t saved_count;
+    bool has_norm;
     double amplification; /* the largest q of inputs with extreme scores; 1 for ordinary ones */
     double *want_y, *want_dx, *want_gradients; /* after check_layer_oracle() */
 } check_layer;
@@ -52,6 +54,9 @@ enum { CHECK_POSITIONS = 256 };
 #define CHECK_ROUNDING 4e-6
 /* A gradient's norm counts as at least this share of the layer's largest. */
 #define CHECK_GRADIENT_FLOOR 0.01
+/* Behind a norm a gradient is what remains without its part along o: nothing but the norm's epsilon
+ * where there is one key. */
+#define CHECK_NORM_GRADIENT_FLOOR 0.05
 /* The same for inputs with extreme scores, as a share of q's size times the gradient of v: with
  * the tolerance that is 17 roundings of each score's gradient. */
 #define CHECK_EXTREME_FLOOR 0.05
