@@ -83,8 +83,8 @@ static void solve_upper(attn_counted on, size_t c, size_t n, const float *m, flo
 
 /* U; dU, dR = dV and db. Needs p, m with rows times b, and the ends. */
 static void update_gradients(const attn_delta_head *head, const attn_delta_chunk *chunk,
-                             const backward_room *room, const float *r, const float *d_o, float *dv_out,
-                             float *d_rate)
+                             const backward_room *room, const float *r, const float *d_o,
+                             float *dv_out, float *d_rate)
 {
     const attn_counted on = head->on;
     const size_t c = chunk->c, dk = head->key_dim, dv = head->value_dim;
@@ -170,8 +170,7 @@ static void backward_chunk(const attn_delta_head *head, attn_delta_chunk *chunk,
     attn_delta_weigh(head, chunk, chunk->outgoing, dk, y);
     attn_counted_product(on, c, dk, c, room->dp, 1, C, chunk->q, dk, y, dk, true);
     attn_counted_product(on, c, dk, c, room->dm, 1, C, chunk->k, dk, y, dk, true);
-    if (chunk->log_decay)
-        decay_gradient(head, chunk, room, state_after, dq, to->d_log_decay + t);
+    if (chunk->log_decay) decay_gradient(head, chunk, room, state_after, dq, to->d_log_decay + t);
     for (size_t i = 0; i < c; i++) {
         attn_counted_add_scaled(on, dk, room->diagonal[i], chunk->k + i * dk, dq + i * dk);
         attn_counted_add_scaled(on, dk, room->diagonal[i], chunk->q + i * dk, y + i * dk);
