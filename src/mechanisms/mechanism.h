@@ -145,7 +145,7 @@ struct attn_mechanism {
     bool (*initialise)(const attn_layer *layer, size_t index, uint64_t seed, uint64_t stream,
                        float *out);
     const attn_layer_functions *functions;
-    const attn_core *core; /* with attn_heads_functions */
+    const attn_core *core;                    /* with attn_heads_functions */
     const struct attn_recurrence *recurrence; /* with attn_recurrent_functions */
 };
 

@@ -67,8 +67,7 @@ static double difference(check_run *run, point *p, const double *direction, doub
 
 static double slope(check_run *run, point *p, const double *direction)
 {
-    return (4.0 * difference(run, p, direction, step) -
-            difference(run, p, direction, 2.0 * step)) /
+    return (4.0 * difference(run, p, direction, step) - difference(run, p, direction, 2.0 * step)) /
            3.0;
 }
 
