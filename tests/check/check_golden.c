@@ -25,10 +25,10 @@ static const char *const others[][2] = {{"softmax", "sdpa"}, {"softmax", "flash"
 
 /* ---- one file ---------------------------------------------------------------------------- */
 
-/* Config keys that are no options: the sizes, and what follows from them. */
+/* Config keys that are no options: the sizes, and what chooses the mechanism. */
 static bool is_size(const char *key)
 {
-    static const char *const keys[] = {"d_model", "heads", "causal", "seq"};
+    static const char *const keys[] = {"d_model", "heads", "causal", "seq", "gated"};
     for (size_t i = 0; i < sizeof keys / sizeof *keys; i++)
         if (strcmp(keys[i], key) == 0) return true;
     return false;
@@ -185,6 +185,8 @@ static void compare_file(check_run *run, const attn_safetensors *file, const jso
 
 static bool runs_under(const char *layer, const json_t *config, const char *mechanism)
 {
+    if (json_is_true(json_object_get(config, "gated")))
+        return strcmp(layer, "deltanet") == 0 && strcmp(mechanism, "gated-deltanet") == 0;
     if (strcmp(layer, mechanism) == 0) return true;
     for (size_t i = 0; i < sizeof others / sizeof *others; i++)
         if (strcmp(others[i][0], layer) == 0 && strcmp(others[i][1], mechanism) == 0) return true;
