@@ -9,9 +9,9 @@ enum { C = ATTN_CHUNK, SOLVE_ROWS = 8 };
 /* Behind the chunk's memory. */
 typedef struct backward_room {
     float *dp, *dm;   /* [C][C] */
-    float *diagonal;  /* [C]: of dP, apart since e^0 has no gradient */
+    float *z, *below; /* [C]: a row of gradients of log Gamma, and the sums of those below */
     float *du, *dr;   /* [C][dv] */
-    float *x, *y;     /* [C][dk] */
+    float *rows;      /* [C][dk] */
     float *ds, *ds_t; /* [dk][dv] and its transpose */
     float *states;    /* S^T before each chunk that does not start a document; the first is 0 */
 } backward_room;
@@ -24,7 +24,7 @@ static size_t state_count(size_t length)
 
 size_t attn_delta_backward_room(size_t length, size_t dk, size_t dv)
 {
-    return C * (2 * C + 1 + 2 * dk + 2 * dv) + (2 + state_count(length)) * dk * dv;
+    return C * (2 * C + 2 + dk + 2 * dv) + (2 + state_count(length)) * dk * dv;
 }
 
 static backward_room divide(const attn_delta_head *head, float *room)
@@ -33,11 +33,11 @@ static backward_room divide(const attn_delta_head *head, float *room)
     backward_room r;
     r.dp = attn_cut(&room, C * C);
     r.dm = attn_cut(&room, C * C);
-    r.diagonal = attn_cut(&room, C);
+    r.z = attn_cut(&room, C);
+    r.below = attn_cut(&room, C);
     r.du = attn_cut(&room, C * dv);
     r.dr = attn_cut(&room, C * dv);
-    r.x = attn_cut(&room, C * dk);
-    r.y = attn_cut(&room, C * dk);
+    r.rows = attn_cut(&room, C * dk);
     r.ds = attn_cut(&room, dk * dv);
     r.ds_t = attn_cut(&room, dk * dv);
     r.states = room;
@@ -101,92 +101,119 @@ static void update_gradients(const attn_delta_head *head, const attn_delta_chunk
     memcpy(dv_out, room->dr, c * dv * sizeof *r);
 }
 
-/* dP without its diagonal, which is kept apart, and dM; 0 above. */
+/* dP and dM, 0 above; and g's part through Gamma: with Z = dP o P + dM o M before dP and dM meet
+ * Gamma, dg_t gets the sum of Z_ij over i >= t > j. */
 static void score_gradients(const attn_delta_head *head, const attn_delta_chunk *chunk,
-                            const backward_room *room, const float *d_o)
+                            const backward_room *room, const float *d_o, float *d_log_decay)
 {
     const attn_counted on = head->on;
     const size_t c = chunk->c, dv = head->value_dim;
     on.kernels->transpose(c, dv, chunk->u, dv, chunk->turned, C);
     attn_counted_product(on, c, c, dv, d_o, dv, 1, chunk->turned, C, room->dp, C, false);
-    attn_counted_product(on, c, c, dv, room->dr, dv, 1, chunk->turned, C, room->dm, C, false);
-    for (size_t i = 0; i < c; i++) {
+    attn_counted_product(on, c, c, dv, room->du, dv, 1, chunk->turned, C, room->dm, C, false);
+    memset(room->below, 0, c * sizeof(float));
+    for (size_t i = c; i-- > 0;) {
         float *dp = room->dp + i * C, *dm = room->dm + i * C;
-        room->diagonal[i] = dp[i];
-        memset(dp + i, 0, (c - i) * sizeof *dp);
+        memset(dp + i + 1, 0, (c - i - 1) * sizeof *dp);
         memset(dm + i, 0, (c - i) * sizeof *dm);
-        attn_counted_scale(on, i, -1.0f, dm);
-        if (!chunk->log_decay) continue;
-        attn_counted_multiply(on, i, chunk->gamma + i * C, dp);
-        attn_counted_multiply(on, i, chunk->gamma + i * C, dm);
+        if (chunk->log_decay) {
+            /* m is -diag(b) M, and dm so far dU U^T */
+            memcpy(room->z, dp, i * sizeof *dp);
+            attn_counted_multiply(on, i, chunk->p + i * C, room->z);
+            attn_counted_add_product(on, i, dm, chunk->m + i * C, room->z);
+            attn_counted_add(on, i, room->z, room->below);
+            d_log_decay[i] = on.kernels->sum(i, room->below);
+            on.work->other += i;
+            attn_counted_multiply(on, i + 1, chunk->gamma + i * C, dp);
+            attn_counted_multiply(on, i, chunk->gamma + i * C, dm);
+        }
+        attn_counted_scale(on, i, -chunk->rate[i], dm);
     }
 }
 
-/* dg of a chunk, before the diagonal of P adds to dq and y. */
-static void decay_gradient(const attn_delta_head *head, const attn_delta_chunk *chunk,
-                           const backward_room *room, const float *state_after, const float *dq,
-                           float *d_log_decay)
+/* dg's part through the chunk's ends: what came in from the state reaches every g up to its row,
+ * what goes out every g behind its row. x [c][dk] are gradients of q or k by that way alone. */
+static void add_incoming(const attn_delta_head *head, const attn_delta_chunk *chunk, const float *q,
+                         const float *x, float *d_log_decay)
 {
-    const attn_counted on = head->on;
-    const size_t dk = head->key_dim, dv = head->value_dim;
-    float run = state_after ? attn_counted_dot(on, dk * dv, room->ds_t, state_after) : 0.0f;
-    for (size_t t = chunk->c; t-- > 0;) {
-        const float *k = chunk->k + t * dk;
-        run += attn_counted_dot(on, dk, chunk->q + t * dk, dq + t * dk) +
-               attn_counted_dot(on, dk, k, room->x + t * dk) -
-               attn_counted_dot(on, dk, k, room->y + t * dk);
-        d_log_decay[t] = run;
-    }
-    on.work->other += 3 * (uint64_t)chunk->c;
+    const size_t dk = head->key_dim;
+    float sum = 0.0f;
+    for (size_t t = chunk->c; t-- > 0;)
+        d_log_decay[t] += sum += attn_counted_dot(head->on, dk, q + t * dk, x + t * dk);
+    head->on.work->other += 2 * (uint64_t)chunk->c;
 }
 
-/* One chunk; `state` is S^T before it, `state_after` S'^T or NULL where the document ends and dS
- * is 0. */
-static void backward_chunk(const attn_delta_head *head, attn_delta_chunk *chunk,
-                           const backward_room *room, size_t t, const float *r, const float *d_o,
-                           const float *state, const float *state_after,
-                           const attn_delta_gradients *to)
+static void add_outgoing(const attn_delta_head *head, const attn_delta_chunk *chunk, float start,
+                         const float *x, float *d_log_decay)
+{
+    const size_t dk = head->key_dim;
+    float sum = start;
+    for (size_t t = 0; t < chunk->c; t++) {
+        d_log_decay[t] += sum;
+        sum += attn_counted_dot(head->on, dk, chunk->k + t * dk, x + t * dk);
+    }
+    head->on.work->other += 2 * (uint64_t)chunk->c;
+}
+
+/* dQ and dK by way of the states at the chunk's ends, and dg. */
+static void state_gradients(const attn_delta_head *head, const attn_delta_chunk *chunk,
+                            const backward_room *room, const float *d_o, const float *state,
+                            float *dq, float *dk_out, float *d_log_decay)
 {
     const attn_counted on = head->on;
     const size_t c = chunk->c, dk = head->key_dim, dv = head->value_dim;
-    float *dq = to->dq + t * dk, *dk_out = to->dk + t * dk, *x = room->x, *y = room->y;
+    /* dQ = D dO S^T */
+    attn_counted_product(on, c, dk, dv, d_o, dv, 1, state, dk, dq, dk, false);
+    attn_delta_weigh(head, chunk, chunk->incoming, dk, dq);
+    /* dK = -D dR S^T */
+    attn_counted_product(on, c, dk, dv, room->dr, dv, 1, state, dk, dk_out, dk, false);
+    attn_delta_weigh(head, chunk, chunk->incoming, dk, dk_out);
+    attn_counted_scale(on, c * dk, -1.0f, dk_out);
+    if (chunk->log_decay) {
+        add_incoming(head, chunk, chunk->q, dq, d_log_decay);
+        add_incoming(head, chunk, chunk->k, dk_out, d_log_decay);
+    }
+    /* dK += E U dS^T */
+    attn_counted_product(on, c, dk, dv, chunk->u, dv, 1, room->ds_t, dk, room->rows, dk, false);
+    attn_delta_weigh(head, chunk, chunk->outgoing, dk, room->rows);
+    if (chunk->log_decay) {
+        const float through = attn_counted_dot(on, dk * dv, room->ds_t, state);
+        add_outgoing(head, chunk, chunk->total * through, room->rows, d_log_decay);
+    }
+    attn_counted_add(on, c * dk, room->rows, dk_out);
+}
+
+/* One chunk; `state` is S^T before it. */
+static void backward_chunk(const attn_delta_head *head, attn_delta_chunk *chunk,
+                           const backward_room *room, size_t t, const float *r, const float *d_o,
+                           const float *state, const attn_delta_gradients *to)
+{
+    const attn_counted on = head->on;
+    const size_t c = chunk->c, dk = head->key_dim, dv = head->value_dim;
+    float *dq = to->dq + t * dk, *dk_out = to->dk + t * dk, *rows = room->rows;
+    float *d_log_decay = to->d_log_decay + t;
     attn_delta_fill_ends(head, chunk);
     attn_delta_fill_gamma(head, chunk);
     attn_delta_scores(head, chunk, chunk->rate, NULL);
     update_gradients(head, chunk, room, r, d_o, to->dv + t * dv, to->d_rate + t);
-    score_gradients(head, chunk, room, d_o);
+    score_gradients(head, chunk, room, d_o, d_log_decay);
+    state_gradients(head, chunk, room, d_o, state, dq, dk_out, d_log_decay);
 
-    /* dQ = D dO S^T + dP K */
-    attn_counted_product(on, c, dk, dv, d_o, dv, 1, state, dk, dq, dk, false);
-    attn_delta_weigh(head, chunk, chunk->incoming, dk, dq);
+    /* dQ += dP K,  dK += dM K + dM^T K + dP^T Q */
     attn_counted_product(on, c, dk, c, room->dp, C, 1, chunk->k, dk, dq, dk, true);
-    /* X = dM K - D dR S^T */
-    attn_counted_product(on, c, dk, dv, room->dr, dv, 1, state, dk, x, dk, false);
-    attn_delta_weigh(head, chunk, chunk->incoming, dk, x);
-    attn_counted_scale(on, c * dk, -1.0f, x);
-    attn_counted_product(on, c, dk, c, room->dm, C, 1, chunk->k, dk, x, dk, true);
-    /* Y = E U dS^T + dP^T Q + dM^T K */
-    attn_counted_product(on, c, dk, dv, chunk->u, dv, 1, room->ds_t, dk, y, dk, false);
-    attn_delta_weigh(head, chunk, chunk->outgoing, dk, y);
-    attn_counted_product(on, c, dk, c, room->dp, 1, C, chunk->q, dk, y, dk, true);
-    attn_counted_product(on, c, dk, c, room->dm, 1, C, chunk->k, dk, y, dk, true);
-    if (chunk->log_decay) decay_gradient(head, chunk, room, state_after, dq, to->d_log_decay + t);
-    for (size_t i = 0; i < c; i++) {
-        attn_counted_add_scaled(on, dk, room->diagonal[i], chunk->k + i * dk, dq + i * dk);
-        attn_counted_add_scaled(on, dk, room->diagonal[i], chunk->q + i * dk, y + i * dk);
-    }
-    memcpy(dk_out, x, c * dk * sizeof *x);
-    attn_counted_add(on, c * dk, y, dk_out);
+    attn_counted_product(on, c, dk, c, room->dm, C, 1, chunk->k, dk, dk_out, dk, true);
+    attn_counted_product(on, c, dk, c, room->dm, 1, C, chunk->k, dk, dk_out, dk, true);
+    attn_counted_product(on, c, dk, c, room->dp, 1, C, chunk->q, dk, dk_out, dk, true);
 
     /* dS <- e^{G_C} dS + (D Q)^T dO - (D K)^T dR */
     if (chunk->log_decay) attn_counted_scale(on, dk * dv, chunk->total, room->ds);
-    memcpy(x, chunk->q, c * dk * sizeof *x);
-    attn_delta_weigh(head, chunk, chunk->incoming, dk, x);
-    attn_counted_product(on, dk, dv, c, x, 1, dk, d_o, dv, room->ds, dv, true);
-    memcpy(x, chunk->k, c * dk * sizeof *x);
-    attn_delta_weigh(head, chunk, chunk->incoming, dk, x);
-    attn_counted_scale(on, c * dk, -1.0f, x);
-    attn_counted_product(on, dk, dv, c, x, 1, dk, room->dr, dv, room->ds, dv, true);
+    memcpy(rows, chunk->q, c * dk * sizeof *rows);
+    attn_delta_weigh(head, chunk, chunk->incoming, dk, rows);
+    attn_counted_product(on, dk, dv, c, rows, 1, dk, d_o, dv, room->ds, dv, true);
+    memcpy(rows, chunk->k, c * dk * sizeof *rows);
+    attn_delta_weigh(head, chunk, chunk->incoming, dk, rows);
+    attn_counted_scale(on, c * dk, -1.0f, rows);
+    attn_counted_product(on, dk, dv, c, rows, 1, dk, room->dr, dv, room->ds, dv, true);
     on.kernels->transpose(dk, dv, room->ds, dv, room->ds_t, dk);
 }
 
@@ -208,11 +235,11 @@ void attn_delta_backward(const attn_delta_head *head, const float *r, const floa
     for (size_t end = T, t; end > 0; end = t) {
         t = attn_chunk_start(end, head->documents);
         const bool is_last = is_document_end(head, end);
-        const float *after = is_last ? NULL : room.states + kept-- * square;
+        if (!is_last) kept--; /* was the state behind this chunk */
         const float *state = room.states + (is_document_start(head, t) ? 0 : kept) * square;
         if (is_last) memset(room.ds, 0, 2 * square * sizeof(float)); /* and ds_t */
         attn_delta_enter(head, t, end - t, &chunk);
-        backward_chunk(head, &chunk, &room, t, r + t * dv, d_o + t * dv, state, after, gradients);
+        backward_chunk(head, &chunk, &room, t, r + t * dv, d_o + t * dv, state, gradients);
     }
 }
 
@@ -222,17 +249,16 @@ attn_work attn_delta_backward_chunk(uint64_t c, uint64_t dk, uint64_t dv, bool h
     const uint64_t pairs = c * (c - 1) / 2;
     attn_work work = attn_delta_scores_work(c, dk, has_decay);
     work.matmul += 12 * c * dk * dv + c * c * (6 * dv + 8 * dk) + 2 * pairs * dv + 2 * c * dv;
-    /* U, dR; sign of dM; signs of X and D K; twice the diagonal; X + Y */
-    work.other += 2 * c * dv + pairs + 2 * c * dk + 4 * c * dk + c * dk;
+    /* U, dR; dM; signs of dK and D K; dK's sum */
+    work.other += 2 * c * dv + pairs + 3 * c * dk;
     if (has_decay) {
-        work.matmul += 6 * c * dk;
-        work.other += 2 * pairs + 6 * c * dk + dk * dv + 3 * c;
+        work.matmul += 6 * c * dk + 2 * dk * dv;
+        work.other += 7 * pairs + c + 6 * c * dk + dk * dv + 6 * c;
     }
     if (ends_document) return work;
     work.matmul += 2 * c * dk * dv; /* the state behind the chunk */
     work.other += c * dv;
     if (has_decay) {
-        work.matmul += 2 * dk * dv;
         work.exponential += 2 * c;
         work.other += 2 * c + c * dk + dk * dv;
     }

@@ -13,9 +13,10 @@
  * Backward, in reverse order with dS the gradient of the state behind the chunk:
  *     (I + diag(b) M)^T dU = P^T dO + E K dS,   dR = diag(b) dU,   dV = dR,   db_t = dU_t . R_t,
  *     dP = tril(dO U^T) o Gamma,   dM = -tril(dR U^T, -1) o Gamma,
- *     dQ = D dO S^T + dP K,   dK as a query of M: X = dM K - D dR S^T,
- *     as a key: Y = dP^T Q + dM^T K + E U dS^T,   dK = X + Y,
- *     dg_t = sum_{s >= t} (q_s . dq_s + k_s . x_s - k_s . y_s) + <dS, S'>,
+ *     dQ = D dO S^T + dP K,   dK = -D dR S^T + E U dS^T + dM K + dM^T K + dP^T Q,
+ *     dg_t = all that decays at t: sum_{i >= t > j} (dP o q_i . k_j + dM o k_i . k_j)
+ *            + sum_{i >= t} (q_i . (D dO S^T)_i - k_i . (D dR S^T)_i)
+ *            + sum_{j < t} k_j . (E U dS^T)_j + e^{G_C} <dS, S>,
  *     dS <- e^{G_C} dS + (D Q)^T dO - (D K)^T dR
  * The forward pass keeps R, as large as V: it saves the triangular systems a second solution, and
  * gives the states at chunk starts by one product each. Those lie in the worker's memory, T / C
@@ -39,7 +40,7 @@ typedef struct attn_delta_head {
 
 typedef struct attn_delta_gradients {
     float *dq, *dk, *dv, *d_rate;
-    float *d_log_decay; /* NULL without decays */
+    float *d_log_decay; /* written with decays only */
 } attn_delta_gradients;
 
 /* Floats of `room`, for either pass. */

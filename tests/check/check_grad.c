@@ -8,9 +8,9 @@
 #include <math.h>
 #include <string.h>
 
-/* Differences over h and 2 h together cancel the third derivative. With h = 1e-4 the fifth costs
- * 1e-16 and rounding 1e-12 of the loss. */
-static const double step = 1e-4, tolerance = 1e-7;
+/* Differences over h and 2 h together cancel the third derivative, which is large near the poles of
+ * norms. With h = 1e-5 the fifth costs 1e-20 and rounding 1e-10 of the loss. */
+static const double step = 1e-5, tolerance = 1e-7;
 
 /* The oracle as a function of one vector: the parameters, then x. Fixed buffers stay where they
  * are. */
@@ -132,11 +132,13 @@ static const check_config small = {.batch = 2, .heads = 6, .head_dim = 4, .lengt
 static void each_config(check_run *run, const check_config *base,
                         void (*check)(check_run *run, check_layer *l, bool is_tiny))
 {
-    const char *const *options = check_subject_options(check_subject_find(run->group->subject));
+    const check_subject *subject = check_subject_find(run->group->subject);
+    const char *const *options = check_subject_options(subject);
     for (size_t o = 0; options[o]; o++)
         for (int variant = 0; variant < 3; variant++) {
             check_config config = *base;
             check_layer l;
+            if (subject->has_norm) config.head_dim *= 2; /* vectors of 2 are too often near 0 */
             config.is_causal = variant < 2;
             config.has_documents = variant == 1;
             check_case(run, "%s %s", options[o], check_config_text(&config));
@@ -170,10 +172,12 @@ static void run_tape(check_run *run)
     each_config(run, &small, check_tape);
 }
 
+/* Tiny layers are for the tape: a norm over two features magnifies rounding by whatever 1 / |o|
+ * happens to be, and a gradient that is zero in exact arithmetic needs some rows to be judged by. */
 static void run_float(check_run *run)
 {
-    each_config(run, &tiny, check_float);
-    each_config(run, &small, check_float);
+    const check_config broad = {.batch = 2, .heads = 6, .head_dim = 8, .length = 19};
+    each_config(run, &broad, check_float);
 }
 
 void check_collect_grad(check_list *list)
