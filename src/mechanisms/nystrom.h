@@ -123,5 +123,8 @@ size_t attn_nystrom_cache(const attn_layer *layer, size_t batch, size_t capacity
 void attn_nystrom_forward(const attn_core_call *call);
 void attn_nystrom_decode(const attn_core_call *call);
 void attn_nystrom_backward(const attn_core_call *call);
+attn_node *attn_nystrom_oracle(attn_tape *tape, const attn_layer *layer, size_t head, attn_node *q,
+                               attn_node *k, attn_node *v, attn_node *const *parameters,
+                               const uint32_t *document_start);
 
 #endif
