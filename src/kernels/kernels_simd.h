@@ -478,10 +478,9 @@ static void kernel_adamw(size_t n, const attn_adamw_step *step, const float *g, 
 #define KERNELS_TABLE(level)                                                                       \
     {                                                                                              \
         .isa = level, .product = kernel_product, .product_double = kernel_product_double,          \
-        .transpose = kernel_transpose,                                                             \
-        .maximum = kernel_maximum, .sum = kernel_sum, .sum_squares = kernel_sum_squares,           \
-        .dot = kernel_dot, .add = kernel_add, .add_scaled = kernel_add_scaled,                     \
-        .scale = kernel_scale, .exp_shifted = kernel_exp_shifted,                                  \
+        .transpose = kernel_transpose, .maximum = kernel_maximum, .sum = kernel_sum,               \
+        .sum_squares = kernel_sum_squares, .dot = kernel_dot, .add = kernel_add,                   \
+        .add_scaled = kernel_add_scaled, .scale = kernel_scale, .exp_shifted = kernel_exp_shifted, \
         .online_softmax = kernel_online_softmax,                                                   \
         .online_softmax_gradient = kernel_online_softmax_gradient,                                 \
         .scale_rows = kernel_scale_rows, .softmax_gradient = kernel_softmax_gradient,              \
