@@ -10,31 +10,11 @@
 #include <stdio.h>
 #include <string.h>
 
-static attn_status add_mechanism(attn_plan *plan, const char *label, size_t n, attn_error *error)
+static attn_status check_mechanism(const attn_plan *plan, const attn_plan_mechanism *mechanism,
+                                   attn_error *error)
 {
-    if (plan->n_mechanisms == ATTN_PLAN_MECHANISMS_MAX)
-        return attn_fail(error, ATTN_EARGUMENT, "more than %d mechanisms in one run",
-                         ATTN_PLAN_MECHANISMS_MAX);
-    if (n == 0 || n >= ATTN_PLAN_LABEL_BYTES)
-        return attn_fail(error, ATTN_EARGUMENT,
-                         n ? "'%.*s' is too long for a mechanism"
-                           : "an empty name among the mechanisms",
-                         (int)n, label);
-    attn_plan_mechanism *m = &plan->mechanisms[plan->n_mechanisms];
-    memcpy(m->label, label, n);
-    m->label[n] = '\0';
-    for (size_t i = 0; i < plan->n_mechanisms; i++)
-        if (strcmp(plan->mechanisms[i].label, m->label) == 0)
-            return attn_fail(error, ATTN_EARGUMENT, "mechanism '%s' is named twice", m->label);
-    const size_t name_length = strcspn(m->label, ":");
-    memcpy(m->name, m->label, n + 1);
-    m->name[name_length] = '\0';
-    strcpy(m->options, m->label[name_length] ? m->label + name_length + 1 : "");
-    for (char *c = m->options; *c; c++)
-        if (*c == ':') *c = ',';
-
-    const attn_layer_config sizes = {.mechanism = m->name,
-                                     .options = m->options,
+    const attn_layer_config sizes = {.mechanism = mechanism->name,
+                                     .options = mechanism->options,
                                      .d_model = plan->sizes.d_model,
                                      .heads = plan->sizes.heads,
                                      .positions = plan->sizes.positions,
@@ -42,28 +22,15 @@ static attn_status add_mechanism(attn_plan *plan, const char *label, size_t n, a
     attn_layer *layer = NULL;
     const attn_status status = attn_layer_create(&layer, &sizes, error);
     attn_layer_free(layer);
-    if (status == ATTN_OK) plan->n_mechanisms++;
     return status;
 }
 
 attn_status attn_plan_set_mechanisms(attn_plan *plan, const char *list, attn_error *error)
 {
-    plan->n_mechanisms = 0;
-    attn_status status = ATTN_OK;
-    if (strcmp(list, "all") == 0) {
-        for (size_t i = 0; i < attn_mechanism_count() && status == ATTN_OK; i++) {
-            const char *name = attn_mechanism_name(i);
-            if (attn_mechanism_is_causal(name))
-                status = add_mechanism(plan, name, strlen(name), error);
-        }
-        return status;
-    }
-    for (const char *at = list; status == ATTN_OK;) {
-        const size_t n = strcspn(at, ",");
-        status = add_mechanism(plan, at, n, error);
-        if (!at[n]) break;
-        at += n + 1;
-    }
+    attn_status status = attn_labels_parse(list, attn_mechanism_is_causal, plan->mechanisms,
+                                           &plan->n_mechanisms, error);
+    for (size_t i = 0; i < plan->n_mechanisms && status == ATTN_OK; i++)
+        status = check_mechanism(plan, &plan->mechanisms[i], error);
     return status;
 }
 

@@ -90,8 +90,7 @@ void attn_delta_weigh(const attn_delta_head *head, const attn_delta_chunk *chunk
 static void decay_row(const attn_delta_head *head, const attn_delta_chunk *chunk, size_t i,
                       size_t count, float *a)
 {
-    if (chunk->log_decay)
-        attn_counted_multiply(head->on, count, chunk->gamma + i * C, a + i * C);
+    if (chunk->log_decay) attn_counted_multiply(head->on, count, chunk->gamma + i * C, a + i * C);
     memset(a + i * C + count, 0, (chunk->c - count) * sizeof *a);
 }
 

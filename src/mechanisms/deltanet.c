@@ -318,8 +318,8 @@ static attn_node *oracle(attn_tape *tape, const attn_layer *layer, size_t head, 
     attn_node *v = silu_project(tape, layer, parameters, "wv.weight", x, head);
     q = attn_scaled(tape, attn_recurrent_normal(tape, q, 1.0, 1e-6), scale);
     k = attn_recurrent_normal(tape, k, 1.0, 1e-6);
-    attn_node *b = attn_sigmoid(
-        tape, attn_recurrent_project(tape, layer, parameters, "wb.weight", x, head));
+    attn_node *b =
+        attn_sigmoid(tape, attn_recurrent_project(tape, layer, parameters, "wb.weight", x, head));
     attn_node *a = is_gated(layer) ? decay(tape, layer, parameters, x, head) : NULL;
     attn_node *k_t = attn_transpose(tape, k), *state = NULL, *o = NULL;
     for (size_t t = 0; t < x->rows; t++) {

@@ -19,7 +19,7 @@ fail() {
 head -n 60 "$2/data/sample-permissive.jsonl" >rows.jsonl
 
 tiny=(--data rows.jsonl --model gpt2-micro --batch 1 --seq 16 --loss all --steps 3 --evaluate-every 0
-    --evaluate-batches 1 --timing-warmup 1 --decode-tokens 4 --rounds 1)
+    --evaluate-batches 1 --timing-warmup 1 --decode-tokens 4 --rounds 1 --threads 1)
 
 # run STATUS ARGUMENT...: stdout to the file out, stderr to err
 run() {
@@ -107,11 +107,10 @@ cmp -s first again || fail 'report: differs from what run printed'
 # ---- variations -----------------------------------------------------------------------------
 variations=(
     '--loss answers --seq 128'
-    '--pack'
     '--held-out 0'
     '--evaluate-every 2 --evaluate-batches 3'
     '--batch 5 --held-out 0.02'
-    '--threads 1 --isa ref'
+    '--isa ref --pack'
     '--threads 2 --isa avx2'
     '--schedule cosine --clip 0 --learning-rate-warmup 0 --weight-decay 0'
     '--decode-tokens 0 --timing-warmup 0'
@@ -158,7 +157,7 @@ rm -r models
 
 # ---- trials that fail -----------------------------------------------------------------------
 # 30 000 steps are not reached: the run is stopped, or its workers are killed.
-long=(--mechanisms flash,linear --steps 30000 --out x.html --store x.db)
+long=(--mechanisms "flash,linear" --steps 30000 --out x.html --store x.db)
 
 # start ARGUMENT...: begins a run in a group of its own; its id is $run. Ends when it trains.
 start() {
@@ -216,7 +215,7 @@ if command -v setsid >/dev/null && command -v pgrep >/dev/null; then
 
     # A run of a size that ends: stopped within its second trial, resumed, and equal to one that
     # was never stopped.
-    same=(--mechanisms flash,linear --steps 40 --json --out none)
+    same=(--mechanisms "flash,linear" --steps 20 --json --out none)
     run 0 "${same[@]}" --store whole.db
     cp out whole
     rm -f x.*

@@ -386,43 +386,52 @@ static void stop_there(void *argument, const attn_run_progress *p)
     if (p->trial == at->trial && p->step == at->step) stop = 1;
 }
 
+/* A worker runs ahead of its records, so on a busy machine one that is to be stopped may be done
+ * already; but not all of them. */
 static void stopped_runs_resume_to_the_same_result(void **state)
 {
     (void)state;
     attn_error error = {0};
     attn_plan plan = tiny_plan("flash,linear,gqa");
-    plan.steps = 3;
+    plan.steps = 12;
+    size_t n_interrupted = 0;
     attn_store *whole = open_store(scratch_path("uninterrupted.db"));
     assert_ok(run_plan(&plan, whole, false, NULL, NULL, &error));
     attn_store_result *expected = load_newest(whole);
     attn_store_close(whole);
 
-    const stop_at places[] = {{1, 1}, {2, 0}, {2, 2}, {3, 3}};
+    const stop_at places[] = {{1, 1}, {2, 0}, {2, 2}, {3, 1}};
     for (size_t i = 0; i < sizeof places / sizeof *places; i++) {
         attn_store *store = open_store(scratch_path("stopped.db"));
         stop_at at = places[i];
         attn_error stopped = {0};
-        assert_int_equal(run_plan(&plan, store, false, stop_there, &at, &stopped),
-                         ATTN_EINTERRUPTED);
-        assert_non_null(strstr(stopped.text, "go on with --resume"));
+        const attn_status status = run_plan(&plan, store, false, stop_there, &at, &stopped);
         attn_store_result *result = load_newest(store);
-        assert_string_equal(result->run.state, "interrupted");
         assert_int_equal(result->n_trials, at.trial);
         for (size_t k = 0; k + 1 < at.trial; k++)
             assert_int_equal(result->trials[k].state, ATTN_TRIAL_DONE);
-        assert_int_equal(result->trials[at.trial - 1].state, ATTN_TRIAL_INTERRUPTED);
-        assert_string_equal(result->trials[at.trial - 1].reason, "stopped by the user");
+        const attn_store_trial *last = &result->trials[at.trial - 1];
+        const bool is_interrupted = last->state == ATTN_TRIAL_INTERRUPTED;
+        const size_t n_left = 3 - at.trial + is_interrupted;
+        assert_int_equal(status, n_left ? ATTN_EINTERRUPTED : ATTN_OK);
+        assert_string_equal(result->run.state, n_left ? "interrupted" : "done");
+        if (n_left) assert_non_null(strstr(stopped.text, "go on with --resume"));
+        if (is_interrupted)
+            assert_string_equal(last->reason, "stopped by the user");
+        else
+            assert_int_equal(last->state, ATTN_TRIAL_DONE);
+        n_interrupted += is_interrupted;
         const int64_t run_id = result->run.id;
         attn_store_result_free(result);
 
         /* stopped before anything begins: nothing is lost either */
         attn_error again = {0};
-        assert_int_equal(run_plan(&plan, store, true, NULL, NULL, &again), ATTN_EINTERRUPTED);
+        assert_int_equal(run_plan(&plan, store, true, NULL, NULL, &again), status);
 
         stop = 0;
         telling told = {0};
         assert_ok(run_plan(&plan, store, true, note, &told, &error));
-        assert_int_equal(told.begins, 4 - at.trial); /* what was done is not done again */
+        assert_int_equal(told.begins, n_left); /* what was done is not done again */
         result = load_newest(store);
         assert_int_equal(result->run.id, run_id);
         assert_string_equal(result->run.state, "done");
@@ -430,6 +439,7 @@ static void stopped_runs_resume_to_the_same_result(void **state)
         attn_store_result_free(result);
         attn_store_close(store);
     }
+    assert_true(n_interrupted > 0);
     attn_store_result_free(expected);
 }
 

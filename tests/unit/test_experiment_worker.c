@@ -228,6 +228,7 @@ static void real_trials_end_well_and_badly(void **state)
     (void)state;
     attn_error error = {0};
     attn_plan plan = tiny_plan("flash");
+    plan.threads = 2; /* for the thread sanitizer: training, and the sampler beside it */
     attn_trial trial = {
         .plan = &plan, .mechanism = &plan.mechanisms[0], .round = 1, .dataset = dataset};
     attn_worker worker;
