@@ -172,10 +172,12 @@ static void run_tape(check_run *run)
     each_config(run, &small, check_tape);
 }
 
+/* Tiny layers are for the tape: a norm over two features magnifies rounding by whatever 1 / |o|
+ * happens to be, and a gradient that is zero in exact arithmetic needs some rows to be judged by. */
 static void run_float(check_run *run)
 {
-    each_config(run, &tiny, check_float);
-    each_config(run, &small, check_float);
+    const check_config broad = {.batch = 2, .heads = 6, .head_dim = 8, .length = 19};
+    each_config(run, &broad, check_float);
 }
 
 void check_collect_grad(check_list *list)
