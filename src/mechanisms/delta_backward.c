@@ -83,8 +83,8 @@ static void solve_upper(attn_counted on, size_t c, size_t n, const float *m, flo
 
 /* U; dU, dR = dV and db. Needs p, m with rows times b, and the ends. */
 static void update_gradients(const attn_delta_head *head, const attn_delta_chunk *chunk,
-                             const backward_room *room, const float *r, const float *d_o, float *dv_out,
-                             float *d_rate)
+                             const backward_room *room, const float *r, const float *d_o,
+                             float *dv_out, float *d_rate)
 {
     const attn_counted on = head->on;
     const size_t c = chunk->c, dk = head->key_dim, dv = head->value_dim;
