@@ -96,7 +96,7 @@ static void score_tile(const forward_job *job, const query_block *block, size_t 
     kernels->product(block->ni, nj, block->d, block->q, job->call->row, 1,
                      block->keys + j0 * block->d, ATTN_TILE_KEYS, s, s_row, false);
     const size_t last_document = block->documents ? block->documents[block->i0 + block->ni - 1] : 0;
-    if (is_full && last_document <= j0) return;
+    if (!attn_tile_hides(&job->rule, &job->walk, is_full, j0, last_document)) return;
     for (size_t i = 0; i < block->ni; i++)
         attn_hide(&job->rule, block->i0 + i, j0, nj,
                   block->documents ? block->documents[block->i0 + i] : 0, s + i * s_row);

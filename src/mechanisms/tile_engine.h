@@ -38,6 +38,14 @@ size_t attn_tile_backward_worker(const attn_layer *layer, size_t length);
  * hold a document's sinks. */
 attn_visibility attn_tile_walk(const attn_visibility *rule, bool has_documents);
 
+/* Must scores of a walked tile with keys from j0 be hidden one by one? `is_full` is by the walk,
+ * which may be wider than the rule; `last_document` is where the last query's document starts. */
+static inline bool attn_tile_hides(const attn_visibility *rule, const attn_visibility *walk,
+                                   bool is_full, size_t j0, size_t last_document)
+{
+    return !is_full || walk->window != rule->window || last_document > j0;
+}
+
 /* Copies one head, rows apart by `row`, to [rows][n] without gaps. */
 void attn_copy_head(size_t rows, size_t n, const float *from, size_t row, float *to);
 
