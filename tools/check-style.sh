@@ -46,7 +46,8 @@ done
 for file in "${sources[@]}"; do
     case $file in
     src/*.c) limit=500 ;;
-    src/*.h) limit=150 ;;
+    src/*_simd.h) limit=500 ;; # kernels written once for all vector sizes: source in all but name
+    src/*.h) limit=200 ;;
     *) continue ;;
     esac
     lines=$(wc -l <"$file")

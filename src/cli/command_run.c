@@ -11,15 +11,16 @@
 #include "cli/terminal.h"
 #include "data/data_path.h"
 #include "experiment/runner.h"
+#include "experiment/trial.h"
+#include "files/atomic_file.h"
 #include "meters/environment.h"
 #include "model/checkpoint.h"
 #include "report/report.h"
 
-#include <math.h>
 #include <signal.h>
 #include <stdio.h>
 #include <string.h>
-#include <unistd.h>
+#include <sys/stat.h>
 
 static volatile sig_atomic_t stop_wanted;
 
@@ -64,14 +65,50 @@ static attn_status load_data(const attn_plan *plan, attn_dataset **dataset, attn
     return status;
 }
 
+static bool can_measure_energy(const attn_energy_meter *meter)
+{
+    for (size_t s = 0; s < attn_energy_sources(meter); s++) {
+        const attn_energy_source *source = attn_energy_source_at(meter, s);
+        for (size_t c = 0; c < source->n_channels; c++)
+            if (source->channels[c].domain == ATTN_ENERGY_PACKAGE &&
+                attn_energy_is_counted(meter, source, c))
+                return true;
+    }
+    return false;
+}
+
+/* What would be found only when the work of hours is to be shown. */
+static attn_status check_results(const cli_run_settings *settings, attn_error *error)
+{
+    struct stat about;
+    if (settings->resume && stat(settings->store, &about) != 0)
+        return attn_fail(error, ATTN_ENOTFOUND, "there is no store '%s' to --resume from",
+                         settings->store);
+    if (strcmp(settings->out, "none") == 0) return ATTN_OK;
+    if (settings->out[0] == '\0')
+        return attn_fail(error, ATTN_EARGUMENT, "--out needs a file name, or 'none'");
+    if (strcmp(settings->out, settings->store) == 0)
+        return attn_fail(error, ATTN_EARGUMENT, "--out would overwrite the --store '%s'",
+                         settings->store);
+    attn_atomic_file *file = NULL;
+    const attn_status status = attn_atomic_file_create(&file, settings->out, error);
+    attn_atomic_file_free(file);
+    return status;
+}
+
 /* The circumstances, and a warning for each that will disturb the measurement. */
-static attn_status capture_environment(const attn_plan *plan, char **json, attn_error *error)
+static attn_status capture_environment(const attn_plan *plan, const char *sort, char **json,
+                                       attn_error *error)
 {
     attn_context *context = NULL;
     attn_energy_meter *meter = NULL;
     attn_environment_warning warnings[ATTN_ENVIRONMENT_WARNINGS_MAX];
     attn_status status = attn_context_create(&context, plan->threads, plan->isa, error);
     if (status == ATTN_OK) status = attn_energy_open(&meter, NULL, error);
+    if (status == ATTN_OK && strcmp(sort, "energy") == 0 && !can_measure_energy(meter))
+        status = attn_fail(error, ATTN_EARGUMENT,
+                           "cannot sort by energy: nothing here measures it, as 'attnscope doctor' "
+                           "explains, and a modelled value does not rank mechanisms");
     if (status == ATTN_OK) {
         const attn_environment_input input = {.root = "",
                                               .version = attn_version_text(),
@@ -131,13 +168,16 @@ static attn_status prepare(job *j, const cli_run_settings *settings, attn_error 
     if (status == ATTN_OK) status = choose_model(plan, plan->model, error);
     if (status == ATTN_OK) status = attn_plan_set_mechanisms(plan, settings->mechanisms, error);
     if (status == ATTN_OK) status = attn_plan_check(plan, error);
+    if (status == ATTN_OK) status = check_results(settings, error);
     if (status == ATTN_OK) status = load_data(plan, &j->dataset, error);
+    if (status == ATTN_OK) status = attn_trial_check(plan, j->dataset, error);
     if (status == ATTN_OK && plan->is_model_file)
         status = attn_sha256_file(plan->model, model_sha256, error);
     if (status == ATTN_OK)
         status = attn_plan_json(plan, j->dataset->sha256, plan->is_model_file ? model_sha256 : NULL,
                                 &j->plan_json, error);
-    if (status == ATTN_OK) status = capture_environment(plan, &j->environment_json, error);
+    if (status == ATTN_OK)
+        status = capture_environment(plan, settings->sort, &j->environment_json, error);
     if (status == ATTN_OK) status = cli_run_title(settings, plan, &j->title, error);
     if (status == ATTN_OK)
         status = attn_store_open(&j->store, settings->store, ATTN_STORE_WRITE, error);

@@ -6,7 +6,6 @@
 #include "base/threads.h"
 #include "report/ranking.h"
 
-#include <math.h>
 #include <stdio.h>
 #include <string.h>
 
@@ -18,7 +17,7 @@ typedef struct preset {
 } preset;
 
 static const preset presets[] = {
-    {"quick", "gpt2-micro", 4, 256, 40, 2, 1e-3},
+    {"quick", "gpt2-micro", 2, 256, 40, 2, 5e-4},
     {"paper", "gpt2", 2, 512, 100, 1, 5e-5},
 };
 
@@ -37,6 +36,7 @@ const cli_option cli_run_options[] = {
      .kind = CLI_SIZE,
      FIELD(rounds),
      .argument = "N",
+     .minimum = 1,
      .maximum = 1000,
      .help = "Trials of each mechanism, interleaved. Default: the preset's (2 or 1). Intervals "
              "are claimed from 6 rounds on."},
@@ -46,7 +46,8 @@ const cli_option cli_run_options[] = {
      .argument = "N",
      .initial = "1",
      .maximum = 1e15,
-     .help = "Of the weights, the order of the data and the order of the trials."},
+     .help =
+         "Of the weights, the data and the order of the trials; round n trains with seed + n - 1."},
     {.help = "Model and training"},
     {.name = "preset",
      .kind = CLI_CHOICE,
@@ -54,7 +55,7 @@ const cli_option cli_run_options[] = {
      .argument = "NAME",
      .initial = "quick",
      .choices = "quick|paper",
-     .help = "quick: gpt2-micro, batch 4, 256 tokens, 40 steps, learning rate 1e-3. paper: gpt2 "
+     .help = "quick: gpt2-micro, batch 2, 256 tokens, 40 steps, learning rate 5e-4. paper: gpt2 "
              "(124M), batch 2, 512 tokens, 100 steps, learning rate 5e-5."},
     {.name = "model",
      .kind = CLI_TEXT,
@@ -66,24 +67,28 @@ const cli_option cli_run_options[] = {
      .kind = CLI_SIZE,
      FIELD(batch),
      .argument = "N",
+     .minimum = 1,
      .maximum = 65536,
      .help = "Sequences a step."},
     {.name = "seq",
      .kind = CLI_SIZE,
      FIELD(seq),
      .argument = "N",
+     .minimum = 2,
      .maximum = 1 << 28,
      .help = "Tokens a sequence."},
     {.name = "steps",
      .kind = CLI_SIZE,
      FIELD(steps),
      .argument = "N",
+     .minimum = 1,
      .maximum = 1e9,
      .help = "Optimizer steps of each trial."},
     {.name = "learning-rate",
      .kind = CLI_NUMBER,
      FIELD(learning_rate),
      .argument = "X",
+     .minimum = 1e-12,
      .maximum = 10,
      .help = "Of AdamW, after the warm-up."},
     {.name = "learning-rate-warmup",
@@ -151,7 +156,7 @@ const cli_option cli_run_options[] = {
      .kind = CLI_SIZE,
      FIELD(evaluate_every),
      .argument = "N",
-     .initial = "10",
+     .initial = "20",
      .maximum = 1e9,
      .help = "Steps between two evaluations; 0: at begin and end alone."},
     {.name = "evaluate-batches",
@@ -282,16 +287,18 @@ attn_status cli_run_title(const cli_run_settings *s, const attn_plan *plan, char
     char text[8192];
     const int n = snprintf(
         text, sizeof text,
-        "attnscope run --mechanisms '%s' --model %s --data %s --batch %zu --seq %zu --steps %zu "
-        "--rounds %zu --learning-rate %g --learning-rate-warmup %zu --schedule %s --weight-decay "
-        "%g "
-        "--clip %g --loss %s%s --held-out %g --evaluate-every %zu --evaluate-batches %zu "
-        "--timing-warmup %zu --decode-tokens %zu --seed %zu --threads %zu%s%s",
-        s->mechanisms, plan->model, s->data ? s->data : "sample-permissive.jsonl", plan->batch,
-        plan->length, plan->steps, plan->rounds, plan->learning_rate, s->learning_rate_warmup,
-        s->schedule, s->weight_decay, s->clip, s->loss, s->pack ? " --pack" : "", s->held_out,
-        s->evaluate_every, s->evaluate_batches, s->timing_warmup, s->decode_tokens, s->seed,
-        s->threads, s->isa ? " --isa " : "", s->isa ? s->isa : "");
+        "attnscope run --mechanisms '%s' --model '%s'%s%s%s --batch %zu --seq %zu --steps %zu "
+        "--rounds %zu --learning-rate %.15g --learning-rate-warmup %zu --schedule %s "
+        "--weight-decay %.15g --clip %.15g --loss %s%s --held-out %.15g --evaluate-every %zu "
+        "--evaluate-batches %zu --timing-warmup %zu --decode-tokens %zu --seed %zu --threads "
+        "%zu%s%s%s%s",
+        s->mechanisms, plan->model, s->data ? " --data '" : "", s->data ? s->data : "",
+        s->data ? "'" : "", plan->batch, plan->length, plan->steps, plan->rounds,
+        plan->learning_rate, s->learning_rate_warmup, s->schedule, s->weight_decay, s->clip,
+        s->loss, s->pack ? " --pack" : "", s->held_out, s->evaluate_every, s->evaluate_batches,
+        s->timing_warmup, s->decode_tokens, s->seed, s->threads, s->isa ? " --isa " : "",
+        s->isa ? s->isa : "", s->cpu_watts ? " --cpu-watts " : "",
+        s->cpu_watts ? s->cpu_watts : "");
     if (n < 0 || (size_t)n >= sizeof text)
         return attn_fail(error, ATTN_EARGUMENT, "the options are too long to be recorded");
     *title = attn_strdup(text);

@@ -64,7 +64,11 @@ attn_status attn_put_latency_figures(attn_figure_sink *sink, const attn_model *m
 
     status = time_tokens(generator, plan, ids, n, times_s, error);
     if (status != ATTN_OK) goto done;
-    if (n > 0) {
+    if (n == 0) {
+        const attn_figure none = attn_figure_unavailable(
+            "latency_token_s", "s", "decoding", "no token was decoded: use --decode-tokens");
+        attn_sink_put(sink, &none);
+    } else {
         attn_statistics_sort(times_s, n);
         const double median_s = attn_statistics_median(times_s, n);
         snprintf(source, sizeof source, "over %zu tokens decoded one by one behind %zu cached", n,

@@ -4,36 +4,17 @@
 #include "base/error.h"
 #include "base/memory.h"
 #include "base/random.h"
+#include "meters/energy_model.h"
 
 #include <jansson.h>
 #include <stdio.h>
 #include <string.h>
 
-static attn_status add_mechanism(attn_plan *plan, const char *label, size_t n, attn_error *error)
+static attn_status check_mechanism(const attn_plan *plan, const attn_plan_mechanism *mechanism,
+                                   attn_error *error)
 {
-    if (plan->n_mechanisms == ATTN_PLAN_MECHANISMS_MAX)
-        return attn_fail(error, ATTN_EARGUMENT, "more than %d mechanisms in one run",
-                         ATTN_PLAN_MECHANISMS_MAX);
-    if (n == 0 || n >= ATTN_PLAN_LABEL_BYTES)
-        return attn_fail(error, ATTN_EARGUMENT,
-                         n ? "'%.*s' is too long for a mechanism"
-                           : "an empty name among the mechanisms",
-                         (int)n, label);
-    attn_plan_mechanism *m = &plan->mechanisms[plan->n_mechanisms];
-    memcpy(m->label, label, n);
-    m->label[n] = '\0';
-    for (size_t i = 0; i < plan->n_mechanisms; i++)
-        if (strcmp(plan->mechanisms[i].label, m->label) == 0)
-            return attn_fail(error, ATTN_EARGUMENT, "mechanism '%s' is named twice", m->label);
-    const size_t name_length = strcspn(m->label, ":");
-    memcpy(m->name, m->label, n + 1);
-    m->name[name_length] = '\0';
-    strcpy(m->options, m->label[name_length] ? m->label + name_length + 1 : "");
-    for (char *c = m->options; *c; c++)
-        if (*c == ':') *c = ',';
-
-    const attn_layer_config sizes = {.mechanism = m->name,
-                                     .options = m->options,
+    const attn_layer_config sizes = {.mechanism = mechanism->name,
+                                     .options = mechanism->options,
                                      .d_model = plan->sizes.d_model,
                                      .heads = plan->sizes.heads,
                                      .positions = plan->sizes.positions,
@@ -41,28 +22,15 @@ static attn_status add_mechanism(attn_plan *plan, const char *label, size_t n, a
     attn_layer *layer = NULL;
     const attn_status status = attn_layer_create(&layer, &sizes, error);
     attn_layer_free(layer);
-    if (status == ATTN_OK) plan->n_mechanisms++;
     return status;
 }
 
 attn_status attn_plan_set_mechanisms(attn_plan *plan, const char *list, attn_error *error)
 {
-    plan->n_mechanisms = 0;
-    attn_status status = ATTN_OK;
-    if (strcmp(list, "all") == 0) {
-        for (size_t i = 0; i < attn_mechanism_count() && status == ATTN_OK; i++) {
-            const char *name = attn_mechanism_name(i);
-            if (attn_mechanism_is_causal(name))
-                status = add_mechanism(plan, name, strlen(name), error);
-        }
-        return status;
-    }
-    for (const char *at = list; status == ATTN_OK;) {
-        const size_t n = strcspn(at, ",");
-        status = add_mechanism(plan, at, n, error);
-        if (!at[n]) break;
-        at += n + 1;
-    }
+    attn_status status = attn_labels_parse(list, attn_mechanism_is_causal, plan->mechanisms,
+                                           &plan->n_mechanisms, error);
+    for (size_t i = 0; i < plan->n_mechanisms && status == ATTN_OK; i++)
+        status = check_mechanism(plan, &plan->mechanisms[i], error);
     return status;
 }
 
@@ -87,7 +55,9 @@ attn_status attn_plan_check(const attn_plan *plan, attn_error *error)
         return attn_fail(error, ATTN_EARGUMENT,
                          "%zu steps leave none to time behind %zu of warm-up: use more --steps",
                          plan->steps, plan->timing_warmup);
-    return ATTN_OK;
+    attn_energy_model model;
+    const attn_machine_cpu cpu = attn_machine_cpu_read("");
+    return attn_energy_model_choose(&model, &cpu, plan->cpu_watts, error);
 }
 
 attn_status attn_plan_json(const attn_plan *plan, const char *data_sha256, const char *model_sha256,
@@ -103,7 +73,7 @@ attn_status attn_plan_json(const attn_plan *plan, const char *data_sha256, const
     /* Paths are left out: the contents decide, wherever the file lies. */
     json_t *root = json_pack(
         "{s:o, s:I, s:s, s:s?, s:I, s:I, s:I, s:s, s:s, s:b, s:b, s:f, s:I, s:I, s:f, s:f, s:f, "
-        "s:s, s:I, s:I, s:I, s:I, s:I, s:s?}",
+        "s:s, s:I, s:I, s:I, s:I, s:I, s:s?, s:s?}",
         "mechanisms", names, "rounds", (json_int_t)plan->rounds, "model",
         plan->is_model_file ? "file" : plan->model, "model_sha256", model_sha256, "batch",
         (json_int_t)plan->batch, "seq", (json_int_t)plan->length, "steps", (json_int_t)plan->steps,
@@ -114,7 +84,8 @@ attn_status attn_plan_json(const attn_plan *plan, const char *data_sha256, const
         plan->clip, "schedule", plan->schedule == ATTN_SCHEDULE_COSINE ? "cosine" : "constant",
         "learning_rate_warmup", (json_int_t)plan->learning_rate_warmup, "timing_warmup",
         (json_int_t)plan->timing_warmup, "decode_tokens", (json_int_t)plan->decode_tokens, "seed",
-        (json_int_t)plan->seed, "threads", (json_int_t)plan->threads, "isa", plan->isa);
+        (json_int_t)plan->seed, "threads", (json_int_t)plan->threads, "isa", plan->isa, "cpu_watts",
+        plan->cpu_watts);
     char *text = root ? json_dumps(root, JSON_COMPACT) : NULL;
     if (text) *json = attn_strdup(text);
     free(text);

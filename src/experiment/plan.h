@@ -4,19 +4,15 @@
 #define EXPERIMENT_PLAN_H
 
 #include "attn/status.h"
+#include "mechanisms/label.h"
 #include "model/model.h"
 #include "model/schedule.h"
 
 #include <stdbool.h>
 
-enum { ATTN_PLAN_MECHANISMS_MAX = 32, ATTN_PLAN_LABEL_BYTES = 64 };
+enum { ATTN_PLAN_MECHANISMS_MAX = ATTN_LABELS_MAX, ATTN_PLAN_LABEL_BYTES = ATTN_LABEL_BYTES };
 
-/* "sliding:window=64:sinks=4" is the label, parted into name and layer options. */
-typedef struct attn_plan_mechanism {
-    char label[ATTN_PLAN_LABEL_BYTES];
-    char name[ATTN_PLAN_LABEL_BYTES];
-    char options[ATTN_PLAN_LABEL_BYTES]; /* "window=64,sinks=4" */
-} attn_plan_mechanism;
+typedef attn_label attn_plan_mechanism;
 
 typedef struct attn_plan {
     attn_plan_mechanism mechanisms[ATTN_PLAN_MECHANISMS_MAX];
@@ -42,7 +38,7 @@ typedef struct attn_plan {
     size_t timing_warmup;        /* first steps that timing figures leave out */
     size_t decode_tokens;        /* generated one by one to measure latency */
 
-    uint64_t seed;
+    uint64_t seed;         /* of round 1; each round adds 1 for its weights and data */
     size_t threads;        /* 0: every core */
     const char *isa;       /* NULL: the best */
     const char *cpu_watts; /* "idle:full" of one processor for the energy model; NULL: its class */

@@ -1,6 +1,6 @@
 /* What a worker tells its parent while it runs: records through a pipe. Both ends are the same
- * program, forked, so a record is its struct behind a header; a worker that dies in the middle
- * of one leaves a torn record, which is dropped. */
+ * program, forked, so a record is its struct as it lies in memory; a worker that dies in the
+ * middle of one leaves a torn record, which is dropped. */
 #ifndef EXPERIMENT_RECORD_H
 #define EXPERIMENT_RECORD_H
 

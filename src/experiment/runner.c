@@ -3,6 +3,7 @@
 
 #include "base/clock.h"
 #include "base/error.h"
+#include "base/text.h"
 #include "experiment/worker.h"
 
 #include <math.h>
@@ -12,17 +13,16 @@ typedef struct runner {
     const attn_run_options *options;
     int64_t run_id;
     uint64_t begin_ns;
-    size_t n_trials, n_done_before; /* trials of the plan; those of an earlier session */
-    size_t trial;                   /* the present one, from 1 */
-    size_t steps_here;              /* steps seen in this session */
+    size_t n_trials;               /* of the plan */
+    size_t trial;                  /* the present one, from 1 */
+    size_t steps_seen, steps_left; /* of this session; those of trials still to run */
 } runner;
 
 static double seconds_left(const runner *r, double elapsed_s)
 {
-    if (r->steps_here == 0) return NAN;
-    const size_t all = (r->n_trials - r->n_done_before) * r->options->plan->steps;
-    const double rate = elapsed_s / (double)r->steps_here;
-    return all > r->steps_here ? rate * (double)(all - r->steps_here) : 0.0;
+    if (r->steps_left == 0) return 0.0;
+    if (r->steps_seen == 0) return NAN;
+    return elapsed_s / (double)r->steps_seen * (double)r->steps_left;
 }
 
 static void tell(const runner *r, size_t round, const char *label, attn_run_progress progress)
@@ -45,7 +45,8 @@ static attn_status take_record(runner *r, int64_t trial_id, size_t round, const 
     attn_store *store = r->options->store;
     switch (record->kind) {
     case ATTN_RECORD_STEP:
-        r->steps_here++;
+        r->steps_seen++;
+        r->steps_left--;
         tell(r, round, label,
              (attn_run_progress){.step = (size_t)record->step.step, .loss = record->step.loss});
         return attn_store_add_step(store, trial_id, &record->step, error);
@@ -86,6 +87,12 @@ static attn_status follow(runner *r, attn_worker *worker, int64_t trial_id, size
     return status;
 }
 
+static attn_status refuse_more(attn_error *error)
+{
+    return attn_fail(error, ATTN_EINTERRUPTED,
+                     "stopped; what is done is kept: go on with --resume");
+}
+
 static attn_status run_trial(runner *r, size_t round, size_t position, size_t mechanism,
                              attn_error *error)
 {
@@ -101,11 +108,16 @@ static attn_status run_trial(runner *r, size_t round, size_t position, size_t me
                               .dataset = options->dataset,
                               .mechanism = &options->plan->mechanisms[mechanism],
                               .round = round + 1};
+    const size_t steps_before = r->steps_seen;
     attn_worker worker;
     attn_worker_end end = {.state = ATTN_TRIAL_FAILED};
-    status = attn_worker_start(&worker, &trial, error);
-    if (status == ATTN_OK) status = follow(r, &worker, trial_id, round, label, &end, error);
+    attn_error start_error = {0};
+    if (attn_worker_start(&worker, &trial, &start_error) == ATTN_OK)
+        status = follow(r, &worker, trial_id, round, label, &end, error);
+    else
+        attn_text_copy(end.reason, sizeof end.reason, start_error.text);
     if (status != ATTN_OK) return status;
+    r->steps_left -= options->plan->steps - (r->steps_seen - steps_before);
     status = attn_store_end_trial(options->store, trial_id, end.state, end.reason, error);
     tell(r, round, label,
          (attn_run_progress){.step = options->plan->steps,
@@ -113,6 +125,7 @@ static attn_status run_trial(runner *r, size_t round, size_t position, size_t me
                              .is_ended = true,
                              .state = end.state,
                              .reason = end.reason});
+    if (status == ATTN_OK && end.state == ATTN_TRIAL_INTERRUPTED) status = refuse_more(error);
     return status;
 }
 
@@ -144,7 +157,7 @@ static attn_status take_up(runner *r, attn_store_result **before, attn_error *er
                          (*before)->run.title);
     for (size_t i = 0; i < (*before)->n_trials && status == ATTN_OK; i++) {
         if ((*before)->trials[i].state == ATTN_TRIAL_DONE)
-            r->n_done_before++;
+            r->steps_left -= options->plan->steps;
         else
             status = attn_store_discard_trial(options->store, (*before)->trials[i].id, error);
     }
@@ -161,11 +174,9 @@ static attn_status run_all(runner *r, const attn_store_result *before, attn_erro
         for (size_t position = 0; position < plan->n_mechanisms; position++) {
             r->trial++;
             if (is_done(before, round, plan->mechanisms[order[position]].label)) continue;
+            if (*r->options->stop) return refuse_more(error);
             const attn_status status = run_trial(r, round, position, order[position], error);
             if (status != ATTN_OK) return status;
-            if (*r->options->stop)
-                return attn_fail(error, ATTN_EINTERRUPTED,
-                                 "stopped; what is done is kept: go on with --resume");
         }
     }
     return ATTN_OK;
@@ -176,6 +187,7 @@ attn_status attn_run(const attn_run_options *options, int64_t *run_id, attn_erro
     runner r = {.options = options,
                 .begin_ns = attn_clock_ns(),
                 .n_trials = options->plan->rounds * options->plan->n_mechanisms};
+    r.steps_left = r.n_trials * options->plan->steps;
     attn_store_result *before = NULL;
     attn_status status =
         options->resumes ? take_up(&r, &before, error)

@@ -29,7 +29,7 @@ typedef struct attn_run_options {
     const char *title; /* the command line */
     const attn_dataset *dataset;
     attn_store *store;
-    bool resumes; /* go on with the newest unfinished run of this plan */
+    bool resumes; /* go on with the newest run of the store */
     void (*observe)(void *argument, const attn_run_progress *progress); /* NULL: silence */
     void *argument;
     const volatile sig_atomic_t *stop; /* becomes non-zero when the user wants to stop */

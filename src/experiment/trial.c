@@ -13,10 +13,12 @@
 #include "model/checkpoint.h"
 #include "model/training.h"
 
+#include <errno.h>
 #include <math.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/stat.h>
+#include <unistd.h>
 
 /* Everything a trial holds; freed in one place. */
 typedef struct workshop {
@@ -34,19 +36,56 @@ typedef struct workshop {
     uint32_t epoch;
 } workshop;
 
-static attn_status open_batches(workshop *w, attn_batch_part part, attn_batches **out,
-                                attn_error *error)
+/* Alike for all mechanisms of a round; from round to round the losses show their spread. */
+static uint64_t trial_seed(const attn_trial *trial)
 {
-    const attn_plan *plan = w->trial->plan;
+    return trial->plan->seed + trial->round - 1;
+}
+
+static attn_status open_part(const attn_trial *trial, attn_batch_part part, attn_batches **out,
+                             attn_error *error)
+{
+    const attn_plan *plan = trial->plan;
     const attn_batches_options options = {
         .n_sequences = plan->batch,
         .n_positions = plan->length,
-        .seed = plan->seed,
+        .seed = trial_seed(trial),
         .held_out_fraction = plan->held_out,
         .part = part,
         .loss = plan->is_loss_on_answers ? ATTN_LOSS_ANSWERS : ATTN_LOSS_ALL,
         .layout = plan->is_packed ? ATTN_LAYOUT_PACKED : ATTN_LAYOUT_PADDED};
-    return attn_batches_create(out, w->trial->dataset, &options, error);
+    return attn_batches_create(out, trial->dataset, &options, error);
+}
+
+static attn_status open_batches(const attn_trial *trial, attn_batches **training,
+                                attn_batches **held_out, attn_error *error)
+{
+    const attn_status status = open_part(trial, ATTN_PART_TRAINING, training, error);
+    if (status != ATTN_OK || trial->plan->held_out <= 0.0) return status;
+    return open_part(trial, ATTN_PART_HELD_OUT, held_out, error);
+}
+
+static attn_status check_folder(const char *path, attn_error *error)
+{
+    struct stat about;
+    if (stat(path, &about) == 0 && !S_ISDIR(about.st_mode))
+        errno = ENOTDIR;
+    else if (access(path, W_OK | X_OK) == 0)
+        return ATTN_OK;
+    return attn_fail_errno(error, ATTN_EIO, errno, "cannot save models in %s", path);
+}
+
+attn_status attn_trial_check(const attn_plan *plan, const attn_dataset *dataset, attn_error *error)
+{
+    attn_status status = plan->save ? check_folder(plan->save, error) : ATTN_OK;
+    for (size_t round = 1; round <= plan->rounds && status == ATTN_OK; round++) {
+        const attn_trial trial = {.plan = plan, .round = round, .dataset = dataset};
+        attn_batches *training = NULL, *held_out = NULL;
+        status = open_batches(&trial, &training, &held_out, error);
+        attn_batches_free(training);
+        attn_batches_free(held_out);
+    }
+    return status;
 }
 
 static attn_status set_up(workshop *w, attn_error *error)
@@ -56,14 +95,12 @@ static attn_status set_up(workshop *w, attn_error *error)
     attn_status status = attn_context_create(&w->context, plan->threads, plan->isa, error);
     if (status == ATTN_OK) status = attn_model_create(&w->model, &config, error);
     if (status != ATTN_OK) return status;
-    attn_model_initialise(w->model, plan->seed);
+    attn_model_initialise(w->model, trial_seed(w->trial));
     if (plan->is_model_file) status = attn_checkpoint_load(w->model, plan->model, error);
     if (status == ATTN_OK)
         status = attn_trainer_create(&w->trainer, w->model, w->context, plan->batch, plan->length,
                                      true, error);
-    if (status == ATTN_OK) status = open_batches(w, ATTN_PART_TRAINING, &w->training, error);
-    if (status == ATTN_OK && plan->held_out > 0.0)
-        status = open_batches(w, ATTN_PART_HELD_OUT, &w->held_out, error);
+    if (status == ATTN_OK) status = open_batches(w->trial, &w->training, &w->held_out, error);
     if (status == ATTN_OK) status = attn_batch_create(&w->batch, plan->batch, plan->length, error);
     if (status == ATTN_OK) status = attn_energy_open(&w->meter, NULL, error);
     if (status == ATTN_OK) status = attn_energy_start(w->meter, error);
@@ -101,6 +138,20 @@ static attn_training_batch as_model_batch(const workshop *w)
                                      w->trial->plan->is_packed ? w->batch.document_start : NULL};
 }
 
+/* A diverged run has no result. `step` is the number of updates before, or in progress. */
+static attn_status check_loss(const workshop *w, const char *which, size_t step, double loss,
+                              attn_error *error)
+{
+    if (isfinite(loss)) return ATTN_OK;
+    if (step == 0)
+        return attn_fail(error, ATTN_EFORMAT,
+                         "the %s loss is not finite before training: the weights of %s are damaged",
+                         which, w->trial->plan->model);
+    return attn_fail(error, ATTN_EARGUMENT,
+                     "the %s loss is no longer finite at step %zu: lower --learning-rate", which,
+                     step);
+}
+
 static attn_status evaluate(workshop *w, size_t step, double *loss, attn_error *error)
 {
     *loss = NAN;
@@ -125,6 +176,8 @@ static attn_status evaluate(workshop *w, size_t step, double *loss, attn_error *
                          "the held-out rows hold no target token: use a larger "
                          "--held-out or --seq");
     *loss = total / weight;
+    const attn_status status = check_loss(w, "held-out", step, *loss, error);
+    if (status != ATTN_OK) return status;
     const attn_record record = {
         .kind = ATTN_RECORD_EVALUATION,
         .evaluation = {.step = step,
@@ -135,16 +188,20 @@ static attn_status evaluate(workshop *w, size_t step, double *loss, attn_error *
 }
 
 /* The next batch with a target; epochs follow each other. */
-static void next_batch(workshop *w)
+static attn_status next_batch(workshop *w, attn_error *error)
 {
     const size_t n = attn_batches_get_facts(w->training).n_batches;
-    do {
+    for (size_t tried = 0; tried <= n; tried++) {
         if (w->epoch_batch == n) {
             attn_batches_start_epoch(w->training, ++w->epoch);
             w->epoch_batch = 0;
         }
         attn_batches_fill(w->training, w->epoch_batch++, &w->batch);
-    } while (w->batch.n_targets == 0);
+        if (w->batch.n_targets > 0) return ATTN_OK;
+    }
+    /* Packed rows are cut anywhere, so few targets can all fall on cuts. */
+    return attn_fail(error, ATTN_ESHAPE,
+                     "no target token is left in %zu batches: use a larger --seq, or more rows", n);
 }
 
 static attn_work step_closed_form(const workshop *w)
@@ -185,11 +242,13 @@ static attn_status run_step(workshop *w, size_t step, attn_error *error)
     const attn_work before = attn_context_work(w->context);
 
     const uint64_t begin_ns = attn_clock_ns();
-    next_batch(w);
+    attn_status status = next_batch(w, error);
+    if (status != ATTN_OK) return status;
     record.data_s = attn_clock_seconds(begin_ns, attn_clock_ns());
     const attn_training_batch batch = as_model_batch(w);
     attn_loss loss = {0};
-    attn_status status = attn_trainer_loss(w->trainer, &batch, &loss, error);
+    status = attn_trainer_loss(w->trainer, &batch, &loss, error);
+    if (status == ATTN_OK) status = check_loss(w, "training", step + 1, loss.mean, error);
     if (status == ATTN_OK) status = attn_trainer_backward(w->trainer, error);
     if (status == ATTN_OK)
         status = attn_trainer_update(w->trainer, &adamw, record.learning_rate,

@@ -132,7 +132,11 @@ static void put_modelled_energy(attn_figure_sink *sink, const attn_plan *plan, s
     if (sink->status != ATTN_OK) return;
     attn_put_renamed(sink, attn_energy_model_cpu(&model, window->time_s, threads, window->cpu_s),
                      "energy_modelled_cpu_j");
-    attn_put_renamed(sink, attn_energy_model_dram(window->time_s, resident_bytes),
+    attn_put_renamed(sink,
+                     isnan(resident_bytes)
+                         ? attn_figure_unavailable("", "J", "VmHWM of the training",
+                                                   "vmhwm_train_bytes is unavailable")
+                         : attn_energy_model_dram(window->time_s, resident_bytes),
                      "energy_modelled_dram_j");
 }
 

@@ -4,6 +4,8 @@
 #include "base/clock.h"
 #include "meters/system_clock.h"
 
+#include <string.h>
+
 void attn_window_open(attn_window *window)
 {
     attn_energy_mark(window->meter, &window->begin_energy);
@@ -24,6 +26,7 @@ static void add_figure(attn_figure *sum, const attn_figure *more, bool is_first)
         *sum = *more;
         return;
     }
+    if (sum->why[0] == '\0') memcpy(sum->why, more->why, sizeof sum->why);
     if (sum->has_interval || more->has_interval) {
         sum->low = (sum->has_interval ? sum->low : sum->value) +
                    (more->has_interval ? more->low : more->value);

@@ -5,6 +5,7 @@
 #include "experiment/worker.h"
 
 #include "base/error.h"
+#include "base/text.h"
 
 #include <errno.h>
 #include <poll.h>
@@ -26,7 +27,8 @@ static _Noreturn void be_worker(const attn_trial *trial, int descriptor, pid_t p
 #else
     (void)parent;
 #endif
-    signal(SIGINT, SIG_IGN); /* the parent hears Ctrl-C and decides */
+    signal(SIGINT, SIG_IGN);  /* the parent hears Ctrl-C and decides */
+    signal(SIGTERM, SIG_DFL); /* the parent's handler is not the worker's */
     signal(SIGPIPE, SIG_IGN);
     attn_error error = {0};
     attn_record last = {.kind = ATTN_RECORD_DONE};
@@ -87,7 +89,7 @@ void attn_worker_end_of(attn_worker *worker, attn_worker_end *end)
         end->state = ATTN_TRIAL_DONE;
     } else if (worker->has_last) {
         end->state = ATTN_TRIAL_FAILED;
-        snprintf(end->reason, sizeof end->reason, "%.255s", worker->last.failure.text);
+        attn_text_copy(end->reason, sizeof end->reason, worker->last.failure.text);
     } else if (WIFSIGNALED(status)) {
         const int number = WTERMSIG(status);
         snprintf(end->reason, sizeof end->reason, "the worker was ended by signal %d (%s)%s",

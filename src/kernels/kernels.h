@@ -82,6 +82,20 @@ typedef struct attn_kernels {
     /* dx = dy * phi'(x), from y = phi(x): 1 where y > 1, else y; dx may be dy */
     void (*elu_plus_one_gradient)(size_t n, const float *y, const float *dy, float *dx);
 
+    /* Elementwise, for gates and recurrences. */
+    void (*multiply)(size_t n, const float *x, float *y);                     /* y *= x */
+    void (*add_product)(size_t n, const float *a, const float *b, float *y);  /* y += a b */
+    void (*silu)(size_t n, const float *x, float *y);                         /* x sigmoid(x) */
+    void (*silu_gradient)(size_t n, const float *x, const float *dy, float *dx); /* dx may be dy */
+    void (*log_sigmoid)(size_t n, const float *x, float *y); /* -log(1 + exp(-x)); y may be x */
+    /* dx = dy (1 - sigmoid(x)); dx may be dy */
+    void (*log_sigmoid_gradient)(size_t n, const float *x, const float *dy, float *dx);
+
+    /* Turns the pairs (x[i], x[i + n]) by angles of the given cosine and sine, i < n; y may be
+     * x. `sign` -1 turns back. */
+    void (*rotate)(size_t n, const float *cosine, const float *sine, float sign, const float *x,
+                   float *y);
+
     /* Loss of one row of logits, -log softmax(logits)[target], in nats. With `gradient_scale`
      * not 0 the logits become gradient_scale * (softmax(logits) - onehot(target)). */
     double (*cross_entropy)(size_t n, float *logits, size_t target, float gradient_scale);

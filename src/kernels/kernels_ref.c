@@ -188,6 +188,49 @@ static void elu_plus_one_gradient(size_t n, const float *y, const float *dy, flo
     for (size_t i = 0; i < n; i++) dx[i] = y[i] > 1.0f ? dy[i] : dy[i] * y[i];
 }
 
+static void multiply(size_t n, const float *x, float *y)
+{
+    for (size_t i = 0; i < n; i++) y[i] *= x[i];
+}
+
+static void add_product(size_t n, const float *a, const float *b, float *y)
+{
+    for (size_t i = 0; i < n; i++) y[i] += a[i] * b[i];
+}
+
+static void silu(size_t n, const float *x, float *y)
+{
+    for (size_t i = 0; i < n; i++) y[i] = x[i] / (1.0f + expf(-x[i]));
+}
+
+static void silu_gradient(size_t n, const float *x, const float *dy, float *dx)
+{
+    for (size_t i = 0; i < n; i++) {
+        const float s = 1.0f / (1.0f + expf(-x[i]));
+        dx[i] = dy[i] * (s + x[i] * s * (1.0f - s));
+    }
+}
+
+static void log_sigmoid(size_t n, const float *x, float *y)
+{
+    for (size_t i = 0; i < n; i++) y[i] = (x[i] < 0.0f ? x[i] : 0.0f) - log1pf(expf(-fabsf(x[i])));
+}
+
+static void log_sigmoid_gradient(size_t n, const float *x, const float *dy, float *dx)
+{
+    for (size_t i = 0; i < n; i++) dx[i] = dy[i] / (1.0f + expf(x[i]));
+}
+
+static void rotate(size_t n, const float *cosine, const float *sine, float sign, const float *x,
+                   float *y)
+{
+    for (size_t i = 0; i < n; i++) {
+        const float u = x[i], w = x[i + n], s = sign * sine[i];
+        y[i] = u * cosine[i] - w * s;
+        y[i + n] = w * cosine[i] + u * s;
+    }
+}
+
 static double cross_entropy(size_t n, float *logits, size_t target, float gradient_scale)
 {
     const float top = maximum(n, logits), wanted = logits[target];
@@ -243,6 +286,13 @@ const attn_kernels attn_kernels_ref = {
     .gelu_gradient = gelu_gradient,
     .elu_plus_one = elu_plus_one,
     .elu_plus_one_gradient = elu_plus_one_gradient,
+    .multiply = multiply,
+    .add_product = add_product,
+    .silu = silu,
+    .silu_gradient = silu_gradient,
+    .log_sigmoid = log_sigmoid,
+    .log_sigmoid_gradient = log_sigmoid_gradient,
+    .rotate = rotate,
     .cross_entropy = cross_entropy,
     .adamw = adamw,
 };

@@ -396,6 +396,8 @@ static void kernel_elu_plus_one_gradient(size_t n, const float *y, const float *
     }
 }
 
+#include "kernels/kernels_simd_gates.h"
+
 /* ---- loss and optimizer ------------------------------------------------------------------ */
 
 static float sum_exponentials(size_t n, float shift, const float *x)
@@ -459,5 +461,8 @@ static void kernel_adamw(size_t n, const attn_adamw_step *step, const float *g, 
         .gelu = kernel_gelu, .gelu_gradient = kernel_gelu_gradient,                                \
         .elu_plus_one = kernel_elu_plus_one,                                                       \
         .elu_plus_one_gradient = kernel_elu_plus_one_gradient,                                     \
+        .multiply = kernel_multiply, .add_product = kernel_add_product, .silu = kernel_silu,       \
+        .silu_gradient = kernel_silu_gradient, .log_sigmoid = kernel_log_sigmoid,                  \
+        .log_sigmoid_gradient = kernel_log_sigmoid_gradient, .rotate = kernel_rotate,              \
         .cross_entropy = kernel_cross_entropy, .adamw = kernel_adamw,                              \
     }

@@ -144,6 +144,7 @@ struct attn_mechanism {
                        float *out);
     const attn_layer_functions *functions;
     const attn_core *core; /* with attn_heads_functions */
+    const struct attn_recurrence *recurrence; /* with attn_recurrent_functions */
 };
 
 /* The registry, in the order of mechanisms.def. */
@@ -160,6 +161,14 @@ const attn_mechanism *attn_mechanism_find(const char *name); /* NULL when unknow
 static inline size_t attn_smaller(size_t a, size_t b)
 {
     return a < b ? a : b;
+}
+
+/* The first `count` floats of what remains of a memory. */
+static inline float *attn_cut(float **room, size_t count)
+{
+    float *start = *room;
+    *room += count;
+    return start;
 }
 
 /* Sums that tasks of a parallel region keep apart, one for each worker. */

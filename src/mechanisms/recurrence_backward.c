@@ -136,9 +136,8 @@ static void key_chunk(const attn_core_call *call, const head_room *room, size_t 
     }
 }
 
-/* The first position of the chunk that ends before `end`: chunks start at multiples of
- * ATTN_CHUNK behind their document's start. */
-static size_t chunk_start(size_t end, const uint32_t *documents)
+/* Chunks start at multiples of ATTN_CHUNK behind their document's start. */
+size_t attn_chunk_start(size_t end, const uint32_t *documents)
 {
     const size_t document = documents ? documents[end - 1] : 0;
     return end - 1 - (end - 1 - document) % ATTN_CHUNK;
@@ -175,7 +174,7 @@ static void backward_head(void *argument, size_t index, size_t worker)
         attn_work_add(&job->tally.of[worker], attn_recurrence_backward_chunk(end - t, d, inner));
     }
     for (size_t end = T, t; end > 0; end = t) {
-        t = chunk_start(end, documents);
+        t = attn_chunk_start(end, documents);
         key_chunk(call, &room, at, t, end - t, inner);
         if (inner) absorb_gradient(kernels, &room, t, end - t, d);
         if (documents && documents[t] == t) memset(room.ds, 0, (2 * d * d + d) * sizeof *room.ds);

@@ -28,6 +28,8 @@ attn_work attn_recurrence_work(const attn_layer *layer, attn_phase phase, size_t
 
 /* The chunk that starts at `first`: where it ends. */
 size_t attn_chunk_end(size_t first, size_t length, const uint32_t *document_start);
+/* The chunk that ends before `end`: where it starts. */
+size_t attn_chunk_start(size_t end, const uint32_t *document_start);
 
 /* a [T][T] with 0 where the layer's order or documents hide the key: for oracles. */
 attn_node *attn_recurrence_visible(attn_tape *tape, const attn_layer *layer, attn_node *a,

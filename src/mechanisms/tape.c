@@ -19,6 +19,8 @@ typedef enum kind {
     EXP,
     LOG,
     RECIPROCAL,
+    SIGMOID,
+    SOFTPLUS,
     ELU_PLUS_ONE,
     SOFTMAX,
     MASKED,
@@ -191,6 +193,10 @@ static double evaluate(kind k, double x, double number)
         return log(x);
     case RECIPROCAL:
         return 1.0 / x;
+    case SIGMOID:
+        return 1.0 / (1.0 + exp(-x));
+    case SOFTPLUS:
+        return (x > 0.0 ? x : 0.0) + log1p(exp(-fabs(x)));
     default:
         return x > 0.0 ? x + 1.0 : exp(x); /* ELU_PLUS_ONE */
     }
@@ -210,6 +216,10 @@ static double slope(kind k, double x, double y, double number)
         return 1.0 / x;
     case RECIPROCAL:
         return -y * y;
+    case SIGMOID:
+        return y * (1.0 - y);
+    case SOFTPLUS:
+        return 1.0 / (1.0 + exp(-x));
     default:
         return x > 0.0 ? 1.0 : y; /* ELU_PLUS_ONE */
     }
@@ -247,6 +257,16 @@ attn_node *attn_log(attn_tape *tape, attn_node *a)
 attn_node *attn_reciprocal(attn_tape *tape, attn_node *a)
 {
     return each(tape, RECIPROCAL, a, 0.0);
+}
+
+attn_node *attn_sigmoid(attn_tape *tape, attn_node *a)
+{
+    return each(tape, SIGMOID, a, 0.0);
+}
+
+attn_node *attn_softplus(attn_tape *tape, attn_node *a)
+{
+    return each(tape, SOFTPLUS, a, 0.0);
 }
 
 attn_node *attn_elu_plus_one(attn_tape *tape, attn_node *a)

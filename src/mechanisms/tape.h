@@ -48,6 +48,8 @@ attn_node *attn_shifted(attn_tape *tape, attn_node *a, double by); /* a + by */
 attn_node *attn_exp(attn_tape *tape, attn_node *a);
 attn_node *attn_log(attn_tape *tape, attn_node *a);
 attn_node *attn_reciprocal(attn_tape *tape, attn_node *a);
+attn_node *attn_sigmoid(attn_tape *tape, attn_node *a);
+attn_node *attn_softplus(attn_tape *tape, attn_node *a);     /* log(1 + exp(a)) */
 attn_node *attn_elu_plus_one(attn_tape *tape, attn_node *a); /* a + 1 above 0, else exp(a) */
 
 /* Row by row; allowed[i * columns + j] says which entries exist. A row without any is 0. */

@@ -81,7 +81,8 @@ static void run_tile(const backward_job *job, const head_room *room, const uint3
     /* S = Q K^T, hidden where not seen */
     kernels->product(ni, nj, d, q, d, 1, room->keys + j0 * d, ATTN_TILE_KEYS, p, ATTN_TILE_KEYS,
                      false);
-    if (attn_tile_hides(&job->rule, &job->walk, is_full, j0, documents ? documents[i0 + ni - 1] : 0))
+    if (attn_tile_hides(&job->rule, &job->walk, is_full, j0,
+                        documents ? documents[i0 + ni - 1] : 0))
         for (size_t i = 0; i < ni; i++)
             attn_hide(&job->rule, i0 + i, j0, nj, documents ? documents[i0 + i] : 0,
                       p + i * ATTN_TILE_KEYS);

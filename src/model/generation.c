@@ -147,26 +147,27 @@ static uint32_t draw(const float *logits, size_t n, double temperature, double u
 attn_status attn_generator_next(attn_generator *generator, const attn_sampling *sampling,
                                 uint32_t *ids, attn_error *error)
 {
-    attn_generator *g = generator;
     if (!(sampling->temperature >= 0.0 && sampling->temperature < INFINITY))
         return attn_fail(error, ATTN_EARGUMENT, "temperature %g: give 0 or above",
                          sampling->temperature);
-    if (g->has_chosen) {
-        const attn_status status = attn_generator_feed(g, g->chosen, error);
+    if (generator->has_chosen) {
+        const attn_status status = attn_generator_feed(generator, generator->chosen, error);
         if (status != ATTN_OK) return status;
     }
-    if (!g->has_logits) return attn_fail(error, ATTN_EARGUMENT, "generation needs a prompt first");
-    const size_t vocabulary = attn_model_configuration(g->stack.model)->vocabulary;
-    for (size_t b = 0; b < g->stack.batch; b++) {
-        const float *logits = g->logits + b * vocabulary;
+    if (!generator->has_logits)
+        return attn_fail(error, ATTN_EARGUMENT, "generation needs a prompt first");
+    const size_t vocabulary = attn_model_configuration(generator->stack.model)->vocabulary;
+    for (size_t b = 0; b < generator->stack.batch; b++) {
+        const float *logits = generator->logits + b * vocabulary;
         const uint64_t stream = attn_random_stream(ATTN_RANDOM_SAMPLING, (uint32_t)b);
-        g->chosen[b] = sampling->temperature == 0.0
-                           ? likeliest(logits, vocabulary)
-                           : draw(logits, vocabulary, sampling->temperature,
-                                  attn_random_uniform(sampling->seed, stream, g->position));
-        ids[b] = g->chosen[b];
+        generator->chosen[b] =
+            sampling->temperature == 0.0
+                ? likeliest(logits, vocabulary)
+                : draw(logits, vocabulary, sampling->temperature,
+                       attn_random_uniform(sampling->seed, stream, generator->position));
+        ids[b] = generator->chosen[b];
     }
-    g->has_chosen = true;
+    generator->has_chosen = true;
     return ATTN_OK;
 }
 

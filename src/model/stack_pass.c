@@ -95,36 +95,35 @@ static attn_status block_forward(attn_stack *s, const attn_stack_input *in, size
 
 attn_status attn_stack_forward(attn_stack *stack, const attn_stack_input *in, attn_error *error)
 {
-    attn_stack *s = stack;
-    const attn_model_offsets *at = attn_model_layout(s->model);
-    const float *p = attn_model_parameters(s->model);
-    const size_t layers = attn_model_configuration(s->model)->layers;
-    const attn_embedding embedding = embedding_of(s, in);
+    const attn_model_offsets *at = attn_model_layout(stack->model);
+    const float *p = attn_model_parameters(stack->model);
+    const size_t layers = attn_model_configuration(stack->model)->layers;
+    const attn_embedding embedding = embedding_of(stack, in);
 
     uint64_t since = attn_clock_ns();
-    attn_embedding_forward(s->context, &embedding, p + at->tokens, p + at->positions,
-                           s->blocks[0].x);
-    attn_profile_lap(&s->profile, ATTN_PART_EMBEDDING, ATTN_PASS_FORWARD, since);
+    attn_embedding_forward(stack->context, &embedding, p + at->tokens, p + at->positions,
+                           stack->blocks[0].x);
+    attn_profile_lap(&stack->profile, ATTN_PART_EMBEDDING, ATTN_PASS_FORWARD, since);
 
     const float *residual = NULL; /* of the block before */
     for (size_t l = 0; l < layers; l++) {
-        const attn_stack_block *b = &s->blocks[in->keeps ? l : 0];
-        const float *own = block_of(s->model, attn_model_parameters(s->model), l);
-        float *next = l + 1 == layers ? s->last : s->blocks[in->keeps ? l + 1 : 0].x;
+        const attn_stack_block *b = &stack->blocks[in->keeps ? l : 0];
+        const float *own = block_of(stack->model, attn_model_parameters(stack->model), l);
+        float *next = l + 1 == layers ? stack->last : stack->blocks[in->keeps ? l + 1 : 0].x;
         since = attn_clock_ns();
-        const attn_rows_norm norm1 = norm_of(s, in, own + at->block.norm1_gain,
+        const attn_rows_norm norm1 = norm_of(stack, in, own + at->block.norm1_gain,
                                              own + at->block.norm1_bias, b->mean1, b->inverse1);
-        attn_rows_norm_forward(s->context, &norm1, residual, b->x, b->norm1);
-        attn_profile_lap(&s->profile, ATTN_PART_NORM, ATTN_PASS_FORWARD, since);
-        const attn_status status = block_forward(s, in, l, b, next, error);
+        attn_rows_norm_forward(stack->context, &norm1, residual, b->x, b->norm1);
+        attn_profile_lap(&stack->profile, ATTN_PART_NORM, ATTN_PASS_FORWARD, since);
+        const attn_status status = block_forward(stack, in, l, b, next, error);
         if (status != ATTN_OK) return status;
         residual = b->middle;
     }
     since = attn_clock_ns();
-    const attn_rows_norm last =
-        norm_of(s, in, p + at->final_gain, p + at->final_bias, s->final_mean, s->final_inverse);
-    attn_rows_norm_forward(s->context, &last, residual, s->last, s->final);
-    attn_profile_lap(&s->profile, ATTN_PART_NORM, ATTN_PASS_FORWARD, since);
+    const attn_rows_norm last = norm_of(stack, in, p + at->final_gain, p + at->final_bias,
+                                        stack->final_mean, stack->final_inverse);
+    attn_rows_norm_forward(stack->context, &last, residual, stack->last, stack->final);
+    attn_profile_lap(&stack->profile, ATTN_PART_NORM, ATTN_PASS_FORWARD, since);
     return ATTN_OK;
 }
 
@@ -190,29 +189,29 @@ static attn_status attention_backward(attn_stack *s, const attn_stack_input *in,
 attn_status attn_stack_backward(attn_stack *stack, const attn_stack_input *in, float *gradients,
                                 attn_error *error)
 {
-    attn_stack *s = stack;
-    const attn_model_offsets *at = attn_model_layout(s->model);
-    float *p = attn_model_parameters(s->model);
+    const attn_model_offsets *at = attn_model_layout(stack->model);
+    float *p = attn_model_parameters(stack->model);
 
     uint64_t since = attn_clock_ns();
-    const attn_rows_norm last =
-        norm_of(s, in, p + at->final_gain, p + at->final_bias, s->final_mean, s->final_inverse);
-    attn_rows_norm_backward(s->context, &last, s->last, s->branch, s->gradient, false, s->partial,
-                            gradients + at->final_gain, gradients + at->final_bias);
-    attn_profile_lap(&s->profile, ATTN_PART_NORM, ATTN_PASS_BACKWARD, since);
+    const attn_rows_norm last = norm_of(stack, in, p + at->final_gain, p + at->final_bias,
+                                        stack->final_mean, stack->final_inverse);
+    attn_rows_norm_backward(stack->context, &last, stack->last, stack->branch, stack->gradient,
+                            false, stack->partial, gradients + at->final_gain,
+                            gradients + at->final_bias);
+    attn_profile_lap(&stack->profile, ATTN_PART_NORM, ATTN_PASS_BACKWARD, since);
 
-    for (size_t l = attn_model_configuration(s->model)->layers; l-- > 0;) {
-        const attn_stack_block *b = &s->blocks[l];
-        const float *own = block_of(s->model, p, l);
-        float *own_gradients = block_of(s->model, gradients, l);
-        mlp_backward(s, in, b, own, own_gradients);
-        const attn_status status = attention_backward(s, in, b, own, own_gradients, error);
+    for (size_t l = attn_model_configuration(stack->model)->layers; l-- > 0;) {
+        const attn_stack_block *b = &stack->blocks[l];
+        const float *own = block_of(stack->model, p, l);
+        float *own_gradients = block_of(stack->model, gradients, l);
+        mlp_backward(stack, in, b, own, own_gradients);
+        const attn_status status = attention_backward(stack, in, b, own, own_gradients, error);
         if (status != ATTN_OK) return status;
     }
     since = attn_clock_ns();
-    const attn_embedding embedding = embedding_of(s, in);
-    attn_embedding_backward(s->context, &embedding, s->gradient, gradients + at->tokens,
+    const attn_embedding embedding = embedding_of(stack, in);
+    attn_embedding_backward(stack->context, &embedding, stack->gradient, gradients + at->tokens,
                             gradients + at->positions);
-    attn_profile_lap(&s->profile, ATTN_PART_EMBEDDING, ATTN_PASS_BACKWARD, since);
+    attn_profile_lap(&stack->profile, ATTN_PART_EMBEDDING, ATTN_PASS_BACKWARD, since);
     return ATTN_OK;
 }

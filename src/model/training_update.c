@@ -75,25 +75,24 @@ static void update_piece(void *argument, size_t index, size_t worker)
 attn_status attn_trainer_update(attn_trainer *trainer, const attn_adamw *adamw,
                                 double learning_rate, double *norm, attn_error *error)
 {
-    attn_trainer *t = trainer;
-    if (!t->gradients)
+    if (!trainer->gradients)
         return attn_fail(error, ATTN_EARGUMENT, "this trainer was made for evaluation alone");
     const uint64_t since = attn_clock_ns();
     double taken = NAN, scale = 1.0;
     if (adamw->max_norm > 0.0) {
-        taken = gradient_norm(t);
+        taken = gradient_norm(trainer);
         if (!isfinite(taken))
             return attn_fail(error, ATTN_EARGUMENT,
                              "step %zu: the gradients' norm is not finite; the run diverged, take "
                              "a smaller learning rate",
-                             t->steps + 1);
+                             trainer->steps + 1);
         scale = fmin(1.0, adamw->max_norm / (taken + 1e-6));
     }
-    t->steps++;
+    trainer->steps++;
     /* the kernel works with the betas as floats: corrections from the same numbers cancel */
     const float beta1 = (float)adamw->beta1, beta2 = (float)adamw->beta2;
-    const double step = (double)t->steps;
-    update_job job = {.trainer = t,
+    const double step = (double)trainer->steps;
+    update_job job = {.trainer = trainer,
                       .plain = {.learning_rate = (float)learning_rate,
                                 .beta1 = beta1,
                                 .beta2 = beta2,
@@ -103,11 +102,11 @@ attn_status attn_trainer_update(attn_trainer *trainer, const attn_adamw *adamw,
                                 .gradient_scale = (float)scale}};
     job.decayed = job.plain;
     job.decayed.decay = (float)adamw->decay;
-    attn_parallel(t->context->threads, t->n_pieces, update_piece, &job);
-    const uint64_t parameters = attn_model_parameter_count(t->model);
-    t->context->work.exponential += parameters;
-    t->context->work.other += 15 * parameters;
+    attn_parallel(trainer->context->threads, trainer->n_pieces, update_piece, &job);
+    const uint64_t parameters = attn_model_parameter_count(trainer->model);
+    trainer->context->work.exponential += parameters;
+    trainer->context->work.other += 15 * parameters;
     if (norm) *norm = taken;
-    attn_profile_lap(&t->stack.profile, ATTN_PART_OPTIMIZER, ATTN_PASS_UPDATE, since);
+    attn_profile_lap(&trainer->stack.profile, ATTN_PART_OPTIMIZER, ATTN_PASS_UPDATE, since);
     return ATTN_OK;
 }

@@ -8,6 +8,9 @@
 #include <stdio.h>
 #include <string.h>
 
+/* Mechanisms named in one sentence; more are counted. */
+enum { NAMED_MOST = 3 };
+
 attn_text attn_spread_label(const attn_summary_figure *figure)
 {
     attn_text out = {""};
@@ -42,114 +45,110 @@ static void append(char *text, size_t size_bytes, const char *format, ...)
 
 #define DETAIL(finding, ...) append((finding)->detail, sizeof(finding)->detail, __VA_ARGS__)
 
-/* "not resolved against a, b and 2 more": those whose spread overlaps the best one's. */
+/* "Not resolved against a, b and 2 more": those whose spread overlaps the best one's. */
 static void say_unresolved(attn_finding *f, const attn_summary *summary, size_t best,
                            const char *name)
 {
-    enum { NAMED_MOST = 3 };
     const attn_summary_figure *winner = attn_summary_find(&summary->mechanisms[best], name);
-    size_t n_equal = 0, n_unresolved = 0;
-    for (int pass = 0; pass < 2; pass++) {
-        size_t n_named = 0;
-        for (size_t i = 0; i < summary->n_mechanisms; i++) {
-            const attn_summary_mechanism *m = &summary->mechanisms[i];
-            const attn_summary_figure *other = attn_summary_find(m, name);
-            if (i == best || !other || isnan(other->median)) continue;
-            if (attn_summary_resolved(winner, other)) continue;
-            const bool is_equal =
-                winner->provenance == ATTN_COUNTED && other->median == winner->median;
-            if (pass == 0 && is_equal) n_equal++;
-            if (pass == 0) n_unresolved++;
-            if (pass == 1 && n_named < NAMED_MOST) {
-                DETAIL(f, "%s%s", n_named == 0 ? "" : ", ", m->name);
-                n_named++;
-            }
-        }
-        if (n_unresolved == 0) return;
-        if (pass == 0)
-            DETAIL(f, n_equal == n_unresolved ? " The same for " : " Not resolved against ");
+    char names[NAMED_MOST * (sizeof f->subject + 2)] = "";
+    size_t n_unresolved = 0;
+    bool all_equal = winner->provenance == ATTN_COUNTED;
+    for (size_t i = 0; i < summary->n_mechanisms; i++) {
+        const attn_summary_mechanism *m = &summary->mechanisms[i];
+        const attn_summary_figure *other = attn_summary_find(m, name);
+        if (i == best || !other || isnan(other->median) || attn_summary_resolved(winner, other))
+            continue;
+        all_equal &= other->median == winner->median;
+        if (n_unresolved++ < NAMED_MOST)
+            append(names, sizeof names, "%s%s", names[0] ? ", " : "", m->name);
     }
+    if (n_unresolved == 0) return;
+    DETAIL(f, all_equal ? " The same for %s" : " Not resolved against %s", names);
     if (n_unresolved > NAMED_MOST) DETAIL(f, " and %zu more", n_unresolved - NAMED_MOST);
-    DETAIL(f, n_equal == n_unresolved ? "." : ": the spreads overlap.");
+    DETAIL(f, all_equal ? "." : ": the spreads overlap.");
 }
 
-/* The best mechanism of one figure; false when fewer than two have a value. */
+static void say_spread(attn_finding *f, const attn_summary_figure *figure)
+{
+    if (figure->n == 1)
+        DETAIL(f, figure->provenance == ATTN_COUNTED ? "Counted." : "From a single round.");
+    else if (figure->low < figure->high)
+        DETAIL(f, "%s (%s).",
+               attn_format_range(figure->median, figure->low, figure->high, figure->unit).text,
+               attn_spread_label(figure).text);
+    else
+        DETAIL(f, "%s, the same in every round.",
+               figure->provenance == ATTN_COUNTED ? "Counted" : "Measured");
+}
+
+/* The mechanism with the least of a figure; false when none has a value. A model names no best. */
 static bool find_best(attn_finding *f, const attn_summary *summary, const char *name,
                       const char *label, const char *per)
 {
     size_t best = summary->n_mechanisms, n_valued = 0;
     for (size_t i = 0; i < summary->n_mechanisms; i++) {
-        const double value = attn_summary_value(&summary->mechanisms[i], name);
-        if (!isnan(value)) n_valued++;
-        if (!isnan(value) && (best == summary->n_mechanisms ||
-                              value < attn_summary_value(&summary->mechanisms[best], name)))
+        const attn_summary_figure *own = attn_summary_find(&summary->mechanisms[i], name);
+        if (!own || isnan(own->median) || own->provenance == ATTN_MODELLED) continue;
+        n_valued++;
+        if (best == summary->n_mechanisms ||
+            own->median < attn_summary_value(&summary->mechanisms[best], name))
             best = i;
     }
     if (n_valued == 0) return false;
     const attn_summary_figure *figure = attn_summary_find(&summary->mechanisms[best], name);
+    const attn_summary_figure *base = attn_summary_find(&summary->mechanisms[0], name);
+    const bool is_counted = figure->provenance == ATTN_COUNTED;
+    const bool is_single = figure->spread == ATTN_SPREAD_NONE && !is_counted;
     *f = (attn_finding){.label = label};
     snprintf(f->subject, sizeof f->subject, "%s", summary->mechanisms[best].name);
-    const int digits = attn_format_digits(figure->median, figure->low, figure->high);
-    f->value = attn_format_si(figure->median, digits, figure->unit);
+    f->value =
+        attn_format_si(figure->median,
+                       attn_format_digits(figure->median, figure->low, figure->high), figure->unit);
     append(f->value.text, sizeof f->value.text, "%s", per);
-    if (figure->spread != ATTN_SPREAD_NONE && figure->low < figure->high)
-        DETAIL(f, "%s (%s).",
-               attn_format_range(figure->median, figure->low, figure->high, figure->unit).text,
-               attn_spread_label(figure).text);
-    else if (figure->provenance == ATTN_COUNTED)
-        DETAIL(f, "Counted, the same in every round.");
-    else
-        DETAIL(f, "From a single round.");
-    if (best != 0 && figure->ratio > 0 && figure->ratio < 1)
+    say_spread(f, figure);
+    if (figure->ratio < 1 && (is_single || attn_summary_resolved(figure, base)))
         DETAIL(f, " %s %% less than %s.", attn_format_number(100 * (1 - figure->ratio), 2).text,
                summary->mechanisms[0].name);
-    if (n_valued > 1 && figure->spread == ATTN_SPREAD_NONE && figure->provenance != ATTN_COUNTED)
+    if (n_valued > 1 && is_single)
         DETAIL(f, " One round tells no mechanisms apart.");
     else if (n_valued > 1)
         say_unresolved(f, summary, best, name);
     return true;
 }
 
-static bool tokens_are_equal(const attn_summary *summary)
+/* The training tokens of every mechanism's trials; 0 when they differ. */
+static uint64_t common_tokens(const attn_summary *summary)
 {
     uint64_t tokens = 0;
     for (size_t i = 0; i < summary->n_mechanisms; i++) {
         const attn_summary_mechanism *m = &summary->mechanisms[i];
         if (m->n_trials[ATTN_TRIAL_DONE] == 0) continue;
-        if (m->tokens == 0 || (tokens != 0 && m->tokens != tokens)) return false;
+        if (m->tokens == 0 || (tokens != 0 && m->tokens != tokens)) return 0;
         tokens = m->tokens;
     }
-    return tokens != 0;
+    return tokens;
 }
 
 static bool find_loss(attn_finding *f, const attn_summary *summary)
 {
     if (!find_best(f, summary, "held_out_loss", "Lowest held-out loss", "")) return false;
-    if (tokens_are_equal(summary)) {
-        uint64_t tokens = 0;
-        for (size_t i = 0; i < summary->n_mechanisms; i++)
-            if (summary->mechanisms[i].tokens > tokens) tokens = summary->mechanisms[i].tokens;
+    const uint64_t tokens = common_tokens(summary);
+    f->is_caution = tokens == 0;
+    if (tokens > 0)
         DETAIL(f, " After %s training tokens each.", attn_format_count((double)tokens, " ").text);
-    } else {
+    else
         DETAIL(f, " Mechanisms saw different numbers of tokens: losses are not comparable.");
-        f->is_caution = true;
-    }
     return true;
 }
 
 static void find_energy(attn_finding *f, const attn_summary *summary)
 {
-    attn_ranking_column columns[ATTN_RANKING_COLUMNS];
-    attn_ranking_columns(summary, columns);
-    const char *name = "energy_step_j", *per = " per step";
-    for (size_t i = 0; i < ATTN_RANKING_COLUMNS; i++)
-        if (columns[i].key && strcmp(columns[i].key, "energy") == 0) name = columns[i].figure;
-    if (strcmp(name, "energy_step_j") != 0) per = "";
-    if (find_best(f, summary, name, "Least energy", per)) return;
+    if (find_best(f, summary, "energy_step_j", "Least energy", " per step") ||
+        find_best(f, summary, "energy_cpu_package_j", "Least energy", ""))
+        return;
     *f = (attn_finding){.label = "Energy", .is_caution = true};
     snprintf(f->subject, sizeof f->subject, "not measured");
-    const char *why = attn_ranking_absence(summary, "energy_cpu_package_j");
-    DETAIL(f, "Reason: %s.", why);
+    DETAIL(f, "Reason: %s.", attn_ranking_absence(summary, "energy_cpu_package_j"));
     for (size_t i = 0; i < summary->n_mechanisms; i++) {
         const attn_summary_figure *m =
             attn_summary_find(&summary->mechanisms[i], "energy_modelled_cpu_j");
@@ -188,30 +187,30 @@ static bool find_work(attn_finding *f, const attn_summary *summary)
     return true;
 }
 
-static bool find_losses_of_trials(attn_finding *f, const attn_summary *summary)
+static bool find_lost_trials(attn_finding *f, const attn_summary *summary)
 {
-    size_t n_lost = 0, n_running = 0;
+    size_t n_lost = 0, n_running = 0, n_reasons = 0;
     *f = (attn_finding){.label = "Trials", .is_caution = true};
     for (size_t i = 0; i < summary->n_mechanisms; i++) {
         const attn_summary_mechanism *m = &summary->mechanisms[i];
         n_running += m->n_trials[ATTN_TRIAL_RUNNING];
         for (int s = ATTN_TRIAL_FAILED; s < ATTN_TRIAL_STATES; s++) n_lost += m->n_trials[s];
-        if (m->reason)
-            DETAIL(f, "%s%s, round %u: %s (%s).", f->detail[0] ? " " : "", m->name,
-                   (unsigned)m->reason_round, attn_trial_state_name(m->reason_state),
-                   m->reason[0] ? m->reason : "no reason was recorded");
+        if (!m->reason || n_reasons++ >= NAMED_MOST) continue;
+        DETAIL(f, "%s, round %u: %s (%.100s). ", m->name, (unsigned)m->reason_round,
+               attn_trial_state_name(m->reason_state),
+               m->reason[0] ? m->reason : "no reason was recorded");
     }
     const size_t planned = summary->n_trials_planned;
-    const bool is_partial = planned > summary->n_trials_done;
-    if (n_lost == 0 && n_running == 0 && !is_partial) return false;
+    if (n_lost == 0 && n_running == 0 && planned <= summary->n_trials_done) return false;
     if (planned > 0)
         snprintf(f->subject, sizeof f->subject, "%zu of %zu done", summary->n_trials_done, planned);
     else
         snprintf(f->subject, sizeof f->subject, "%zu done", summary->n_trials_done);
+    if (n_reasons > NAMED_MOST)
+        DETAIL(f, "%zu more mechanisms lost trials. ", n_reasons - NAMED_MOST);
     if (n_running > 0)
-        DETAIL(f, "%s%zu %s begun and not ended.", f->detail[0] ? " " : "", n_running,
-               n_running == 1 ? "has" : "have");
-    DETAIL(f, "%sOnly trials that are done count.", f->detail[0] ? " " : "");
+        DETAIL(f, "%zu %s begun and not ended. ", n_running, n_running == 1 ? "has" : "have");
+    DETAIL(f, "Only trials that are done count.");
     return true;
 }
 
@@ -225,6 +224,6 @@ size_t attn_findings_make(const attn_summary *summary, attn_finding findings[ATT
     n += find_best(&findings[n], summary, "latency_token_s", "Fastest next token", "");
     if (summary->n_trials_done > 0) find_energy(&findings[n++], summary);
     n += find_work(&findings[n], summary);
-    n += find_losses_of_trials(&findings[n], summary);
+    n += find_lost_trials(&findings[n], summary);
     return n;
 }

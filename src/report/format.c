@@ -96,6 +96,8 @@ static scale scale_of(double value, int digits, const char *unit)
         }
         return (scale){ldexp(1, 10 * i), binary[i]};
     }
+    /* Nobody says kilo-per-second or millinat. */
+    if (unit[0] == '1' || strcmp(unit, "nat") == 0) return (scale){1, ""};
     int thousands = (int)floor(leading_power(value, digits) / 3.0);
     if (thousands < -3) thousands = -3;
     if (thousands > 6) thousands = 6;

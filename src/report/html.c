@@ -5,6 +5,7 @@
 #include "base/memory.h"
 #include "report/assets.h"
 #include "report/findings.h"
+#include "report/format.h"
 #include "report/html_parts.h"
 #include "report/json.h"
 #include "report/ranking.h"
@@ -61,6 +62,18 @@ static void write_machine(FILE *out, const char *environment_json)
     json_decref(environment);
 }
 
+/* Seconds in training steps, all trials together. */
+static double training_time_s(const attn_store_result *result)
+{
+    double time_s = 0;
+    for (size_t t = 0; t < result->n_trials; t++)
+        for (size_t i = 0; i < result->trials[t].n_steps; i++) {
+            const attn_store_step *step = &result->trials[t].steps[i];
+            time_s += step->data_s + step->forward_s + step->backward_s + step->optimizer_s;
+        }
+    return time_s;
+}
+
 static void write_header(FILE *out, const attn_store_result *result, const attn_summary *summary)
 {
     fprintf(out,
@@ -75,7 +88,8 @@ static void write_header(FILE *out, const attn_store_result *result, const attn_
     html_text(out, result->run.state);
     fprintf(out, "</dd></div>\n<div><dt>Trials done</dt><dd>%zu", summary->n_trials_done);
     if (summary->n_trials_planned > 0) fprintf(out, " of %zu", summary->n_trials_planned);
-    fputs("</dd></div>\n", out);
+    fprintf(out, "</dd></div>\n<div><dt>Training, all trials</dt><dd>%s</dd></div>\n",
+            attn_format_duration(training_time_s(result)).text);
     if (summary->n_mechanisms > 0) {
         fputs("<div><dt>Baseline</dt><dd>", out);
         html_text(out, summary->mechanisms[0].name);
@@ -136,7 +150,9 @@ static attn_status write_body(FILE *out, const attn_store_result *result,
     fputs("<nav aria-label=\"Sections\">", out);
     for (size_t i = 0; i < sizeof sections / sizeof *sections; i++)
         fprintf(out, "<a href=\"#%s\">%s</a>", sections[i][0], sections[i][1]);
-    fputs("</nav>\n<main>\n", out);
+    fputs("</nav>\n<main>\n<noscript><p>The charts need JavaScript; their values stand in the "
+          "tables.</p></noscript>\n",
+          out);
     write_findings(out, summary);
     html_ranking(out, summary, sort, order);
     html_charts(out, summary);

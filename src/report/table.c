@@ -207,9 +207,9 @@ attn_status attn_report_table(FILE *out, const attn_store_result *result,
     if (!order) return attn_fail(error, ATTN_EMEMORY, "no memory to print a ranking");
     attn_status status = attn_ranking_order(summary, sort, order, error);
     if (status == ATTN_OK) {
-        fprintf(out, "run %lld, %s, %s: ", (long long)result->run.id, result->run.created_utc,
-                result->run.state);
-        attn_format_wrapped(out, result->run.title, 0, 2, WIDTH);
+        const int start = fprintf(out, "run %lld, %s, %s: ", (long long)result->run.id,
+                                  result->run.created_utc, result->run.state);
+        attn_format_wrapped(out, result->run.title, start > 0 ? (size_t)start : 0, 2, WIDTH);
         fputc('\n', out);
         measure(&t);
         print_head(out, &t);

@@ -41,7 +41,7 @@ plant a.md 'see /ro''ot/x\n' 'path of one machine'
 plant a.md 'see /ho''me/me/x\n' 'path of one machine'
 plant a.md 'TO''DO later\n' 'mark of unfinished work'
 plant src/base/a.c "$(printf '\\n%.0s' {1..501})" 'src/base/a.c: 501 lines; at most 500'
-plant src/base/a.h "$(printf '\\n%.0s' {1..151})" 'src/base/a.h: 151 lines; at most 150'
+plant src/base/a.h "$(printf '\\n%.0s' {1..201})" 'src/base/a.h: 201 lines; at most 200'
 touch src/base/same.c src/kernels/same.c
 refuses check-style.sh 'file names that are not unique: same.c'
 rm src/base/same.c src/kernels/same.c
@@ -87,14 +87,14 @@ fi
 
 cat >results.xml <<'X'
 <testsuite name="x" tests="5">
-	<testcase name="a" status="run"><system-out>fine
+    <testcase name="a" status="run"><system-out>fine
 </system-out></testcase>
-	<testcase name="b" status="fail"><failure message=""/><system-out></system-out></testcase>
-	<testcase name="c" status="notrun"><skipped message=""/></testcase>
-	<testcase name="d" status="run"><system-out>row
+    <testcase name="b" status="fail"><failure message=""/><system-out></system-out></testcase>
+    <testcase name="c" status="notrun"><skipped message=""/></testcase>
+    <testcase name="d" status="run"><system-out>row
 10 passed, 0 failed, 2 skipped
 </system-out></testcase>
-	<testcase name="e" status="fail"><system-out>1 passed, 0 failed, 0 skipped
+    <testcase name="e" status="fail"><system-out>1 passed, 0 failed, 0 skipped
 </system-out></testcase>
 </testsuite>
 X

@@ -108,9 +108,15 @@ static void test_mechanisms(void **state)
     }
     attn_error error = {0};
     attn_model_config config = small_config();
+    config.mechanism = "sliding";
+    config.options = "window=8";
     attn_model *model = make_distinct(&config), *loaded = NULL;
     assert_ok(attn_checkpoint_save(model, path, &error), &error);
+    assert_ok(load(&loaded, NULL, &error), &error);
+    assert_string_equal(attn_model_configuration(loaded)->options, "window=8");
+    attn_model_free(loaded);
     config.mechanism = "flash";
+    config.options = NULL;
     assert_ok(load(&loaded, &config, &error), &error);
     assert_same(model, loaded);
     attn_model_free(loaded);

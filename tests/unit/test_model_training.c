@@ -282,38 +282,79 @@ static void test_learning(void **state)
     attn_context_free(context);
 }
 
-/* Two documents packed into one sequence give each token the loss that it has alone. */
-static void test_documents(void **state)
+/* Loss and gradients of tokens first .. first + length - 1 of the batch alone. */
+static attn_trainer *run_document(attn_model *model, attn_context *context, const test_batch *b,
+                                  size_t first, size_t length, attn_loss *loss)
 {
-    (void)state;
+    attn_error error = {0};
+    attn_trainer *trainer = make_trainer(model, context, 1, length);
+    const attn_training_batch batch = {
+        .inputs = b->inputs + first, .targets = b->targets + first, .weights = b->weights + first};
+    assert_ok(attn_trainer_loss(trainer, &batch, loss, &error), &error);
+    assert_ok(attn_trainer_backward(trainer, &error), &error);
+    return trainer;
+}
+
+/* Two documents packed into one sequence: each token has the loss that it has alone, and the
+ * gradients are those of both documents by their share of the weight. */
+static void check_documents(const char *mechanism)
+{
     enum { FIRST = 9, SECOND = 14, LENGTH = FIRST + SECOND };
     attn_error error = {0};
     attn_context *context = make_context(2, "auto");
-    const attn_model_config config = small_config();
+    attn_model_config config = small_config();
+    config.mechanism = mechanism;
+    config.heads = 4;
+    config.d_model = 32;
     attn_model *model = make_model(&config, 5);
     test_batch b;
     make_batch(&b, LENGTH, config.vocabulary, 6);
     for (size_t i = 0; i < LENGTH; i++) b.starts[i] = i < FIRST ? 0 : FIRST;
-    attn_loss loss;
-    double packed[LENGTH];
-    attn_trainer *trainer = make_trainer(model, context, 1, LENGTH);
     attn_training_batch batch = b.batch;
     batch.document_start = b.starts;
-    assert_ok(attn_trainer_loss(trainer, &batch, &loss, &error), &error);
-    memcpy(packed, attn_trainer_nll(trainer), sizeof packed);
-    assert_ok(attn_trainer_backward(trainer, &error), &error);
-    attn_trainer_free(trainer);
-    for (size_t document = 0; document < 2; document++) {
-        const size_t at = document ? FIRST : 0;
-        trainer = make_trainer(model, context, 1, document ? SECOND : FIRST);
-        batch = (attn_training_batch){b.inputs + at, b.targets + at, b.weights + at, NULL};
-        assert_ok(attn_trainer_evaluate(trainer, &batch, &loss, &error), &error);
-        for (size_t i = 0; i < (document ? SECOND : FIRST); i++)
-            assert_true(fabs(attn_trainer_nll(trainer)[i] - packed[at + i]) < 1e-5);
-        attn_trainer_free(trainer);
+    attn_loss whole, part[2];
+    attn_trainer *packed = make_trainer(model, context, 1, LENGTH);
+    const attn_work before = attn_context_work(context);
+    assert_ok(attn_trainer_loss(packed, &batch, &whole, &error), &error);
+    assert_ok(attn_trainer_backward(packed, &error), &error);
+    attn_work want = attn_model_work(model, ATTN_MODEL_FORWARD, 1, LENGTH, b.starts);
+    const attn_work backward = attn_model_work(model, ATTN_MODEL_BACKWARD, 1, LENGTH, b.starts);
+    want.matmul += backward.matmul;
+    want.exponential += backward.exponential;
+    want.other += backward.other;
+    assert_work(since(context, before), want);
+
+    attn_trainer *alone[] = {run_document(model, context, &b, 0, FIRST, &part[0]),
+                             run_document(model, context, &b, FIRST, SECOND, &part[1])};
+    assert_true(part[0].weight + part[1].weight == whole.weight);
+    for (size_t i = 0; i < LENGTH; i++) {
+        const double nll =
+            i < FIRST ? attn_trainer_nll(alone[0])[i] : attn_trainer_nll(alone[1])[i - FIRST];
+        if (!(fabs(attn_trainer_nll(packed)[i] - nll) < 1e-5))
+            fail_msg("%s: token %zu: %g, alone %g", mechanism, i, attn_trainer_nll(packed)[i], nll);
     }
+    double squares = 0.0, total = 0.0;
+    for (size_t i = 0; i < attn_model_block_count(model); i++) {
+        double gradient = 0.0;
+        for (size_t d = 0; d < 2; d++)
+            gradient += part[d].weight / whole.weight * (double)attn_trainer_gradients(alone[d])[i];
+        const double difference = gradient - (double)attn_trainer_gradients(packed)[i];
+        squares += difference * difference;
+        total += gradient * gradient;
+    }
+    if (!(sqrt(squares / total) < 1e-5))
+        fail_msg("%s: gradients differ by %g", mechanism, sqrt(squares / total));
+    attn_trainer_free(alone[1]);
+    attn_trainer_free(alone[0]);
+    attn_trainer_free(packed);
     attn_model_free(model);
     attn_context_free(context);
+}
+
+static void test_documents(void **state)
+{
+    (void)state;
+    for (size_t i = 0; i < attn_mechanism_count(); i++) check_documents(attn_mechanism_name(i));
 }
 
 /* A token that occurs at many places collects the gradient of each: the sum over all tokens of

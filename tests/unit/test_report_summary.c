@@ -264,6 +264,77 @@ static void failures_keep_their_reason(void **state)
     synthetic_report_free(&r);
 }
 
+/* What the sentences claim: nothing from models, nothing from spreads that overlap. */
+static void findings_claim_no_more_than_the_data(void **state)
+{
+    (void)state;
+    attn_finding f[ATTN_FINDINGS_MAX];
+    made m;
+    made_begin(&m, "{}");
+    for (uint32_t r = 1; r <= 3; r++) {
+        made_add(&m, "base", r, seconds(1.00 + 0.01 * r));
+        made_add(&m, "same", r, seconds(0.99 + 0.01 * r));
+        made_add(&m, "slow", r, seconds(2.00 + 0.01 * r));
+    }
+    attn_summary *s = summarise(&m);
+    size_t n = attn_findings_make(s, f);
+    assert_int_equal(n, 2); /* step time and energy: nothing else was recorded */
+    assert_string_equal(f[0].label, "Fastest training step");
+    assert_string_equal(f[0].subject, "same");
+    assert_string_equal(f[0].value.text, "1.01 s");
+    assert_string_equal(f[0].detail, "1.00 to 1.02 s (range over 3 rounds). Not resolved against "
+                                     "base: the spreads overlap.");
+    assert_string_equal(f[1].subject, "not measured");
+    attn_summary_free(s);
+
+    made_begin(&m, "{}");
+    made_add(&m, "a", 1, attn_figure_make("energy_step_j", "J", 1, ATTN_MODELLED, "model"));
+    s = summarise(&m);
+    n = attn_findings_make(s, f);
+    assert_int_equal(n, 1);
+    assert_string_equal(f[0].subject, "not measured");
+    attn_summary_free(s);
+
+    /* Unequal numbers of tokens: losses must not be compared. */
+    made_begin(&m, "{}");
+    attn_store_step steps[2] = {{.tokens = 10}, {.tokens = 10}};
+    for (uint32_t i = 0; i < 2; i++) {
+        made_add(&m, i ? "more" : "less", 1,
+                 attn_figure_make("held_out_loss", "nat", 3 - i, ATTN_MEASURED, "loss"));
+        m.trials[i].steps = steps;
+        m.trials[i].n_steps = 1 + i;
+    }
+    s = summarise(&m);
+    attn_findings_make(s, f);
+    assert_string_equal(f[0].subject, "more");
+    assert_true(f[0].is_caution);
+    assert_non_null(strstr(f[0].detail, "different numbers of tokens"));
+    attn_summary_free(s);
+
+    /* Counts are exact: equal ones are the same, a difference of one is a difference. */
+    made_begin(&m, "{}");
+    const double counts[] = {1001, 1000, 1000};
+    static const char *const names[] = {"x", "y", "z"};
+    for (size_t i = 0; i < 3; i++)
+        for (uint32_t r = 1; r <= 2; r++)
+            made_add(&m, names[i], r,
+                     attn_figure_make("memory_peak_bytes", "byte", counts[i], ATTN_COUNTED, ""));
+    s = summarise(&m);
+    attn_findings_make(s, f);
+    assert_string_equal(f[0].subject, "y");
+    assert_string_equal(f[0].detail, "Counted, the same in every round. 0.10 % less than x. "
+                                     "The same for z.");
+    attn_ranking_column columns[ATTN_RANKING_COLUMNS];
+    attn_ranking_columns(s, columns);
+    for (size_t c = 0; c < ATTN_RANKING_COLUMNS; c++) {
+        if (strcmp(columns[c].figure, "memory_peak_bytes") != 0) continue;
+        assert_false(attn_ranking_is_best(s, &columns[c], 0));
+        assert_true(attn_ranking_is_best(s, &columns[c], 1));
+        assert_true(attn_ranking_is_best(s, &columns[c], 2));
+    }
+    attn_summary_free(s);
+}
+
 static void allocations_may_fail(void **state)
 {
     (void)state;
@@ -296,6 +367,7 @@ int main(void)
         cmocka_unit_test(orders_put_absent_values_last),
         cmocka_unit_test(models_rank_nothing),
         cmocka_unit_test(failures_keep_their_reason),
+        cmocka_unit_test(findings_claim_no_more_than_the_data),
         cmocka_unit_test(allocations_may_fail),
     };
     return cmocka_run_group_tests_name("report summary", tests, scratch_folder_make,

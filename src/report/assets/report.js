@@ -6,7 +6,7 @@
   const data = JSON.parse(document.getElementById("data").textContent);
   const mechanisms = data.summary;
   const charts = [];
-  const dashes = [[], [7, 4], [2, 3]];
+  const dashes = [[], [7, 4], [2, 3], [9, 3, 2, 3]];
   const css = (name) => getComputedStyle(document.documentElement).getPropertyValue(name).trim();
   const series = (i) => css("--series-" + (i % 8 + 1));
   const fade = (colour, share) =>
@@ -129,7 +129,7 @@
         const f = figureOf(m, part.figure);
         return f && f.low !== null ? [f.low * spec.factor, f.high * spec.factor] : null;
       }),
-      backgroundColor: spec.kind === "intervals" ? fade(series(4), 0.35) : series(i),
+      backgroundColor: spec.kind === "intervals" ? fade(css("--caution"), 0.4) : series(i),
       barPercentage: 0.62, categoryPercentage: 1, stack: "all",
     }));
     element.parentNode.style.height = 62 + 30 * labels.length + (spec.parts.length > 1 ? 34 : 0) + "px";
@@ -197,11 +197,12 @@
     const titles = { steps: "optimizer steps", seconds: "seconds of training", flop: "operations, all three classes" };
     const datasets = [];
     mechanisms.forEach((m, i) => {
-      const c = curves(m.mechanism, kind), dash = dashes[Math.floor(i / 8) % 3];
-      const style = i % 2 ? dashes[1] : dash;
+      // Colours repeat after eight; dashes and points then differ: 32 lines can be told apart.
+      const c = curves(m.mechanism, kind), again = Math.floor(i / 8);
+      const dash = dashes[(again + 2 * (i % 2)) % 4];
       datasets.push({ label: m.mechanism, data: c.heldOut, borderColor: series(i),
-        backgroundColor: series(i), borderDash: style, borderWidth: 2, pointRadius: 3,
-        pointStyle: ["circle", "rect", "triangle", "rectRot"][i % 4], spanGaps: true });
+        backgroundColor: series(i), borderDash: dash, borderWidth: 2, pointRadius: 3,
+        pointStyle: ["circle", "rect", "triangle", "rectRot"][(i + again) % 4], spanGaps: true });
       datasets.push({ label: m.mechanism, data: c.train, borderColor: fade(series(i), 0.28),
         borderWidth: 1.2, pointRadius: 0, spanGaps: true, isTraining: true });
     });

@@ -1,0 +1,419 @@
+/* The layer around a recurrence. See recurrent_layer.h. */
+#include "mechanisms/recurrent_layer.h"
+
+#include "base/threads.h"
+#include "kernels/dense.h"
+#include "mechanisms/tile_engine.h"
+
+#include <math.h>
+#include <string.h>
+
+static const float epsilon = 1e-5f;
+
+static const attn_recurrence *recurrence_of(const attn_layer *layer)
+{
+    return layer->mechanism->recurrence;
+}
+
+static attn_recurrent_shape shape_of(const attn_layer *layer)
+{
+    const attn_recurrence *r = recurrence_of(layer);
+    attn_recurrent_shape s = {.key_dim = r->key_dim(layer), .value_dim = layer->head_dim};
+    s.k = layer->heads * s.key_dim;
+    s.v = 2 * s.k;
+    s.gate = s.v + layer->d_model;
+    s.more = s.gate + (r->has_gate ? layer->d_model : 0);
+    s.row = s.more + (r->more ? r->more(layer) : 0);
+    return s;
+}
+
+static void declare(attn_layer *layer)
+{
+    const attn_recurrence *r = recurrence_of(layer);
+    const size_t width = layer->d_model, keys = layer->heads * r->key_dim(layer);
+    attn_layer_declare(layer, "wq.weight", keys, width, ATTN_INITIAL_WEIGHT);
+    attn_layer_declare(layer, "wk.weight", keys, width, ATTN_INITIAL_WEIGHT);
+    attn_layer_declare(layer, "wv.weight", width, width, ATTN_INITIAL_WEIGHT);
+    if (r->has_gate) attn_layer_declare(layer, "wg.weight", width, width, ATTN_INITIAL_WEIGHT);
+    if (r->declare_more) r->declare_more(layer);
+    attn_layer_declare(layer, "wo.weight", width, width, ATTN_INITIAL_RESIDUAL);
+    if (r->has_norm_weight)
+        attn_layer_declare(layer, "norm.weight", layer->head_dim, 0, ATTN_INITIAL_ONE);
+    if (r->declare_own) r->declare_own(layer);
+}
+
+/* ---- memory ------------------------------------------------------------------------------ */
+
+/* Regions start on 64-byte borders. */
+static size_t rounded(size_t count)
+{
+    return (count + 15) / 16 * 16;
+}
+
+static size_t own_count(size_t (*count)(const attn_layer *, size_t, size_t),
+                        const attn_layer *layer, size_t batch, size_t length)
+{
+    return count ? rounded(count(layer, batch, length)) : 0;
+}
+
+/* Kept: rows, o, and the recurrence's own. */
+static size_t saved_count(const attn_layer *layer, size_t batch, size_t length)
+{
+    const size_t rows = batch * length;
+    return rounded(rows * shape_of(layer).row) + rounded(rows * layer->d_model) +
+           own_count(recurrence_of(layer)->saved, layer, batch, length);
+}
+
+/* A worker: o or its gradient [T][dv], a state, four rows, the recurrence's own. */
+static size_t worker_count(const attn_layer *layer, size_t length)
+{
+    const size_t dv = layer->head_dim;
+    return rounded(length * dv) + rounded(recurrence_of(layer)->key_dim(layer) * dv) +
+           rounded(4 * dv) + rounded(recurrence_of(layer)->room(layer, length));
+}
+
+/* All of a call's scratch memory. */
+typedef struct places {
+    float *rows;    /* rows of an inference call, or gradients of rows */
+    float *gated;   /* [B][T][C]: what wo is given */
+    float *d_gated; /* its gradient */
+    float *d_norm;  /* [B H][dv]: each head's part of norm.weight's gradient */
+    float *shared, *workers;
+} places;
+
+static places divide(const attn_layer *layer, size_t batch, size_t length, float *scratch)
+{
+    const size_t rows = batch * length;
+    places p;
+    p.rows = attn_cut(&scratch, rounded(rows * shape_of(layer).row));
+    p.gated = attn_cut(&scratch, rounded(rows * layer->d_model));
+    p.d_gated = attn_cut(&scratch, rounded(rows * layer->d_model));
+    p.d_norm = attn_cut(&scratch, rounded(batch * layer->d_model));
+    p.shared = attn_cut(&scratch, own_count(recurrence_of(layer)->shared, layer, batch, length));
+    p.workers = scratch;
+    return p;
+}
+
+static size_t scratch_count(const attn_layer *layer, size_t threads, size_t batch, size_t length)
+{
+    const size_t rows = batch * length;
+    return rounded(rows * shape_of(layer).row) + 2 * rounded(rows * layer->d_model) +
+           rounded(batch * layer->d_model) +
+           own_count(recurrence_of(layer)->shared, layer, batch, length) +
+           threads * worker_count(layer, length);
+}
+
+static size_t cache_count(const attn_layer *layer, size_t batch, size_t capacity)
+{
+    (void)capacity; /* the state does not grow */
+    return batch * layer->d_model * recurrence_of(layer)->key_dim(layer);
+}
+
+/* ---- a head ------------------------------------------------------------------------------ */
+
+typedef struct job {
+    attn_recurrent_run run;
+    places place;
+    float *o;                 /* kept: [B][T][C]; NULL: inference */
+    const float *norm_weight; /* NULL: none */
+    bool is_decoding;
+    attn_tally tally;
+} job;
+
+/* The worker's memory, cut. */
+typedef struct worker_room {
+    float *o, *state, *rows;
+} worker_room;
+
+static attn_recurrent_head head_of(job *j, size_t index, size_t worker, worker_room *room)
+{
+    const attn_call *call = j->run.call;
+    const attn_layer *layer = j->run.layer;
+    const size_t T = call->length, b = index / layer->heads;
+    float *memory = j->place.workers + worker * worker_count(layer, T);
+    room->o = attn_cut(&memory, rounded(T * layer->head_dim));
+    room->state = attn_cut(&memory, rounded(j->run.shape.key_dim * layer->head_dim));
+    room->rows = attn_cut(&memory, rounded(4 * layer->head_dim));
+    return (attn_recurrent_head){
+        .run = &j->run,
+        .index = index,
+        .h = index % layer->heads,
+        .first = b * T,
+        .documents = call->document_start ? call->document_start + b * T : NULL,
+        .on = {j->run.context->kernels, &j->tally.of[worker]},
+        .room = memory};
+}
+
+/* n = u / sqrt(mean(u^2) + epsilon); returns the factor */
+static float normalise(attn_counted on, size_t d, const float *u, float *n)
+{
+    const double mean = on.kernels->sum_squares(d, u) / (double)d;
+    const float factor = 1.0f / sqrtf((float)mean + epsilon);
+    on.work->exponential += 1;
+    on.work->other += 2 * d + 2;
+    memcpy(n, u, d * sizeof *n);
+    attn_counted_scale(on, d, factor, n);
+    return factor;
+}
+
+/* out = w o norm(o) o silu(g); `gate` holds silu(g) afterwards */
+static void gate_row(const job *j, attn_counted on, const float *o, const float *g, float *gate,
+                     float *out)
+{
+    const size_t d = j->run.layer->head_dim;
+    normalise(on, d, o, out);
+    if (j->norm_weight) attn_counted_multiply(on, d, j->norm_weight, out);
+    if (!recurrence_of(j->run.layer)->has_gate) return;
+    attn_counted_silu(on, d, g, gate);
+    attn_counted_multiply(on, d, gate, out);
+}
+
+static void forward_head(void *argument, size_t index, size_t worker)
+{
+    job *j = argument;
+    const attn_layer *layer = j->run.layer;
+    const attn_recurrent_shape *s = &j->run.shape;
+    const size_t T = j->run.call->length, d = layer->head_dim, width = layer->d_model;
+    worker_room room;
+    const attn_recurrent_head head = head_of(j, index, worker, &room);
+    float *state = room.state;
+    if (j->run.call->cache) state = j->run.call->cache + index * s->key_dim * d;
+    if (!j->is_decoding) memset(state, 0, s->key_dim * d * sizeof *state);
+    recurrence_of(layer)->forward(&head, state, room.o);
+    for (size_t t = 0; t < T; t++) {
+        const size_t at = (head.first + t) * width + head.h * d;
+        const float *g = j->run.rows + (head.first + t) * s->row + s->gate + head.h * d;
+        if (j->o) memcpy(j->o + at, room.o + t * d, d * sizeof *room.o);
+        gate_row(j, head.on, room.o + t * d, g, room.rows, j->place.gated + at);
+    }
+}
+
+/* Everything between o and wo again, and back: `gated` for wo's gradient, the gradients of g and
+ * norm.weight, and that of o to d_o. */
+static void gate_row_gradient(const job *j, const attn_recurrent_head *head, size_t t, float *rows,
+                              float *d_norm, float *d_o)
+{
+    const attn_counted on = head->on;
+    const attn_recurrent_shape *s = &j->run.shape;
+    const size_t d = s->value_dim, row = head->first + t;
+    const size_t at = row * j->run.layer->d_model + head->h * d;
+    const size_t gate_at = row * s->row + s->gate + head->h * d;
+    float *n = rows, *scaled = rows + d, *gate = rows + 2 * d, *d_gate = rows + 3 * d;
+    float *gated = j->place.gated + at;
+
+    const float factor = normalise(on, d, j->o + at, n);
+    memcpy(scaled, n, d * sizeof *n);
+    if (j->norm_weight) attn_counted_multiply(on, d, j->norm_weight, scaled);
+    memcpy(gated, scaled, d * sizeof *n);
+    memcpy(d_o, j->place.d_gated + at, d * sizeof *d_o);
+    if (recurrence_of(j->run.layer)->has_gate) {
+        attn_counted_silu(on, d, j->run.rows + gate_at, gate);
+        attn_counted_multiply(on, d, gate, gated);
+        memcpy(d_gate, d_o, d * sizeof *d_o);
+        attn_counted_multiply(on, d, scaled, d_gate);
+        attn_counted_silu_gradient(on, d, j->run.rows + gate_at, d_gate, j->run.d_rows + gate_at);
+        attn_counted_multiply(on, d, gate, d_o);
+    }
+    if (j->norm_weight) {
+        attn_counted_add_product(on, d, d_o, n, d_norm);
+        attn_counted_multiply(on, d, j->norm_weight, d_o);
+    }
+    /* do = factor (dn - n mean(n o dn)) */
+    const float mean = attn_counted_dot(on, d, n, d_o) / (float)d;
+    attn_counted_add_scaled(on, d, -mean, n, d_o);
+    attn_counted_scale(on, d, factor, d_o);
+    on.work->other += 2;
+}
+
+static void backward_head(void *argument, size_t index, size_t worker)
+{
+    job *j = argument;
+    const size_t T = j->run.call->length, d = j->run.layer->head_dim;
+    worker_room room;
+    const attn_recurrent_head head = head_of(j, index, worker, &room);
+    float *d_norm = j->place.d_norm + index * d;
+    memset(d_norm, 0, d * sizeof *d_norm);
+    for (size_t t = 0; t < T; t++)
+        gate_row_gradient(j, &head, t, room.rows, d_norm, room.o + t * d);
+    recurrence_of(j->run.layer)->backward(&head, room.o);
+}
+
+/* ---- calls ------------------------------------------------------------------------------- */
+
+static void start(job *j, attn_context *context, const attn_layer *layer, const attn_call *call)
+{
+    const size_t rows = call->batch * call->length;
+    j->run = (attn_recurrent_run){
+        .context = context, .layer = layer, .call = call, .shape = shape_of(layer)};
+    j->place = divide(layer, call->batch, call->length, call->scratch);
+    j->run.shared = j->place.shared;
+    j->run.rows = call->saved ? call->saved : j->place.rows;
+    if (call->saved) {
+        j->o = call->saved + rounded(rows * j->run.shape.row);
+        j->run.saved = j->o + rounded(rows * layer->d_model);
+    }
+    if (recurrence_of(layer)->has_norm_weight)
+        j->norm_weight = call->parameters + attn_layer_offset(layer, "norm.weight");
+}
+
+static void run_forward(job *j, size_t threads)
+{
+    attn_context *context = j->run.context;
+    const attn_layer *layer = j->run.layer;
+    const attn_call *call = j->run.call;
+    const size_t rows = call->batch * call->length, width = layer->d_model;
+    attn_dense_forward(context, rows, width, j->run.shape.row, call->x, call->parameters, NULL,
+                       j->run.rows);
+    if (recurrence_of(layer)->prepare) recurrence_of(layer)->prepare(&j->run);
+    attn_parallel(threads, call->batch * layer->heads, forward_head, j);
+    attn_tally_collect(&j->tally, threads, &context->work);
+    attn_dense_forward(context, rows, width, width, j->place.gated,
+                       call->parameters + attn_layer_offset(layer, "wo.weight"), NULL, call->y);
+}
+
+static void forward(attn_context *context, const attn_layer *layer, const attn_call *call)
+{
+    job j = {.is_decoding = false};
+    start(&j, context, layer, call);
+    run_forward(&j, context->threads);
+}
+
+static void decode(attn_context *context, const attn_layer *layer, const attn_call *call)
+{
+    job j = {.is_decoding = true};
+    attn_call single = *call;
+    single.saved = NULL;
+    single.document_start = NULL;
+    start(&j, context, layer, &single);
+    j.run.position = call->position;
+    run_forward(&j, 1); /* heads are too small to share */
+}
+
+static void backward(attn_context *context, const attn_layer *layer, const attn_call *call)
+{
+    const attn_recurrence *r = recurrence_of(layer);
+    const size_t rows = call->batch * call->length, width = layer->d_model, d = layer->head_dim;
+    const size_t wo = attn_layer_offset(layer, "wo.weight");
+    job j = {.is_decoding = false};
+    start(&j, context, layer, call);
+    j.run.d_rows = j.place.rows;
+
+    attn_dense_input_gradient(context, rows, width, width, call->dy, call->parameters + wo,
+                              j.place.d_gated, false);
+    if (r->prepare) r->prepare(&j.run);
+    attn_parallel(context->threads, call->batch * layer->heads, backward_head, &j);
+    attn_tally_collect(&j.tally, context->threads, &context->work);
+    if (r->finish) r->finish(&j.run);
+    attn_dense_weight_gradient(context, rows, width, width, j.place.gated, call->dy,
+                               call->gradients + wo, NULL, false);
+    if (r->has_norm_weight) {
+        float *to = call->gradients + attn_layer_offset(layer, "norm.weight");
+        const attn_counted on = {context->kernels, &context->work};
+        memset(to, 0, d * sizeof *to);
+        for (size_t i = 0; i < call->batch * layer->heads; i++)
+            attn_counted_add(on, d, j.place.d_norm + i * d, to);
+    }
+    attn_dense_weight_gradient(context, rows, width, j.run.shape.row, call->x, j.run.d_rows,
+                               call->gradients, NULL, false);
+    attn_dense_input_gradient(context, rows, width, j.run.shape.row, j.run.d_rows, call->parameters,
+                              call->dx, false);
+}
+
+/* ---- counts ------------------------------------------------------------------------------ */
+
+/* One head's row between o and wo. */
+static attn_work gate_row_work(const attn_layer *layer, attn_phase phase)
+{
+    const attn_recurrence *r = recurrence_of(layer);
+    const bool is_backward = phase == ATTN_PHASE_BACKWARD;
+    const uint64_t d = layer->head_dim;
+    attn_work work = {.exponential = 1, .other = 3 * d + 2};
+    if (is_backward) {
+        work.matmul += 2 * d;
+        work.other += 3 * d + 2;
+    }
+    if (r->has_norm_weight) work.other += is_backward ? 4 * d : d;
+    if (r->has_gate) {
+        work.exponential += is_backward ? 2 * d : d;
+        work.other += is_backward ? 12 * d : 3 * d;
+    }
+    return work;
+}
+
+static attn_work layer_work(const attn_layer *layer, attn_phase phase, size_t batch, size_t length,
+                            const uint32_t *document_start)
+{
+    const attn_recurrence *r = recurrence_of(layer);
+    const bool is_backward = phase == ATTN_PHASE_BACKWARD;
+    const size_t T = phase == ATTN_PHASE_DECODE ? 1 : length;
+    const uint64_t rows = (uint64_t)batch * T, width = layer->d_model, heads = layer->heads;
+    attn_work work = {.matmul = (is_backward ? 4 : 2) * rows * width *
+                                (shape_of(layer).row + width)};
+    attn_work_add(&work, attn_work_times(gate_row_work(layer, phase), rows * heads));
+    if (is_backward && r->has_norm_weight) work.other += batch * width;
+    if (r->shared_work) attn_work_add(&work, r->shared_work(layer, phase, batch, T));
+    for (size_t b = 0; b < batch; b++) {
+        const uint32_t *documents = document_start ? document_start + b * T : NULL;
+        attn_work_add(&work, attn_work_times(r->head_work(layer, phase, T, documents), heads));
+    }
+    return work;
+}
+
+/* ---- oracle ------------------------------------------------------------------------------ */
+
+attn_node *attn_recurrent_parameter(const attn_layer *layer, attn_node *const *parameters,
+                                    const char *name)
+{
+    size_t i = 0;
+    while (strcmp(layer->parameters[i].name, name) != 0) i++;
+    return parameters[i];
+}
+
+attn_node *attn_recurrent_project(attn_tape *tape, const attn_layer *layer,
+                                  attn_node *const *parameters, const char *name, attn_node *x,
+                                  size_t head)
+{
+    attn_node *w = attn_recurrent_parameter(layer, parameters, name);
+    const size_t count = w->rows / layer->heads;
+    return attn_linear(tape, x, attn_rows(tape, w, head * count, count), NULL);
+}
+
+attn_node *attn_recurrent_normal(attn_tape *tape, attn_node *u, double factor, double shift)
+{
+    attn_node *squares = attn_row_sums(tape, attn_times(tape, u, u));
+    attn_node *log = attn_log(tape, attn_shifted(tape, attn_scaled(tape, squares, factor), shift));
+    return attn_times(tape, u, attn_exp(tape, attn_scaled(tape, log, -0.5)));
+}
+
+static attn_node *oracle(attn_tape *tape, const attn_layer *layer, attn_node *x,
+                         attn_node *const *parameters, attn_node *memory,
+                         const uint32_t *document_start)
+{
+    (void)memory; /* keys and values come from x */
+    const attn_recurrence *r = recurrence_of(layer);
+    attn_node *all = NULL;
+    for (size_t h = 0; h < layer->heads; h++) {
+        attn_node *o = r->oracle(tape, layer, h, x, parameters, document_start);
+        o = attn_recurrent_normal(tape, o, 1.0 / (double)layer->head_dim, 1e-5);
+        if (r->has_norm_weight)
+            o = attn_times(tape, o, attn_recurrent_parameter(layer, parameters, "norm.weight"));
+        if (r->has_gate) {
+            attn_node *g = attn_recurrent_project(tape, layer, parameters, "wg.weight", x, h);
+            o = attn_times(tape, o, attn_times(tape, g, attn_sigmoid(tape, g)));
+        }
+        all = all ? attn_beside(tape, all, o) : o;
+    }
+    return attn_linear(tape, all, attn_recurrent_parameter(layer, parameters, "wo.weight"), NULL);
+}
+
+const attn_layer_functions attn_recurrent_functions = {
+    .declare = declare,
+    .saved = saved_count,
+    .scratch = scratch_count,
+    .cache = cache_count,
+    .forward = forward,
+    .backward = backward,
+    .decode = decode,
+    .work = layer_work,
+    .oracle = oracle,
+};

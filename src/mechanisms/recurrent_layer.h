@@ -1,0 +1,89 @@
+/* The layer around a recurrence that owns its projections (retnet, gla, deltanet): with
+ *     [q | k | v | g | more] = x W^T              one product; a token's row holds them all
+ *     o_h = the recurrence of head h              attn_recurrence.forward
+ *     y = (w o norm(o_h) o silu(g_h)) Wo^T        norm(u) = u / sqrt(mean(u^2) + 1e-5), by head
+ * w and g are there when the recurrence says so. For the backward pass the rows and the o_h are
+ * kept; what lies between o_h and Wo is computed again.
+ *
+ * One task is one head of one sequence. Decoding is a forward pass over one token that starts
+ * from the state in the cache. */
+#ifndef MECHANISMS_RECURRENT_LAYER_H
+#define MECHANISMS_RECURRENT_LAYER_H
+
+#include "mechanisms/counted.h"
+#include "mechanisms/mechanism.h"
+
+/* Where a token's row holds what; q, k, v and gate are head 0's. */
+typedef struct attn_recurrent_shape {
+    size_t key_dim, value_dim; /* of one head */
+    size_t q, k, v, gate, more;
+    size_t row; /* floats */
+} attn_recurrent_shape;
+
+/* One call, as the recurrence sees it. */
+typedef struct attn_recurrent_run {
+    attn_context *context;
+    const attn_layer *layer;
+    const attn_call *call;
+    attn_recurrent_shape shape;
+    size_t position;      /* of the first token: 0, or decoding's */
+    float *rows, *d_rows; /* [B][T][row]; d_rows: backward, to be filled */
+    float *saved;         /* recurrence->saved() floats; NULL: inference */
+    float *shared;        /* recurrence->shared() floats, for prepare(), all heads and finish() */
+} attn_recurrent_run;
+
+/* One head of one sequence. */
+typedef struct attn_recurrent_head {
+    const attn_recurrent_run *run;
+    size_t index, h;           /* of all B H heads; in the layer */
+    size_t first;              /* row of the sequence's first token */
+    const uint32_t *documents; /* of the sequence; NULL: one */
+    attn_counted on;
+    float *room; /* recurrence->room() floats of this worker */
+} attn_recurrent_head;
+
+typedef struct attn_recurrence {
+    bool has_gate, has_norm_weight;
+    size_t (*key_dim)(const attn_layer *layer); /* of one head */
+    size_t (*more)(const attn_layer *layer);    /* columns of a row behind the gate's; NULL: 0 */
+    void (*declare_more)(attn_layer *layer);    /* the weights of those columns */
+    void (*declare_own)(attn_layer *layer);     /* parameters that x does not meet, behind wo */
+    /* Floats; each may be NULL for none. */
+    size_t (*saved)(const attn_layer *layer, size_t batch, size_t length);
+    size_t (*shared)(const attn_layer *layer, size_t batch, size_t length);
+    size_t (*room)(const attn_layer *layer, size_t length);
+    void (*prepare)(const attn_recurrent_run *run); /* before the heads of either pass */
+    /* o [T][value_dim] of a head; state [key_dim][value_dim] before, and behind the last token */
+    void (*forward)(const attn_recurrent_head *head, float *state, float *o);
+    /* Fills the head's columns of d_rows. */
+    void (*backward)(const attn_recurrent_head *head, const float *d_o);
+    void (*finish)(const attn_recurrent_run *run); /* backward: gradients of the own parameters */
+    /* Of one head of one sequence; and of prepare() and finish() for so many rows, or NULL. */
+    attn_work (*head_work)(const attn_layer *layer, attn_phase phase, size_t length,
+                           const uint32_t *documents);
+    attn_work (*shared_work)(const attn_layer *layer, attn_phase phase, size_t batch,
+                             size_t length);
+    /* o_h in float64; `parameters` as in attn_layer_functions.oracle */
+    attn_node *(*oracle)(attn_tape *tape, const attn_layer *layer, size_t head, attn_node *x,
+                         attn_node *const *parameters, const uint32_t *documents);
+} attn_recurrence;
+
+extern const attn_layer_functions attn_recurrent_functions;
+
+/* Where the head's columns of q, k, v or more start in the sequence's first row; rows lie
+ * run->shape.row apart. */
+static inline size_t attn_recurrent_at(const attn_recurrent_head *head, size_t column)
+{
+    return head->first * head->run->shape.row + column;
+}
+
+/* For oracles: the parameter of that name; and x W_h^T with the head's rows of a weight. */
+attn_node *attn_recurrent_parameter(const attn_layer *layer, attn_node *const *parameters,
+                                    const char *name);
+attn_node *attn_recurrent_project(attn_tape *tape, const attn_layer *layer,
+                                  attn_node *const *parameters, const char *name, attn_node *x,
+                                  size_t head);
+/* u / sqrt(sum(u^2) factor + epsilon) by rows */
+attn_node *attn_recurrent_normal(attn_tape *tape, attn_node *u, double factor, double epsilon);
+
+#endif

@@ -1,0 +1,176 @@
+/* retnet: retention, a state that forgets at a fixed rate, one rate a head:
+ *
+ *     S_n = gamma_h S_{n-1} + k_n v_n^T,   o_n = S_n^T q_n / sqrt(d),   gamma_h = 1 - 2^(-5-h),
+ *
+ * with rotary q and k; each o is divided by its root mean square and gated by silu(x Wg). This
+ * file is the rotation; the recurrence is decay_engine.c, the rest recurrent_layer.c. */
+#include "base/error.h"
+#include "base/memory.h"
+#include "mechanisms/decay_engine.h"
+#include "mechanisms/recurrent_layer.h"
+#include "mechanisms/rope.h"
+#include "mechanisms/tile_engine.h"
+
+#include <math.h>
+
+static attn_status check(attn_layer *layer, attn_error *error)
+{
+    if (layer->head_dim % 2 == 0) return ATTN_OK;
+    return attn_fail(error, ATTN_ESHAPE,
+                     "retnet: rotary positions need an even width of a head, not %zu",
+                     layer->head_dim);
+}
+
+static size_t key_dim(const attn_layer *layer)
+{
+    return layer->head_dim;
+}
+
+static double gamma_of(size_t head)
+{
+    return 1.0 - ldexp(1.0, -5 - (int)head);
+}
+
+/* ---- positions, for all heads ------------------------------------------------------------ */
+
+static size_t shared(const attn_layer *layer, size_t batch, size_t length)
+{
+    (void)batch;
+    return length * layer->head_dim; /* cosines, then sines */
+}
+
+static void prepare(const attn_recurrent_run *run)
+{
+    const size_t T = run->call->length, half = run->layer->head_dim / 2;
+    attn_rope_fill(run->position, T, half, run->shared, run->shared + T * half);
+    run->context->work.other += 6 * (uint64_t)T * half;
+}
+
+static attn_work shared_work(const attn_layer *layer, attn_phase phase, size_t batch, size_t length)
+{
+    (void)phase;
+    (void)batch;
+    return (attn_work){.other = 6 * (uint64_t)length * (layer->head_dim / 2)};
+}
+
+/* Row t of from [T] rows, turned by its position in its document; `sign` -1 turns back. */
+static void rotate_rows(const attn_recurrent_head *head, float sign, const float *from,
+                        size_t from_row, float *to, size_t to_row)
+{
+    const size_t T = head->run->call->length, half = head->run->layer->head_dim / 2;
+    const float *cosine = head->run->shared, *sine = cosine + T * half;
+    for (size_t t = 0; t < T; t++) {
+        const size_t p = head->documents ? t - head->documents[t] : t;
+        head->on.kernels->rotate(half, cosine + p * half, sine + p * half, sign,
+                                 from + t * from_row, to + t * to_row);
+    }
+    head->on.work->other += 6 * (uint64_t)T * half;
+}
+
+/* ---- a head ------------------------------------------------------------------------------ */
+
+/* q, k, v, and the gradients of q and k [T][d]; the engine's memory. */
+static size_t room(const attn_layer *layer, size_t length)
+{
+    const size_t d = layer->head_dim;
+    return 6 * length * d + attn_decay_room(length, d, d);
+}
+
+static attn_decay_head load(const attn_recurrent_head *head, float **memory)
+{
+    const attn_recurrent_shape *s = &head->run->shape;
+    const size_t T = head->run->call->length, d = s->key_dim;
+    const float *rows = head->run->rows + attn_recurrent_at(head, head->h * d);
+    float *q = attn_cut(memory, T * d), *k = attn_cut(memory, T * d), *v = attn_cut(memory, T * d);
+    rotate_rows(head, 1.0f, rows + s->q, s->row, q, d);
+    rotate_rows(head, 1.0f, rows + s->k, s->row, k, d);
+    attn_counted_scale(head->on, T * d, 1.0f / sqrtf((float)d), q);
+    attn_copy_head(T, d, rows + s->v, s->row, v);
+    return (attn_decay_head){.on = head->on,
+                             .length = T,
+                             .key_dim = d,
+                             .value_dim = d,
+                             .documents = head->documents,
+                             .q = q,
+                             .k = k,
+                             .v = v,
+                             .decay = gamma_of(head->h)};
+}
+
+static void forward(const attn_recurrent_head *head, float *state, float *o)
+{
+    float *memory = head->room;
+    attn_decay_head inner = load(head, &memory);
+    inner.room = memory;
+    attn_decay_forward(&inner, state, o);
+}
+
+static void backward(const attn_recurrent_head *head, const float *d_o)
+{
+    const attn_recurrent_shape *s = &head->run->shape;
+    const size_t T = head->run->call->length, d = s->key_dim;
+    float *memory = head->room, *d_rows = head->run->d_rows + attn_recurrent_at(head, head->h * d);
+    attn_decay_head inner = load(head, &memory);
+    const attn_decay_gradients to = {.dq = attn_cut(&memory, T * d),
+                                     .dk = attn_cut(&memory, T * d),
+                                     .dv = attn_cut(&memory, T * d)};
+    inner.room = memory;
+    attn_decay_backward(&inner, d_o, &to);
+    attn_counted_scale(head->on, T * d, 1.0f / sqrtf((float)d), to.dq);
+    rotate_rows(head, -1.0f, to.dq, d, d_rows + s->q, s->row);
+    rotate_rows(head, -1.0f, to.dk, d, d_rows + s->k, s->row);
+    for (size_t t = 0; t < T; t++) attn_copy_head(1, d, to.dv + t * d, d, d_rows + s->v + t * s->row);
+}
+
+static attn_work head_work(const attn_layer *layer, attn_phase phase, size_t length,
+                           const uint32_t *documents)
+{
+    const size_t d = layer->head_dim;
+    attn_work work = attn_decay_work(phase, d, d, false, length, documents);
+    work.other += (phase == ATTN_PHASE_BACKWARD ? 14 : 7) * (uint64_t)length * d;
+    return work;
+}
+
+/* ((q k^T) o D) v, D_nm = gamma^(n - m) for m <= n of the same document: the parallel form */
+static attn_node *oracle(attn_tape *tape, const attn_layer *layer, size_t head, attn_node *x,
+                         attn_node *const *parameters, const uint32_t *documents)
+{
+    const size_t T = x->rows;
+    double *decay = attn_alloc_array(ATTN_MEMORY_OTHER, T * T, sizeof *decay);
+    if (!decay) return attn_tape_fail(tape);
+    for (size_t n = 0; n < T; n++)
+        for (size_t m = documents ? documents[n] : 0; m <= n; m++)
+            decay[n * T + m] = pow(gamma_of(head), (double)(n - m));
+    attn_node *d = attn_leaf(tape, T, T, decay);
+    attn_free(decay);
+    attn_node *q = attn_recurrent_project(tape, layer, parameters, "wq.weight", x, head);
+    attn_node *k = attn_recurrent_project(tape, layer, parameters, "wk.weight", x, head);
+    attn_node *v = attn_recurrent_project(tape, layer, parameters, "wv.weight", x, head);
+    q = attn_scaled(tape, attn_rope_oracle(tape, q, documents),
+                    1.0 / sqrt((double)layer->head_dim));
+    k = attn_rope_oracle(tape, k, documents);
+    attn_node *a = attn_times(tape, attn_matmul(tape, q, attn_transpose(tape, k)), d);
+    return attn_matmul(tape, a, v);
+}
+
+static const attn_recurrence retention = {
+    .has_gate = true,
+    .key_dim = key_dim,
+    .shared = shared,
+    .room = room,
+    .prepare = prepare,
+    .forward = forward,
+    .backward = backward,
+    .head_work = head_work,
+    .shared_work = shared_work,
+    .oracle = oracle,
+};
+
+const attn_mechanism attn_mechanism_retnet = {
+    .title = "retention: a state that forgets at a fixed rate in each head, rotary positions",
+    .source = "Sun et al., Retentive Network, 2023",
+    .is_causal_only = true,
+    .check = check,
+    .functions = &attn_recurrent_functions,
+    .recurrence = &retention,
+};

@@ -1,0 +1,54 @@
+/* Angles of rotary embedding. */
+#include "mechanisms/rope.h"
+
+#include "base/memory.h"
+
+#include <math.h>
+
+static double frequency(size_t i, size_t half)
+{
+    const double base = 10000.0;
+    return pow(base, -(double)i / (double)half);
+}
+
+/* From position to position by rotation, exactly again every RESTART positions: an error of
+ * some 1e-13 in place of a cosine and a sine each. */
+void attn_rope_fill(size_t first, size_t count, size_t half, float *cosine, float *sine)
+{
+    enum { RESTART = 1024 };
+    for (size_t i = 0; i < half; i++) {
+        const double angle = frequency(i, half), c1 = cos(angle), s1 = sin(angle);
+        double c = 1.0, s = 0.0;
+        for (size_t p = first; p < first + count; p++) {
+            if (p == first || p % RESTART == 0) {
+                c = cos((double)p * angle);
+                s = sin((double)p * angle);
+            }
+            cosine[(p - first) * half + i] = (float)c;
+            sine[(p - first) * half + i] = (float)s;
+            const double turned = c * c1 - s * s1;
+            s = s * c1 + c * s1;
+            c = turned;
+        }
+    }
+}
+
+attn_node *attn_rope_oracle(attn_tape *tape, attn_node *u, const uint32_t *document_start)
+{
+    const size_t T = u->rows, half = u->columns / 2;
+    double *angles = attn_alloc_array(ATTN_MEMORY_OTHER, 2 * T * half + 1, sizeof *angles);
+    if (!angles) return attn_tape_fail(tape);
+    double *cosine = angles, *sine = angles + T * half;
+    for (size_t t = 0; t < T; t++)
+        for (size_t i = 0; i < half; i++) {
+            const size_t p = document_start ? t - document_start[t] : t;
+            cosine[t * half + i] = cos((double)p * frequency(i, half));
+            sine[t * half + i] = sin((double)p * frequency(i, half));
+        }
+    attn_node *c = attn_leaf(tape, T, half, cosine), *s = attn_leaf(tape, T, half, sine);
+    attn_free(angles);
+    attn_node *a = attn_columns(tape, u, 0, half), *b = attn_columns(tape, u, half, half);
+    attn_node *minus = attn_scaled(tape, attn_times(tape, b, s), -1.0);
+    return attn_beside(tape, attn_plus(tape, attn_times(tape, a, c), minus),
+                       attn_plus(tape, attn_times(tape, b, c), attn_times(tape, a, s)));
+}

@@ -1,0 +1,76 @@
+/* Every mechanism, with each of its options, in every level and with 1 to 3 threads against its
+ * float64 oracle: y, dx, every gradient, and the counted work of each call. */
+#include "check_layer.h"
+
+#include <string.h>
+
+/* Lengths around the tiles and chunks of 64; head sizes around the vectors of 8 and 16. */
+static const check_config configs[] = {
+    {.batch = 16, .heads = 6, .head_dim = 8, .length = 1},
+    {.batch = 8, .heads = 6, .head_dim = 8, .length = 2},
+    {.batch = 2, .heads = 6, .head_dim = 20, .length = 37},
+    {.batch = 1, .heads = 6, .head_dim = 32, .length = 63},
+    {.batch = 1, .heads = 6, .head_dim = 8, .length = 64},
+    {.batch = 1, .heads = 6, .head_dim = 64, .length = 65},
+    {.batch = 1, .heads = 6, .head_dim = 20, .length = 130},
+    {.batch = 1, .heads = 6, .head_dim = 8, .length = 200},
+};
+/* Head sizes with an exact 1 / sqrt(d), so that extreme scores stay exact. */
+static const check_config extreme[] = {
+    {.batch = 2, .heads = 6, .head_dim = 4, .length = 37},
+    {.batch = 1, .heads = 6, .head_dim = 16, .length = 130},
+};
+
+static void check_one(check_run *run, const char *options, const check_config *config,
+                      size_t first_threads, size_t last_threads)
+{
+    check_layer l;
+    check_case(run, "%s %s", options, check_config_text(config));
+    if (!check_layer_begin(run, &l, options, config)) return;
+    check_layer_oracle(run, &l);
+    for (size_t threads = first_threads; threads <= last_threads; threads++) {
+        attn_context *context = check_context(run, threads);
+        if (!check_layer_forward(run, &l, context)) break;
+        check_layer_backward(run, &l, context);
+        check_layer_compare(run, &l, CHECK_LAYER_TOLERANCE);
+    }
+    check_guards(run);
+    check_layer_end(&l);
+}
+
+/* The first option string runs every configuration; the others the long ones. */
+static void check_option(check_run *run, const check_subject *subject, const char *options,
+                         bool is_first)
+{
+    for (size_t i = 0; i < sizeof configs / sizeof *configs; i++)
+        for (int variant = 0; variant < 3; variant++) {
+            check_config config = configs[i];
+            config.is_causal = variant < 2;
+            config.has_documents = variant == 1;
+            if (config.has_documents && config.length < 37) continue;
+            if (!is_first && (config.length < 130 || variant == 2) && config.length != 37) continue;
+            const size_t threads = 1 + i % CHECK_THREADS;
+            const bool is_each = config.length == 130 && is_first;
+            check_one(run, options, &config, is_each ? 1 : threads,
+                      is_each ? CHECK_THREADS : threads);
+        }
+    for (size_t i = 0; subject->has_scores && i < sizeof extreme / sizeof *extreme; i++)
+        for (int variant = 0; variant < 4; variant++) {
+            check_config config = extreme[i];
+            config.is_causal = variant % 2 == 0;
+            config.family = variant < 2 ? CHECK_SCORES_THOUSANDS : CHECK_SCORES_LOW;
+            if (is_first || config.length == 37) check_one(run, options, &config, 1 + i, 1 + i);
+        }
+}
+
+void check_mechanism_all(check_run *run)
+{
+    const check_subject *subject = check_subject_find(run->group->subject);
+    const char *const *options = check_subject_options(subject);
+    for (size_t i = 0; options[i]; i++) check_option(run, subject, options[i], i == 0);
+}
+
+void check_collect_mechanisms(check_list *list)
+{
+    check_list_add_mechanisms(list, "test", check_mechanism_all, NULL);
+}

@@ -1,0 +1,200 @@
+/* The faults. Each keeps everything but its one mistake. */
+#include "check_plants.h"
+
+#include "mechanisms/mechanism.h"
+
+#include <math.h>
+
+/* ---- kernels ----------------------------------------------------------------------------- */
+
+static void softmax_with_nan(size_t rows, size_t n, float scale, float *s, size_t s_row, float *top,
+                             float *total, float *correction)
+{
+    attn_kernels_ref.online_softmax(rows, n, scale, s, s_row, top, total, correction);
+    s[0] = NAN;
+}
+
+static void softmax_without_maximum(size_t rows, size_t n, float scale, float *s, size_t s_row,
+                                    float *top, float *total, float *correction)
+{
+    for (size_t i = 0; i < rows; i++) {
+        for (size_t j = 0; j < n; j++) {
+            s[i * s_row + j] = expf(scale * s[i * s_row + j]);
+            total[i] += s[i * s_row + j];
+        }
+        top[i] = 0.0f;
+        correction[i] = 1.0f;
+    }
+}
+
+static void softmax_from_minus_10000(size_t rows, size_t n, float scale, float *s, size_t s_row,
+                                     float *top, float *total, float *correction)
+{
+    for (size_t i = 0; i < rows; i++)
+        if (top[i] == -INFINITY) top[i] = -10000.0f;
+    attn_kernels_ref.online_softmax(rows, n, scale, s, s_row, top, total, correction);
+}
+
+/* Any c at or above the row's maximum gives the right quotients; this one has seen the next row. */
+static void softmax_that_peeks(size_t rows, size_t n, float scale, float *s, size_t s_row,
+                               float *top, float *total, float *correction)
+{
+    for (size_t i = 0; i < rows; i++) {
+        const float *next = s + (i + 1 < rows ? i + 1 : i) * s_row;
+        const float own = scale * attn_kernels_ref.maximum(n, s + i * s_row);
+        const float seen = scale * attn_kernels_ref.maximum(n, next);
+        if (isfinite(own) && seen > own && seen - own < 10.0f && seen > top[i]) {
+            correction[i] = 1.0f;
+            const float down = expf(top[i] - seen);
+            total[i] *= down;
+            top[i] = seen;
+            attn_kernels_ref.online_softmax(1, n, scale, s + i * s_row, s_row, top + i, total + i,
+                                            correction + i);
+            correction[i] *= down;
+        } else {
+            attn_kernels_ref.online_softmax(1, n, scale, s + i * s_row, s_row, top + i, total + i,
+                                            correction + i);
+        }
+    }
+}
+
+static float sum_with_short_tail(size_t n, const float *x)
+{
+    return attn_kernels_ref.sum(n % 8 > 1 ? n - 1 : n, x);
+}
+
+static void scale_past_the_end(size_t n, float a, float *x)
+{
+    attn_kernels_ref.scale(n, a, x);
+    if (n % 8 > 0) ((volatile float *)x)[n] = 0.0f;
+}
+
+static void add_before_the_start(size_t n, const float *x, float *y)
+{
+    attn_kernels_ref.add(n, x, y);
+    if (n > 0) ((volatile float *)y)[-1] = 0.0f;
+}
+
+static float dot_past_the_end(size_t n, const float *x, const float *y)
+{
+    const float beyond = ((const volatile float *)x)[n];
+    return attn_kernels_ref.dot(n, x, y) + 0.0f * (beyond > 0.0f ? 1.0f : 0.0f);
+}
+
+static void product_that_overwrites(size_t m, size_t n, size_t k, const float *a, size_t a_row,
+                                    size_t a_column, const float *b, size_t b_row, float *c,
+                                    size_t c_row, bool accumulate)
+{
+    (void)accumulate;
+    attn_kernels_ref.product(m, n, k, a, a_row, a_column, b, b_row, c, c_row, false);
+}
+
+static void gradient_without_scale(size_t n, float scale, const float *p, const float *dp,
+                                   float delta, float *ds)
+{
+    (void)scale;
+    attn_kernels_ref.softmax_gradient(n, 1.0f, p, dp, delta, ds);
+}
+
+/* ---- mechanisms: flash with one part wrapped ---------------------------------------------- */
+
+static attn_core real;
+
+static void dk_to_the_next_head(const attn_core_call *call)
+{
+    real.backward(call);
+    const size_t d = call->layer->head_dim;
+    for (size_t i = 0; i < call->batch * call->length && call->layer->kv_heads > 1; i++)
+        for (size_t j = 0; j < d; j++) {
+            float *dk = call->dk + i * call->row;
+            const float first = dk[j];
+            dk[j] = dk[d + j];
+            dk[d + j] = first;
+        }
+}
+
+static attn_work one_more(const attn_layer *layer, attn_phase phase, size_t batch, size_t length,
+                          const uint32_t *document_start)
+{
+    attn_work work = real.work(layer, phase, batch, length, document_start);
+    work.other++;
+    return work;
+}
+
+static void decode_without_the_first(const attn_core_call *call)
+{
+    real.decode(call);
+    for (size_t i = 0; i < call->layer->head_dim && call->position == 0; i++) call->cache[i] = 0.0f;
+}
+
+static void forward_adds_nothing_kept(const attn_core_call *call)
+{
+    real.forward(call);
+    if (!call->saved) call->o[0] *= 1.0f + 0x1p-23f;
+}
+
+static const attn_kernels *never_above_avx2(attn_isa isa)
+{
+    return attn_kernels_for(isa > ATTN_ISA_AVX2 ? ATTN_ISA_AVX2 : isa);
+}
+
+/* ---- the list ---------------------------------------------------------------------------- */
+
+enum { KERNELS = 10, MECHANISMS = 4 };
+
+const check_fault *check_faults(void)
+{
+    static attn_kernels kernels[KERNELS];
+    static attn_core cores[MECHANISMS];
+    static attn_mechanism mechanisms[MECHANISMS];
+    const attn_mechanism *flash = attn_mechanism_find("flash");
+    real = *flash->core;
+    for (size_t i = 0; i < KERNELS; i++) kernels[i] = attn_kernels_ref;
+    for (size_t i = 0; i < MECHANISMS; i++) {
+        cores[i] = real;
+        mechanisms[i] = *flash;
+        mechanisms[i].core = &cores[i];
+    }
+    kernels[0].online_softmax = softmax_with_nan;
+    kernels[1].online_softmax = softmax_without_maximum;
+    kernels[2].online_softmax = softmax_from_minus_10000;
+    kernels[3].online_softmax = softmax_that_peeks;
+    kernels[4].sum = sum_with_short_tail;
+    kernels[5].scale = scale_past_the_end;
+    kernels[6].dot = dot_past_the_end;
+    kernels[7].product = product_that_overwrites;
+    kernels[8].softmax_gradient = gradient_without_scale;
+    kernels[9].add = add_before_the_start;
+    cores[0].backward = dk_to_the_next_head;
+    cores[1].work = one_more;
+    cores[2].decode = decode_without_the_first;
+    cores[3].forward = forward_adds_nothing_kept;
+
+    static check_fault faults[] = {
+        {"a NaN in the first row", check_mechanism_all, "flash", {.kernels = &kernels[0]}},
+        {"softmax without its maximum", check_mechanism_all, "flash", {.kernels = &kernels[1]}},
+        {"the maximum starts at -10000", check_mechanism_all, "flash", {.kernels = &kernels[2]}},
+        {"the maximum peeks one row ahead", check_prop_all, "flash", {.kernels = &kernels[3]}},
+        {"a tail mask one short", check_kernel_slots, "kernel.sum", {.kernels = &kernels[4]}},
+        {"a store past the end", check_kernel_slots, "kernel.scale", {.kernels = &kernels[5]}},
+        {"a store before the start", check_kernel_slots, "kernel.add", {.kernels = &kernels[9]}},
+        {"a load past the end", check_kernel_slots, "kernel.dot", {.kernels = &kernels[6]}},
+        {"a product that does not accumulate",
+         check_kernel_slots,
+         "kernel.product",
+         {.kernels = &kernels[7]}},
+        {"a gradient without its scale", check_mechanism_all, "softmax", {.kernels = &kernels[8]}},
+        {"dk of one head in another", check_mechanism_all, "flash", {.mechanism = &mechanisms[0]}},
+        {"work counted off by one", check_mechanism_all, "flash", {.mechanism = &mechanisms[1]}},
+        {"decoding that loses a key", check_prop_all, "flash", {.mechanism = &mechanisms[2]}},
+        {"an output that depends on `saved`",
+         check_prop_all,
+         "flash",
+         {.mechanism = &mechanisms[3]}},
+        {"a level that is never chosen",
+         check_dispatch_levels,
+         "levels",
+         {.kernels_for = never_above_avx2}},
+        {NULL, NULL, NULL, {NULL, NULL, NULL}}};
+    return faults;
+}

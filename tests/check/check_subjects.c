@@ -1,0 +1,41 @@
+/* What the checks know of each mechanism. A mechanism without a line here is checked with its
+ * default options and held to everything that all mechanisms promise. */
+#include "check_layer.h"
+
+#include <string.h>
+
+#define OPTIONS(...)                                                                               \
+    (const char *const[])                                                                          \
+    {                                                                                              \
+        __VA_ARGS__, NULL                                                                          \
+    }
+
+static const check_subject subjects[] = {
+    {"softmax", NULL, .is_order_free = true, .is_average = true, .has_scores = true},
+    {"sdpa", NULL, .is_order_free = true, .is_average = true, .has_scores = true},
+    {"flash", NULL, .is_order_free = true, .is_average = true, .has_scores = true},
+    {"gqa", OPTIONS("kv_heads=1", "kv_heads=2", "kv_heads=3"), .is_order_free = true,
+     .is_average = true, .has_scores = true},
+    {"mqa", NULL, .is_order_free = true, .is_average = true, .has_scores = true},
+    {"sliding",
+     OPTIONS("window=7", "window=7,sinks=3", "window=1", "window=1,sinks=3", "window=33,sinks=70",
+             "window=64", "window=64,sinks=3"),
+     .is_average = true, .has_scores = true},
+    {"linear", NULL, .is_order_free = true, .is_average = true, .has_scores = true},
+    {"retnet", NULL, .has_norm = true},
+    {"gla", OPTIONS("", "key_dim=30,gate_rank=3", "key_dim=102"), .has_norm = true},
+};
+
+const check_subject *check_subject_find(const char *name)
+{
+    static const check_subject unknown = {.name = NULL};
+    for (size_t i = 0; i < sizeof subjects / sizeof *subjects; i++)
+        if (strcmp(subjects[i].name, name) == 0) return &subjects[i];
+    return &unknown;
+}
+
+const char *const *check_subject_options(const check_subject *subject)
+{
+    static const char *const defaults[] = {"", NULL};
+    return subject->options ? subject->options : defaults;
+}

@@ -1,0 +1,88 @@
+#!/usr/bin/env bash
+# attnscope verify: the table on two mechanisms, JSON, seeds and mistakes.
+# Usage: test_verify.sh ATTNSCOPE SOURCE_DIR
+set -uo pipefail
+attnscope=$1
+folder=$(mktemp -d)
+trap 'rm -rf "$folder"' EXIT
+failures=0
+
+fail() {
+    printf 'FAIL: %s\n' "$*"
+    failures=$((failures + 1))
+}
+
+# verify STATUS ARGUMENT...: runs it; the output lies in $folder/out and err
+verify() {
+    local status=$1 got=0
+    shift
+    "$attnscope" verify "$@" >"$folder/out" 2>"$folder/err" </dev/null || got=$?
+    [[ $got == "$status" ]] || fail "verify $*: status $got, not $status
+$(cat "$folder/out" "$folder/err")"
+}
+
+# Errors are machine-dependent, and so is whether two orders of sums give the same bits.
+without_figures() {
+    sed -E 's/ [0-9]\.[0-9]e-[0-9]+/ #/g; s/ (ok|=)( |$)/ *\2/g; s/ (ok|=)( |$)/ *\2/g; s/ +/ /g' \
+        "$folder/out"
+}
+
+# ---- the table ----------------------------------------------------------------------------
+
+table='float32, ref, threads 1, products plain
+batch 2, 70 tokens, seed 7
+
+mechanism y err grad leak prefix batch decode thread docs huge work mem
+flash # # * * * * * * * * *
+sliding:window=9:sinks=2
+ # # * * * * * * * * *
+
+= the same bits or counts * within rounding - does not apply
+2 of 2 mechanisms keep what they promise
+'
+small=(--mechanisms 'flash,sliding:window=9:sinks=2' --seq 70 --seed 7)
+verify 0 "${small[@]}" --isa ref
+diff <(printf '%s' "$table") <(without_figures) || fail 'the table'
+# plain kernels and products: every sum has one order, and the same seed gives the same figures
+grep -Eq '^flash +[0-9.e-]+ +[0-9.e-]+ +(= +){3}' "$folder/out" || fail 'bits of flash'
+cp "$folder/out" "$folder/first"
+verify 0 "${small[@]}" --isa ref
+diff "$folder/first" "$folder/out" || fail 'the same seed gives other figures'
+verify 0 "${small[@]}" --isa auto --threads 2
+awk 'length > 80 { exit 1 }' "$folder/out" || fail 'wider than 80 columns'
+
+# ---- seeds --------------------------------------------------------------------------------
+
+seed_of() { sed -n 's/.*seed //p' "$folder/out"; }
+verify 0 --mechanisms linear --seq 20 --isa ref
+first=$(seed_of)
+verify 0 --mechanisms linear --seq 20 --isa ref
+[[ $first =~ ^[1-9][0-9]*$ && $first != "$(seed_of)" ]] || fail 'no fresh seed'
+
+# ---- JSON ---------------------------------------------------------------------------------
+
+verify 0 "${small[@]}" --isa ref --json
+for text in '"isa": "ref"' '"seed": 7' '"mechanism": "sliding:window=9:sinks=2"' \
+    '"dtype": "f32"' '"holds": true' '"tolerance": 2' '"memory": {'; do
+    grep -qF "$text" "$folder/out" || fail "no $text in the JSON"
+done
+[[ $(grep -c '"verdict": "holds"' "$folder/out") == 22 ]] || fail 'verdicts in the JSON'
+
+# ---- mistakes -----------------------------------------------------------------------------
+
+# refused TEXT ARGUMENT...
+refused() {
+    local text=$1
+    shift
+    verify 2 "$@"
+    grep -qF -e "$text" "$folder/err" || fail "verify $*: $(cat "$folder/err")"
+    [[ ! -s $folder/out ]] || fail "verify $*: prints in spite of the mistake"
+}
+refused "unknown mechanism 'flahs'; did you mean 'flash'?" --mechanisms flahs
+refused "sliding has no option 'windw'; did you mean 'window'?" --mechanisms sliding:windw=3
+refused "mechanism 'flash' is named twice" --mechanisms flash,flash
+refused 'an empty name' --mechanisms flash,
+refused '--seq' --seq 1
+refused '--isa' --isa sse
+
+((failures == 0)) || exit 1
