@@ -102,6 +102,12 @@ attn_node *attn_oracle_attend(attn_tape *tape, const attn_mask *mask, size_t hea
     return attn_matmul(tape, p, v);
 }
 
+void attn_all_cache_fill(const attn_core_call *call)
+{
+    const attn_visibility rule = attn_rule_all(call->layer);
+    attn_kv_cache_fill(call, &rule);
+}
+
 size_t attn_all_cache(const attn_layer *layer, size_t batch, size_t capacity)
 {
     const attn_visibility rule = attn_rule_all(layer);

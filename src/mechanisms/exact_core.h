@@ -25,6 +25,7 @@ attn_node *attn_oracle_attend(attn_tape *tape, const attn_mask *mask, size_t hea
                               attn_node *scores, attn_node *v, const uint32_t *document_start);
 
 /* Parts of a core that sees all earlier keys. */
+void attn_all_cache_fill(const attn_core_call *call);
 size_t attn_all_cache(const attn_layer *layer, size_t batch, size_t capacity);
 void attn_all_decode(const attn_core_call *call);
 attn_node *attn_all_oracle(attn_tape *tape, const attn_layer *layer, size_t head, attn_node *q,

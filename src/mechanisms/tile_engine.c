@@ -86,7 +86,7 @@ void attn_tile_finish_scores(const attn_tile_rule *rule, const attn_kernels *ker
                              float scale, float *s, size_t s_row, float *slope, size_t slope_row)
 {
     const attn_score *f = rule->score;
-    if (f) f->modify(f->self, kernels, head, tile, scale, s, s_row, slope, slope_row);
+    if (f) f->modify(f->self, kernels, head, tile, documents, scale, s, s_row, slope, slope_row);
     const size_t i0 = tile->i0, ni = tile->ni;
     if (kind == ATTN_TILE_FULL && (!documents || documents[i0 + ni - 1] <= tile->j0)) return;
     for (size_t i = 0; i < ni; i++)

@@ -37,11 +37,12 @@ typedef struct attn_head_layout {
 /* A function of a pair's scaled score s = scale q.k, query i, key j and head. */
 typedef struct attn_score {
     const void *self;
-    /* s[ni][nj] of products q.k becomes the modified scores f(scale s); with `slope` (not NULL
-     * for functions that have one) slope[ni][nj] = f' at each. Finite for finite scores. */
+    /* s[ni][nj] of products q.k becomes the modified scores f(scale s), and slope[ni][nj] f' at
+     * each when it is not NULL. Finite for finite scores; what is written for keys before a
+     * query's document is of no consequence. `documents` as in attn_mask. */
     void (*modify)(const void *self, const attn_kernels *kernels, size_t head,
-                   const attn_tile *tile, float scale, float *s, size_t s_row, float *slope,
-                   size_t slope_row);
+                   const attn_tile *tile, const uint32_t *documents, float scale, float *s,
+                   size_t s_row, float *slope, size_t slope_row);
     bool has_slope;  /* false: f' is 1 */
     attn_work value; /* of one pair, beyond the scale */
     attn_work slope; /* beyond value, with the product that applies it */

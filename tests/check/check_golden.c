@@ -52,7 +52,8 @@ static bool options_of(const attn_mechanism *mechanism, const json_t *config, ch
             (!is_option && strcmp(key, "kv_heads") == 0 && json_integer_value(value) == 1))
             continue;
         if (!is_option) return false;
-        char *dumped = json_dumps(value, JSON_ENCODE_ANY | JSON_COMPACT);
+        char *dumped = json_is_string(value) ? strdup(json_string_value(value))
+                                             : json_dumps(value, JSON_ENCODE_ANY | JSON_COMPACT);
         const size_t used = strlen(text);
         const int n = snprintf(text + used, room - used, "%s%s=%s", used ? "," : "", key,
                                dumped ? dumped : "");
