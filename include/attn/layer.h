@@ -121,7 +121,7 @@ typedef struct attn_call {
     float *d_memory;  /**< backward: gradient of memory, overwritten; NULL: not wanted */
     const float *dy;  /**< [B][T][C] */
     float *dx;        /**< [B][T][C], overwritten */
-    float *gradients; /**< as parameters, overwritten */
+    float *gradients; /**< as parameters, overwritten; 0 for fixed buffers */
 } attn_call;
 
 /**

@@ -470,8 +470,8 @@ static void kernel_adamw(size_t n, const attn_adamw_step *step, const float *g, 
         .layer_norm = kernel_layer_norm, .layer_norm_gradient = kernel_layer_norm_gradient,        \
         .gelu = kernel_gelu, .gelu_gradient = kernel_gelu_gradient,                                \
         .elu_plus_one = kernel_elu_plus_one,                                                       \
-        .elu_plus_one_gradient = kernel_elu_plus_one_gradient,                                     \
-        .multiply = kernel_multiply, .add_product = kernel_add_product, .silu = kernel_silu,       \
+        .elu_plus_one_gradient = kernel_elu_plus_one_gradient, .multiply = kernel_multiply,        \
+        .add_product = kernel_add_product, .silu = kernel_silu,                                    \
         .silu_gradient = kernel_silu_gradient, .log_sigmoid = kernel_log_sigmoid,                  \
         .log_sigmoid_gradient = kernel_log_sigmoid_gradient, .rotate = kernel_rotate,              \
         .cross_entropy = kernel_cross_entropy, .adamw = kernel_adamw,                              \

@@ -66,8 +66,7 @@ static void kernel_log_sigmoid_gradient(size_t n, const float *x, const float *d
 {
     const vf one = all(1.0f);
     FOR_VECTORS(n)
-    put(dx + at, left,
-        quotient(take(dy + at, left), add(one, exponential(take(x + at, left)))));
+    put(dx + at, left, quotient(take(dy + at, left), add(one, exponential(take(x + at, left)))));
 }
 
 static void kernel_rotate(size_t n, const float *cosine, const float *sine, float sign,

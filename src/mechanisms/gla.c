@@ -159,8 +159,7 @@ static attn_decay_head load(const attn_recurrent_head *head, float **memory)
     attn_copy_head(T, dk, rows + s->k + head->h * dk, s->row, k);
     attn_copy_head(T, dv, rows + s->v + head->h * dv, s->row, v);
     attn_counted_scale(head->on, T * dk, 1.0f / sqrtf((float)dk), q);
-    for (size_t t = 0; t < T; t++)
-        head->on.kernels->log_sigmoid(dk, z + t * keys, log_a + t * dk);
+    for (size_t t = 0; t < T; t++) head->on.kernels->log_sigmoid(dk, z + t * keys, log_a + t * dk);
     head->on.work->exponential += 2 * (uint64_t)T * dk; /* an exponential and a logarithm */
     head->on.work->other += 2 * (uint64_t)T * dk;
     attn_counted_scale(head->on, T * dk, exponent, log_a);
@@ -233,9 +232,9 @@ static attn_node *oracle(attn_tape *tape, const attn_layer *layer, size_t head, 
     attn_node *a1 = attn_recurrent_parameter(layer, parameters, "w_a1.weight");
     attn_node *a2 = attn_recurrent_parameter(layer, parameters, "w_a2.weight");
     attn_node *bias = attn_recurrent_parameter(layer, parameters, "w_a2.bias");
-    attn_node *z = attn_linear(tape, attn_linear(tape, x, a1, NULL),
-                               attn_rows(tape, a2, head * dk, dk),
-                               attn_columns(tape, bias, head * dk, dk));
+    attn_node *z =
+        attn_linear(tape, attn_linear(tape, x, a1, NULL), attn_rows(tape, a2, head * dk, dk),
+                    attn_columns(tape, bias, head * dk, dk));
     attn_node *loss = attn_softplus(tape, attn_scaled(tape, z, -1.0)); /* -log sigmoid(z) */
     attn_node *a = attn_transpose(tape, attn_exp(tape, attn_scaled(tape, loss, -1.0 / 16.0)));
     q = attn_scaled(tape, q, 1.0 / sqrt((double)dk));

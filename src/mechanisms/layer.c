@@ -260,6 +260,8 @@ static attn_status check_call(attn_context *context, const attn_layer *layer, co
     if (call->document_start && !layer->is_causal)
         return attn_fail(&context->error, ATTN_EUNSUPPORTED,
                          "packed documents need a causal layer");
+    if (layer->mechanism->check_length)
+        return layer->mechanism->check_length(layer, call->length, &context->error);
     return ATTN_OK;
 }
 
@@ -282,8 +284,13 @@ attn_status attn_layer_backward(attn_context *context, const attn_layer *layer,
                                 const attn_call *call)
 {
     const attn_status status = check_call(context, layer, call);
-    if (status == ATTN_OK) layer->mechanism->functions->backward(context, layer, call);
-    return status;
+    if (status != ATTN_OK) return status;
+    layer->mechanism->functions->backward(context, layer, call);
+    for (size_t i = 0; i < layer->n_parameters; i++) {
+        const attn_parameter *p = &layer->parameters[i];
+        if (!p->is_trained) memset(call->gradients + p->offset, 0, p->count * sizeof(float));
+    }
+    return ATTN_OK;
 }
 
 attn_status attn_layer_decode(attn_context *context, const attn_layer *layer, const attn_call *call)

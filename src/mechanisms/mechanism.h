@@ -141,12 +141,14 @@ struct attn_mechanism {
     bool reads_memory;          /* keys and values come from attn_call.memory */
     /* Checks options against sizes and derives kv_heads; may be NULL. */
     attn_status (*check)(attn_layer *layer, attn_error *error);
+    /* Checks a call's length where not every one up to the positions fits; may be NULL. */
+    attn_status (*check_length)(const attn_layer *layer, size_t length, attn_error *error);
     /* Fills parameter `index` of the layer when its start is not one of attn_initial; false
      * leaves it to the caller. May be NULL. */
     bool (*initialise)(const attn_layer *layer, size_t index, uint64_t seed, uint64_t stream,
                        float *out);
     const attn_layer_functions *functions;
-    const attn_core *core; /* with attn_heads_functions */
+    const attn_core *core;                    /* with attn_heads_functions */
     const struct attn_recurrence *recurrence; /* with attn_recurrent_functions */
 };
 

@@ -1,7 +1,8 @@
 /* The recurrence engine: backward. See recurrence_engine.h for the equations.
  *
- * One worker's memory for one head: Q, K, V, dnum [T][d], dA [T][C] and dden [T] for the whole
- * sequence; a chunk's A, transposes and sums; the state and its gradient. */
+ * One worker's memory for one head: Q, K [T][m], V, dnum [T][d], dA [T][C], dden [T] and the
+ * chunks' starts and carries for the whole sequence; a chunk's A, transposes and sums; the state
+ * and its gradient. */
 #include "base/threads.h"
 #include "mechanisms/recurrence_chunk.h"
 #include "mechanisms/tile_engine.h"
@@ -10,20 +11,29 @@
 
 typedef struct backward_job {
     const attn_core_call *call;
+    const attn_feature_map *map;
+    attn_recurrence_sizes sizes;
     attn_tally tally;
 } backward_job;
 
+/* What a chunk that starts at t does to the state before it, in `starts`; 0: none starts there. */
+enum { GOES_ON = 1, CARRIES = 2, FORGETS = 3 };
+
 typedef struct head_room {
+    size_t m, d;
     float *q, *k, *v, *dnum, *da, *dden; /* whole sequence */
-    float *a, *turned, *sum;             /* one chunk: A, a transpose [d][C], a sum [C][d] */
-    float *state_t, *z;                  /* S^T [d][d], z */
+    float *starts, *carry;               /* [T], and [T][m] where a chunk CARRIES */
+    float *a, *turned, *sum;             /* one chunk: A, a transpose [m][C], a sum [C][m] */
+    float *state_t, *z;                  /* S^T [d][m], z */
     float *ds, *ds_t, *dz;
+    float *own;
 } head_room;
 
-size_t attn_recurrence_backward_worker(size_t d, size_t length)
+size_t attn_recurrence_backward_worker(attn_recurrence_sizes s, size_t length)
 {
-    return length * (4 * d + ATTN_CHUNK + 1) + ATTN_CHUNK * (ATTN_CHUNK + 2 * d) + 3 * d * d +
-           2 * d;
+    const size_t wide = s.m > s.d ? s.m : s.d;
+    return length * (3 * s.m + 2 * s.d + ATTN_CHUNK + 2) + ATTN_CHUNK * (ATTN_CHUNK + wide + s.m) +
+           3 * s.m * s.d + 2 * s.m + s.own;
 }
 
 static float *take(float **room, size_t count)
@@ -33,114 +43,173 @@ static float *take(float **room, size_t count)
     return start;
 }
 
-static head_room divide_room(float *room, size_t T, size_t d)
+static head_room divide_room(float *room, size_t T, attn_recurrence_sizes s)
 {
-    head_room r;
-    r.q = take(&room, T * d);
-    r.k = take(&room, T * d);
-    r.v = take(&room, T * d);
-    r.dnum = take(&room, T * d);
+    head_room r = {.m = s.m, .d = s.d};
+    r.q = take(&room, T * s.m);
+    r.k = take(&room, T * s.m);
+    r.v = take(&room, T * s.d);
+    r.dnum = take(&room, T * s.d);
     r.da = take(&room, T * ATTN_CHUNK);
     r.dden = take(&room, T);
+    r.starts = take(&room, T);
+    r.carry = take(&room, T * s.m);
     r.a = take(&room, ATTN_CHUNK * ATTN_CHUNK);
-    r.turned = take(&room, ATTN_CHUNK * d);
-    r.sum = take(&room, ATTN_CHUNK * d);
-    r.state_t = take(&room, d * d);
-    r.z = take(&room, d);
-    r.ds = take(&room, d * d);
-    r.ds_t = take(&room, d * d);
-    r.dz = take(&room, d);
+    r.turned = take(&room, ATTN_CHUNK * (s.m > s.d ? s.m : s.d));
+    r.sum = take(&room, ATTN_CHUNK * s.m);
+    r.state_t = take(&room, s.m * s.d);
+    r.z = take(&room, s.m);
+    r.ds = take(&room, s.m * s.d);
+    r.ds_t = take(&room, s.m * s.d);
+    r.dz = take(&room, s.m);
+    r.own = take(&room, s.own);
     return r;
 }
 
-/* Features, values, dnum and dden of the whole head. */
+/* Features of the whole head, in the chunks of the forward pass. */
+static void load_features(const backward_job *job, const attn_feature_walk *walk,
+                          const head_room *room, size_t at, const uint32_t *documents)
+{
+    const attn_core_call *call = job->call;
+    const size_t T = call->length, m = room->m;
+    const bool inner = attn_recurrence_inner(call->layer, T);
+    memset(room->starts, 0, T * sizeof *room->starts);
+    for (size_t t = 0, c; t < T; t += c) {
+        const bool is_first = documents ? documents[t] == t : t == 0;
+        bool has_carry = false;
+        c = job->map->keys(walk, attn_chunk_end(t, T, documents) - t, is_first,
+                           call->k + at + t * call->row, room->k + t * m, room->carry + t * m,
+                           &has_carry);
+        room->starts[t] = is_first ? FORGETS : has_carry ? CARRIES : GOES_ON;
+        if (inner) job->map->queries(walk, c, call->q + at + t * call->row, room->q + t * m);
+    }
+    if (!inner) job->map->queries(walk, T, call->q + at, room->q);
+}
+
+/* Values, dnum and dden of the whole head. */
 static void load_head(const attn_core_call *call, const head_room *room, size_t index, size_t at,
                       size_t o_at)
 {
     const attn_kernels *kernels = call->context->kernels;
-    const size_t T = call->length, d = call->layer->head_dim;
+    const size_t T = call->length, d = room->d;
     const float *den = call->saved + index * T;
-    attn_feature_rows(kernels, T, d, call->q + at, call->row, room->q);
-    attn_feature_rows(kernels, T, d, call->k + at, call->row, room->k);
     attn_copy_head(T, d, call->v + at, call->row, room->v);
     attn_copy_head(T, d, call->d_o + o_at, call->o_row, room->dnum);
     for (size_t i = 0; i < T; i++) {
-        kernels->scale(d, 1.0f / den[i], room->dnum + i * d);
-        room->dden[i] = -kernels->dot(d, room->dnum + i * d, call->o + o_at + i * call->o_row);
+        const float *o = call->o + o_at + i * call->o_row;
+        float *dnum = room->dnum + i * d, dot = 0.0f;
+        kernels->scale(d, 1.0f / den[i], dnum);
+        if (room->starts[i] == FORGETS) /* o is v: in the order of dA, so that both cancel */
+            kernels->product(1, 1, d, dnum, d, 1, o, 1, &dot, 1, false);
+        else
+            dot = kernels->dot(d, dnum, o);
+        room->dden[i] = -dot;
     }
 }
 
-/* S^T += V^T K, z += colsum(K) */
-static void absorb(const attn_kernels *kernels, const head_room *room, size_t t, size_t c, size_t d)
+static size_t chunk_end(const head_room *room, size_t first, size_t length)
 {
-    kernels->product(d, d, c, room->v + t * d, 1, d, room->k + t * d, d, room->state_t, d, true);
-    for (size_t i = t; i < t + c; i++) kernels->add(d, room->k + i * d, room->z);
+    size_t t = first + 1;
+    while (t < length && room->starts[t] == 0.0f) t++;
+    return t;
+}
+
+static size_t chunk_start(const head_room *room, size_t end)
+{
+    size_t t = end - 1;
+    while (room->starts[t] == 0.0f) t--;
+    return t;
+}
+
+/* What the chunk at t does to the sums of the tokens before it. */
+static void enter_chunk(const head_room *room, size_t t, attn_work *work)
+{
+    const size_t m = room->m, d = room->d;
+    const float *carry = room->carry + t * m;
+    if (room->starts[t] == FORGETS) memset(room->state_t, 0, (m * d + m) * sizeof *room->state_t);
+    if (room->starts[t] != CARRIES) return;
+    for (size_t i = 0; i < d + 1; i++) /* z lies behind S^T */
+        for (size_t r = 0; r < m; r++) room->state_t[i * m + r] *= carry[r];
+    work->other += m * d + m;
+}
+
+/* The same to the gradients of these sums, in reverse. */
+static void leave_chunk(const attn_kernels *kernels, const head_room *room, size_t t,
+                        attn_work *work)
+{
+    const size_t m = room->m, d = room->d;
+    const float *carry = room->carry + t * m;
+    if (room->starts[t] == FORGETS) {
+        memset(room->ds, 0, m * d * sizeof *room->ds);
+        memset(room->dz, 0, m * sizeof *room->dz);
+    }
+    if (room->starts[t] != CARRIES) return;
+    kernels->scale_rows(m, d, carry, room->ds, d);
+    for (size_t r = 0; r < m; r++) room->dz[r] *= carry[r];
+    work->other += m * d + m;
+}
+
+/* S^T += V^T K, z += colsum(K) */
+static void absorb(const attn_kernels *kernels, const head_room *room, size_t t, size_t c)
+{
+    const size_t m = room->m, d = room->d;
+    kernels->product(d, m, c, room->v + t * d, 1, d, room->k + t * m, m, room->state_t, m, true);
+    for (size_t i = t; i < t + c; i++) kernels->add(m, room->k + i * m, room->z);
 }
 
 /* dQ of one chunk, through the feature map, to the call's dq. */
-static void query_chunk(const attn_core_call *call, const head_room *room, size_t at, size_t t,
-                        size_t c, bool inner)
+static void query_chunk(const backward_job *job, const attn_feature_walk *walk,
+                        const head_room *room, size_t at, size_t t, size_t c, bool inner)
 {
+    const attn_core_call *call = job->call;
     const attn_kernels *kernels = call->context->kernels;
-    const size_t d = call->layer->head_dim;
+    const size_t m = room->m, d = room->d, row = at + t * call->row;
     const float *dnum = room->dnum + t * d;
     float *dq = room->sum, *da = room->da + t * ATTN_CHUNK;
-    kernels->product(c, d, d, dnum, d, 1, room->state_t, d, dq, d, false);
+    kernels->product(c, m, d, dnum, d, 1, room->state_t, m, dq, m, false);
     if (inner) {
         kernels->transpose(c, d, room->v + t * d, d, room->turned, ATTN_CHUNK);
         kernels->product(c, c, d, dnum, d, 1, room->turned, ATTN_CHUNK, da, ATTN_CHUNK, false);
         for (size_t i = 0; i < c; i++)
             for (size_t j = 0; j < c; j++) da[i * ATTN_CHUNK + j] += room->dden[t + i];
         attn_clear_upper(c, da);
-        kernels->product(c, d, c, da, ATTN_CHUNK, 1, room->k + t * d, d, dq, d, true);
+        kernels->product(c, m, c, da, ATTN_CHUNK, 1, room->k + t * m, m, dq, m, true);
     }
-    for (size_t i = 0; i < c; i++) {
-        kernels->add_scaled(d, room->dden[t + i], room->z, dq + i * d);
-        kernels->elu_plus_one_gradient(d, room->q + (t + i) * d, dq + i * d,
-                                       call->dq + at + (t + i) * call->row);
-    }
+    for (size_t i = 0; i < c; i++) kernels->add_scaled(m, room->dden[t + i], room->z, dq + i * m);
+    job->map->queries_gradient(walk, c, call->q + row, room->q + t * m, dq, call->dq + row);
 }
 
 /* dS += Q^T dnum, dz += Q^T dden */
-static void absorb_gradient(const attn_kernels *kernels, const head_room *room, size_t t, size_t c,
-                            size_t d)
+static void absorb_gradient(const attn_kernels *kernels, const head_room *room, size_t t, size_t c)
 {
-    const float *q = room->q + t * d;
-    kernels->product(d, d, c, q, 1, d, room->dnum + t * d, d, room->ds, d, true);
-    for (size_t i = 0; i < c; i++) kernels->add_scaled(d, room->dden[t + i], q + i * d, room->dz);
+    const size_t m = room->m, d = room->d;
+    const float *q = room->q + t * m;
+    kernels->product(m, d, c, q, 1, m, room->dnum + t * d, d, room->ds, d, true);
+    for (size_t i = 0; i < c; i++) kernels->add_scaled(m, room->dden[t + i], q + i * m, room->dz);
 }
 
 /* dK and dV of one chunk. */
-static void key_chunk(const attn_core_call *call, const head_room *room, size_t at, size_t t,
-                      size_t c, bool inner)
+static void key_chunk(const backward_job *job, const attn_feature_walk *walk, const head_room *room,
+                      size_t at, size_t t, size_t c, bool inner)
 {
+    const attn_core_call *call = job->call;
     const attn_kernels *kernels = call->context->kernels;
-    const size_t d = call->layer->head_dim;
-    const float *q = room->q + t * d, *k = room->k + t * d, *da = room->da + t * ATTN_CHUNK;
-    float *dk = room->sum, *dv = call->dv + at + t * call->row;
-    kernels->transpose(d, d, room->ds, d, room->ds_t, d);
-    kernels->product(c, d, d, room->v + t * d, d, 1, room->ds_t, d, dk, d, false);
-    kernels->product(c, d, d, k, d, 1, room->ds, d, dv, call->row, false);
+    const size_t m = room->m, d = room->d, row = at + t * call->row;
+    const float *q = room->q + t * m, *k = room->k + t * m, *da = room->da + t * ATTN_CHUNK;
+    float *dk = room->sum, *dv = call->dv + row;
+    kernels->transpose(m, d, room->ds, d, room->ds_t, m);
+    kernels->product(c, m, d, room->v + t * d, d, 1, room->ds_t, m, dk, m, false);
+    kernels->product(c, d, m, k, m, 1, room->ds, d, dv, call->row, false);
     if (inner) {
-        kernels->transpose(c, d, k, d, room->turned, ATTN_CHUNK);
-        kernels->product(c, c, d, q, d, 1, room->turned, ATTN_CHUNK, room->a, ATTN_CHUNK, false);
+        kernels->transpose(c, m, k, m, room->turned, ATTN_CHUNK);
+        kernels->product(c, c, m, q, m, 1, room->turned, ATTN_CHUNK, room->a, ATTN_CHUNK, false);
         attn_clear_upper(c, room->a);
-        kernels->product(c, d, c, da, 1, ATTN_CHUNK, q, d, dk, d, true);
+        kernels->product(c, m, c, da, 1, ATTN_CHUNK, q, m, dk, m, true);
         kernels->product(c, d, c, room->a, 1, ATTN_CHUNK, room->dnum + t * d, d, dv, call->row,
                          true);
     }
-    for (size_t i = 0; i < c; i++) {
-        kernels->add(d, room->dz, dk + i * d);
-        kernels->elu_plus_one_gradient(d, k + i * d, dk + i * d,
-                                       call->dk + at + (t + i) * call->row);
-    }
-}
-
-/* Chunks start at multiples of ATTN_CHUNK behind their document's start. */
-size_t attn_chunk_start(size_t end, const uint32_t *documents)
-{
-    const size_t document = documents ? documents[end - 1] : 0;
-    return end - 1 - (end - 1 - document) % ATTN_CHUNK;
+    for (size_t i = 0; i < c; i++) kernels->add(m, room->dz, dk + i * m);
+    job->map->keys_gradient(walk, c, call->k + row, k, dk, call->dk + row);
 }
 
 static void backward_head(void *argument, size_t index, size_t worker)
@@ -149,54 +218,59 @@ static void backward_head(void *argument, size_t index, size_t worker)
     const attn_core_call *call = job->call;
     const attn_layer *layer = call->layer;
     const attn_kernels *kernels = call->context->kernels;
-    const size_t T = call->length, d = layer->head_dim;
-    const size_t b = index / layer->heads, h = index % layer->heads;
-    const size_t at = b * T * call->row + h * d;
+    const attn_recurrence_sizes s = job->sizes;
+    const size_t T = call->length, b = index / layer->heads, h = index % layer->heads;
+    const size_t at = b * T * call->row + h * s.d;
     const uint32_t *documents = call->document_start ? call->document_start + b * T : NULL;
-    const bool inner = layer->is_causal;
-    const head_room room =
-        divide_room(call->scratch + worker * attn_recurrence_backward_worker(d, T), T, d);
-    load_head(call, &room, index, at, b * T * call->o_row + h * d);
-    memset(room.state_t, 0, (d * d + d) * sizeof *room.state_t); /* and z */
-    memset(room.ds, 0, (2 * d * d + d) * sizeof *room.ds);       /* and ds_t, dz */
+    const bool inner = attn_recurrence_inner(layer, T);
+    float *memory = call->scratch + s.shared + worker * attn_recurrence_backward_worker(s, T);
+    const head_room room = divide_room(memory, T, s);
+    attn_work *work = &job->tally.of[worker];
+    const attn_feature_walk walk = {
+        .call = call, .shared = call->scratch, .own = room.own, .work = work};
+    load_features(job, &walk, &room, at, documents);
+    load_head(call, &room, index, at, b * T * call->o_row + h * s.d);
+    memset(room.ds, 0, s.m * s.d * sizeof *room.ds);
+    memset(room.dz, 0, s.m * sizeof *room.dz);
 
     for (size_t t = 0, end; !inner && t < T; t = end) {
-        end = attn_chunk_end(t, T, NULL);
-        absorb(kernels, &room, t, end - t, d);
-        absorb_gradient(kernels, &room, t, end - t, d);
+        end = chunk_end(&room, t, T);
+        enter_chunk(&room, t, work);
+        absorb(kernels, &room, t, end - t);
+        absorb_gradient(kernels, &room, t, end - t);
     }
     for (size_t t = 0, end; t < T; t = end) {
-        end = attn_chunk_end(t, T, documents);
-        if (documents && documents[t] == t)
-            memset(room.state_t, 0, (d * d + d) * sizeof *room.state_t);
-        query_chunk(call, &room, at, t, end - t, inner);
-        if (inner) absorb(kernels, &room, t, end - t, d);
-        attn_work_add(&job->tally.of[worker], attn_recurrence_backward_chunk(end - t, d, inner));
+        end = chunk_end(&room, t, T);
+        if (inner) enter_chunk(&room, t, work);
+        query_chunk(job, &walk, &room, at, t, end - t, inner);
+        if (inner) absorb(kernels, &room, t, end - t);
+        attn_work_add(work, attn_recurrence_backward_chunk(s, end - t, inner));
     }
     for (size_t end = T, t; end > 0; end = t) {
-        t = attn_chunk_start(end, documents);
-        key_chunk(call, &room, at, t, end - t, inner);
-        if (inner) absorb_gradient(kernels, &room, t, end - t, d);
-        if (documents && documents[t] == t) memset(room.ds, 0, (2 * d * d + d) * sizeof *room.ds);
+        t = chunk_start(&room, end);
+        key_chunk(job, &walk, &room, at, t, end - t, inner);
+        if (inner) absorb_gradient(kernels, &room, t, end - t);
+        leave_chunk(kernels, &room, t, work);
     }
 }
 
-void attn_recurrence_backward(const attn_core_call *call)
+void attn_recurrence_backward(const attn_core_call *call, const attn_feature_map *map)
 {
-    backward_job job = {.call = call};
+    backward_job job = {
+        .call = call, .map = map, .sizes = attn_recurrence_sizes_of(call->layer, map)};
     const size_t threads = call->context->threads;
+    attn_recurrence_prepare(call, map);
     attn_parallel(threads, call->batch * call->layer->heads, backward_head, &job);
     attn_tally_collect(&job.tally, threads, &call->context->work);
 }
 
-attn_work attn_recurrence_backward_chunk(uint64_t c, uint64_t d, bool is_causal)
+attn_work attn_recurrence_backward_chunk(attn_recurrence_sizes s, uint64_t c, bool is_causal)
 {
-    attn_work work = {.matmul = 10 * c * d * d,
-                      .exponential = 2 * c * d,
-                      /* phi 2, dnum 1, dden 2, dden z 2, phi' 2, z 1, dz 2 + 1; 1 / den, sign */
-                      .other = 13 * c * d + 2 * c};
+    attn_work work = {.matmul = 10 * c * s.m * s.d,
+                      /* dnum 1, dden 2; dden z 2, z 1, dz 2 + 1; 1 / den, sign */
+                      .other = c * (3 * s.d + 6 * s.m) + 2 * c};
     if (is_causal) {
-        work.matmul += 10 * c * c * d;
+        work.matmul += c * c * (4 * s.d + 6 * s.m);
         work.other += 3 * c * c; /* dden added, two masks */
     }
     return work;

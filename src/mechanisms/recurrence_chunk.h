@@ -4,15 +4,26 @@
 
 #include "mechanisms/recurrence_engine.h"
 
-/* phi of `rows` rows, to [rows][d] */
-void attn_feature_rows(const attn_kernels *kernels, size_t rows, size_t d, const float *x,
-                       size_t row, float *phi);
+/* The sizes of a call: m features of heads of d, and the floats that a map wants. */
+typedef struct attn_recurrence_sizes {
+    size_t m, d, shared, own;
+} attn_recurrence_sizes;
+
+attn_recurrence_sizes attn_recurrence_sizes_of(const attn_layer *layer,
+                                               const attn_feature_map *map);
+
+/* Prepares the map in call->scratch and counts its work. */
+void attn_recurrence_prepare(const attn_core_call *call, const attn_feature_map *map);
+
+/* Whether chunks have an A of their own: not when all tokens see all others. */
+bool attn_recurrence_inner(const attn_layer *layer, size_t length);
 
 /* a(i, j) = 0 for j > i; rows are ATTN_CHUNK apart */
 void attn_clear_upper(size_t c, float *a);
 
-/* Floats of one worker's memory, and work of one chunk of c tokens, in the backward pass. */
-size_t attn_recurrence_backward_worker(size_t d, size_t length);
-attn_work attn_recurrence_backward_chunk(uint64_t c, uint64_t d, bool is_causal);
+/* Floats of one worker's memory, and work of one chunk of c tokens without its features, in the
+ * backward pass. */
+size_t attn_recurrence_backward_worker(attn_recurrence_sizes sizes, size_t length);
+attn_work attn_recurrence_backward_chunk(attn_recurrence_sizes sizes, uint64_t c, bool is_causal);
 
 #endif

@@ -17,59 +17,99 @@ size_t attn_chunk_end(size_t first, size_t length, const uint32_t *document_star
     return t;
 }
 
+/* Chunks start at multiples of ATTN_CHUNK behind their document's start. */
+size_t attn_chunk_start(size_t end, const uint32_t *document_start)
+{
+    const size_t document = document_start ? document_start[end - 1] : 0;
+    return end - 1 - (end - 1 - document) % ATTN_CHUNK;
+}
+
 size_t attn_recurrence_saved(const attn_layer *layer, size_t batch, size_t length)
 {
     return batch * layer->heads * length; /* den */
 }
 
-/* Forward, per worker: Q, K, K^T, V, A and num of a chunk, S and z. */
-static size_t forward_worker(size_t d)
+static size_t optional_count(const attn_layer *layer, size_t (*count)(const attn_layer *layer))
 {
-    return 5 * ATTN_CHUNK * d + ATTN_CHUNK * ATTN_CHUNK + d * d + d;
+    return count ? count(layer) : 0;
 }
 
-size_t attn_recurrence_scratch(const attn_layer *layer, size_t threads, size_t batch, size_t length)
+attn_recurrence_sizes attn_recurrence_sizes_of(const attn_layer *layer, const attn_feature_map *map)
 {
-    (void)batch;
-    const size_t forward = forward_worker(layer->head_dim);
-    const size_t backward = attn_recurrence_backward_worker(layer->head_dim, length);
-    return threads * (forward > backward ? forward : backward);
+    return (attn_recurrence_sizes){.m = map->count(layer),
+                                   .d = layer->head_dim,
+                                   .shared = optional_count(layer, map->shared_count),
+                                   .own = optional_count(layer, map->own_count)};
 }
 
-size_t attn_recurrence_cache(const attn_layer *layer, size_t batch, size_t capacity)
+bool attn_recurrence_inner(const attn_layer *layer, size_t length)
 {
-    (void)capacity; /* the state does not grow */
-    const size_t d = layer->head_dim;
-    return batch * layer->heads * (d * d + d);
+    return layer->is_causal || length == 1;
+}
+
+void attn_recurrence_prepare(const attn_core_call *call, const attn_feature_map *map)
+{
+    if (!map->prepare) return;
+    map->prepare(call, call->scratch);
+    attn_work_add(&call->context->work, map->shared_work(call->layer));
+}
+
+/* What decoding keeps of a head: S, z and the map's own. */
+static size_t state_count(attn_recurrence_sizes s)
+{
+    return s.m * s.d + s.m + s.own;
+}
+
+/* Forward, per worker: Q, K, K^T, V, num and A of a chunk, the carry, and the state. */
+static size_t forward_worker(attn_recurrence_sizes s)
+{
+    return ATTN_CHUNK * (3 * s.m + 2 * s.d) + ATTN_CHUNK * ATTN_CHUNK + s.m + state_count(s);
+}
+
+size_t attn_recurrence_scratch(const attn_layer *layer, const attn_feature_map *map, size_t threads,
+                               size_t length)
+{
+    const attn_recurrence_sizes s = attn_recurrence_sizes_of(layer, map);
+    const size_t forward = forward_worker(s), backward = attn_recurrence_backward_worker(s, length);
+    return s.shared + threads * (forward > backward ? forward : backward);
+}
+
+size_t attn_recurrence_cache(const attn_layer *layer, const attn_feature_map *map, size_t batch)
+{
+    return batch * layer->heads * state_count(attn_recurrence_sizes_of(layer, map));
 }
 
 typedef struct forward_job {
     const attn_core_call *call;
+    const attn_feature_map *map;
+    attn_recurrence_sizes sizes;
     attn_tally tally;
 } forward_job;
 
 /* Memory of one head's walk over chunks. */
 typedef struct chunk_room {
-    float *q, *k, *k_transposed, *v, *num, *a, *state, *z;
+    size_t m, d;
+    float *q, *k, *k_transposed, *v, *num, *a, *carry, *state, *z, *own;
 } chunk_room;
 
-static chunk_room divide_room(float *room, size_t d)
+static void place_state(chunk_room *room, float *state)
 {
-    const size_t n = ATTN_CHUNK * d;
-    return (chunk_room){.q = room,
-                        .k = room + n,
-                        .k_transposed = room + 2 * n,
-                        .v = room + 3 * n,
-                        .num = room + 4 * n,
-                        .a = room + 5 * n,
-                        .state = room + 5 * n + ATTN_CHUNK * ATTN_CHUNK,
-                        .z = room + 5 * n + ATTN_CHUNK * ATTN_CHUNK + d * d};
+    room->state = state;
+    room->z = state + room->m * room->d;
+    room->own = room->z + room->m;
 }
 
-void attn_feature_rows(const attn_kernels *kernels, size_t rows, size_t d, const float *x,
-                       size_t row, float *phi)
+static chunk_room divide_room(float *memory, attn_recurrence_sizes s)
 {
-    for (size_t i = 0; i < rows; i++) kernels->elu_plus_one(d, x + i * row, phi + i * d);
+    chunk_room room = {.m = s.m, .d = s.d, .q = memory};
+    room.k = room.q + ATTN_CHUNK * s.m;
+    room.k_transposed = room.k + ATTN_CHUNK * s.m;
+    room.v = room.k_transposed + ATTN_CHUNK * s.m;
+    room.num = room.v + ATTN_CHUNK * s.d;
+    room.a = room.num + ATTN_CHUNK * s.d;
+    room.carry = room.a + ATTN_CHUNK * ATTN_CHUNK;
+    place_state(&room, room.carry + s.m);
+    return room;
 }
 
 void attn_clear_upper(size_t c, float *a)
@@ -78,54 +118,71 @@ void attn_clear_upper(size_t c, float *a)
         for (size_t j = i + 1; j < c; j++) a[i * ATTN_CHUNK + j] = 0.0f;
 }
 
-/* S += K^T V, z += colsum(K) */
-static void absorb(const attn_kernels *kernels, const chunk_room *room, size_t c, size_t d)
+static void clear_state(const chunk_room *room)
 {
-    kernels->product(d, d, c, room->k, 1, d, room->v, d, room->state, d, true);
-    for (size_t i = 0; i < c; i++) kernels->add(d, room->k + i * d, room->z);
+    memset(room->state, 0, (room->m * room->d + room->m) * sizeof *room->state);
 }
 
-/* o = num / den of one chunk; `inner`: with the chunk's own A. */
-static void emit(const attn_core_call *call, const chunk_room *room, size_t c, bool inner, float *o,
-                 float *den_saved)
+/* K of up to c tokens, with S and z carried to its reference; returns how many it took. */
+static size_t load_keys(const forward_job *job, const attn_feature_walk *walk,
+                        const chunk_room *room, size_t at, size_t c, bool is_first)
+{
+    const attn_kernels *kernels = job->call->context->kernels;
+    bool has_carry = false;
+    const size_t taken =
+        job->map->keys(walk, c, is_first, job->call->k + at, room->k, room->carry, &has_carry);
+    if (!has_carry) return taken;
+    kernels->scale_rows(room->m, room->d, room->carry, room->state, room->d);
+    for (size_t r = 0; r < room->m; r++) room->z[r] *= room->carry[r];
+    walk->work->other += room->m * room->d + room->m;
+    return taken;
+}
+
+/* S += K^T V, z += colsum(K) */
+static void absorb(const attn_kernels *kernels, const chunk_room *room, size_t c, const float *v,
+                   size_t v_row)
+{
+    const size_t m = room->m, d = room->d;
+    kernels->product(m, d, c, room->k, 1, m, v, v_row, room->state, d, true);
+    for (size_t i = 0; i < c; i++) kernels->add(m, room->k + i * m, room->z);
+}
+
+/* o = num / den of one chunk; `inner`: with the chunk's own A. `alone`: v of the only key that the
+ * first query sees, or NULL. It is o, which the quotient would miss by its rounding; and so would
+ * miss 0 what that key and query get back from it. */
+static void emit(const attn_core_call *call, const chunk_room *room, size_t c, bool inner,
+                 const float *alone, float *o, float *den_saved)
 {
     const attn_kernels *kernels = call->context->kernels;
-    const size_t d = call->layer->head_dim;
-    kernels->product(c, d, d, room->q, d, 1, room->state, d, room->num, d, false);
+    const size_t m = room->m, d = room->d;
+    kernels->product(c, d, m, room->q, m, 1, room->state, d, room->num, d, false);
     if (inner) {
-        kernels->transpose(c, d, room->k, d, room->k_transposed, ATTN_CHUNK);
-        kernels->product(c, c, d, room->q, d, 1, room->k_transposed, ATTN_CHUNK, room->a,
+        kernels->transpose(c, m, room->k, m, room->k_transposed, ATTN_CHUNK);
+        kernels->product(c, c, m, room->q, m, 1, room->k_transposed, ATTN_CHUNK, room->a,
                          ATTN_CHUNK, false);
         attn_clear_upper(c, room->a);
         kernels->product(c, d, c, room->a, ATTN_CHUNK, 1, room->v, d, room->num, d, true);
     }
     for (size_t i = 0; i < c; i++) {
         const float own = inner ? kernels->sum(c, room->a + i * ATTN_CHUNK) : 0.0f;
-        const float den = kernels->dot(d, room->q + i * d, room->z) + own;
+        const float den = kernels->dot(m, room->q + i * m, room->z) + own;
         memcpy(o + i * call->o_row, room->num + i * d, d * sizeof *o);
         kernels->scale(d, 1.0f / den, o + i * call->o_row);
         if (den_saved) den_saved[i] = den;
     }
+    if (alone) memcpy(o, alone, d * sizeof *o);
 }
 
-static attn_work chunk_work(uint64_t c, uint64_t d, bool inner)
+/* Without the features. */
+static attn_work chunk_work(attn_recurrence_sizes s, uint64_t c, bool inner)
 {
-    attn_work work = {.matmul = 4 * c * d * d + 2 * c * d,
-                      .exponential = 2 * c * d,
-                      .other = 2 * c * d + c * d + c * d + c}; /* phi, z, quotient */
+    attn_work work = {.matmul = 4 * c * s.m * s.d + 2 * c * s.m,
+                      .other = c * s.m + c * s.d + c}; /* z, quotient */
     if (inner) {
-        work.matmul += 4 * c * c * d;
+        work.matmul += 2 * c * c * (s.m + s.d);
         work.other += 2 * c * c + c; /* mask, row sums, and their addition to den */
     }
     return work;
-}
-
-static void load_chunk(const attn_core_call *call, const chunk_room *room, size_t at, size_t c)
-{
-    const attn_kernels *kernels = call->context->kernels;
-    const size_t d = call->layer->head_dim;
-    attn_feature_rows(kernels, c, d, call->k + at, call->row, room->k);
-    attn_copy_head(c, d, call->v + at, call->row, room->v);
 }
 
 static void forward_head(void *argument, size_t index, size_t worker)
@@ -134,84 +191,98 @@ static void forward_head(void *argument, size_t index, size_t worker)
     const attn_core_call *call = job->call;
     const attn_layer *layer = call->layer;
     const attn_kernels *kernels = call->context->kernels;
-    const size_t T = call->length, d = layer->head_dim;
-    const size_t b = index / layer->heads, h = index % layer->heads;
-    const size_t at = b * T * call->row + h * d, o_at = b * T * call->o_row + h * d;
+    const attn_recurrence_sizes s = job->sizes;
+    const size_t T = call->length, b = index / layer->heads, h = index % layer->heads;
+    const size_t at = b * T * call->row + h * s.d, o_at = b * T * call->o_row + h * s.d;
     const uint32_t *documents = call->document_start ? call->document_start + b * T : NULL;
-    const chunk_room room = divide_room(call->scratch + worker * forward_worker(d), d);
-    const bool inner = layer->is_causal;
-    memset(room.state, 0, (d * d + d) * sizeof *room.state);
+    const chunk_room room = divide_room(call->scratch + s.shared + worker * forward_worker(s), s);
+    const attn_feature_walk walk = {
+        .call = call, .shared = call->scratch, .own = room.own, .work = &job->tally.of[worker]};
+    const bool inner = attn_recurrence_inner(layer, T);
+    clear_state(&room);
 
-    for (size_t t = 0, end; !inner && t < T; t = end) {
-        end = attn_chunk_end(t, T, NULL);
-        load_chunk(call, &room, at + t * call->row, end - t);
-        absorb(kernels, &room, end - t, d);
+    for (size_t t = 0, c; !inner && t < T; t += c) {
+        const size_t row = at + t * call->row;
+        c = load_keys(job, &walk, &room, row, attn_chunk_end(t, T, NULL) - t, t == 0);
+        absorb(kernels, &room, c, call->v + row, call->row);
     }
-    for (size_t t = 0, end; t < T; t = end) {
-        end = attn_chunk_end(t, T, documents);
-        const size_t c = end - t;
-        if (documents && documents[t] == t) memset(room.state, 0, (d * d + d) * sizeof *room.state);
-        attn_feature_rows(kernels, c, d, call->q + at + t * call->row, call->row, room.q);
-        if (inner) load_chunk(call, &room, at + t * call->row, c);
-        emit(call, &room, c, inner, call->o + o_at + t * call->o_row,
-             call->saved ? call->saved + index * T + t : NULL);
-        if (inner) absorb(kernels, &room, c, d);
-        attn_work_add(&job->tally.of[worker], chunk_work(c, d, inner));
+    for (size_t t = 0, c; t < T; t += c) {
+        const size_t row = at + t * call->row;
+        const bool is_first = documents ? documents[t] == t : t == 0;
+        c = attn_chunk_end(t, T, documents) - t;
+        if (is_first && inner) clear_state(&room);
+        if (inner) c = load_keys(job, &walk, &room, row, c, is_first);
+        if (inner) attn_copy_head(c, s.d, call->v + row, call->row, room.v);
+        job->map->queries(&walk, c, call->q + row, room.q);
+        emit(call, &room, c, inner, is_first && inner ? call->v + row : NULL,
+             call->o + o_at + t * call->o_row, call->saved ? call->saved + index * T + t : NULL);
+        if (inner) absorb(kernels, &room, c, room.v, s.d);
+        attn_work_add(walk.work, chunk_work(s, c, inner));
     }
     if (call->cache)
-        memcpy(call->cache + index * (d * d + d), room.state, (d * d + d) * sizeof *room.state);
+        memcpy(call->cache + index * state_count(s), room.state,
+               state_count(s) * sizeof *room.state);
 }
 
-void attn_recurrence_forward(const attn_core_call *call)
+void attn_recurrence_forward(const attn_core_call *call, const attn_feature_map *map)
 {
-    forward_job job = {.call = call};
+    forward_job job = {
+        .call = call, .map = map, .sizes = attn_recurrence_sizes_of(call->layer, map)};
     const size_t threads = call->context->threads;
+    attn_recurrence_prepare(call, map);
     attn_parallel(threads, call->batch * call->layer->heads, forward_head, &job);
     attn_tally_collect(&job.tally, threads, &call->context->work);
 }
 
-void attn_recurrence_decode(const attn_core_call *call)
+/* One token is a chunk of one: its key is absorbed before its query reads the state. */
+void attn_recurrence_decode(const attn_core_call *call, const attn_feature_map *map)
 {
     const attn_layer *layer = call->layer;
     const attn_kernels *kernels = call->context->kernels;
-    const size_t d = layer->head_dim;
-    float *q = call->scratch, *k = call->scratch + d;
+    const attn_recurrence_sizes s = attn_recurrence_sizes_of(layer, map);
+    const forward_job job = {.call = call, .map = map, .sizes = s};
+    chunk_room room = divide_room(call->scratch + s.shared, s);
+    attn_recurrence_prepare(call, map);
     for (size_t index = 0; index < call->batch * layer->heads; index++) {
         const size_t b = index / layer->heads, h = index % layer->heads;
-        const size_t at = b * call->row + h * d;
-        float *state = call->cache + index * (d * d + d), *z = state + d * d;
-        float *o = call->o + b * call->o_row + h * d;
-        kernels->elu_plus_one(d, call->q + at, q);
-        kernels->elu_plus_one(d, call->k + at, k);
-        kernels->product(d, d, 1, k, 1, 1, call->v + at, d, state, d, true);
-        kernels->add(d, k, z);
-        kernels->product(1, d, d, q, d, 1, state, d, o, d, false);
-        kernels->scale(d, 1.0f / kernels->dot(d, q, z), o);
+        const size_t at = b * call->row + h * s.d;
+        float *o = call->o + b * call->o_row + h * s.d;
+        place_state(&room, call->cache + index * state_count(s));
+        const attn_feature_walk walk = {
+            .call = call, .shared = call->scratch, .own = room.own, .work = &call->context->work};
+        if (call->position == 0) clear_state(&room);
+        load_keys(&job, &walk, &room, at, 1, call->position == 0);
+        map->queries(&walk, 1, call->q + at, room.q);
+        absorb(kernels, &room, 1, call->v + at, call->row);
+        emit(call, &room, 1, false, call->position == 0 ? call->v + at : NULL, o, NULL);
+        attn_work_add(walk.work, chunk_work(s, 1, false));
     }
-    attn_work_add(&call->context->work,
-                  attn_recurrence_work(layer, ATTN_PHASE_DECODE, call->batch, 0, NULL));
 }
 
-attn_work attn_recurrence_work(const attn_layer *layer, attn_phase phase, size_t batch,
-                               size_t length, const uint32_t *document_start)
+attn_work attn_recurrence_work(const attn_layer *layer, const attn_feature_map *map,
+                               attn_phase phase, size_t batch, size_t length,
+                               const uint32_t *document_start)
 {
-    const uint64_t d = layer->head_dim;
+    const attn_recurrence_sizes s = attn_recurrence_sizes_of(layer, map);
+    const bool decodes = phase == ATTN_PHASE_DECODE;
+    const bool inner = !decodes && attn_recurrence_inner(layer, length);
+    const size_t tokens = decodes ? 1 : length;
     attn_work total = {0};
-    if (phase == ATTN_PHASE_DECODE)
-        return attn_work_times(
-            (attn_work){.matmul = 4 * d * d + 2 * d, .exponential = 2 * d, .other = 4 * d + 1},
-            (uint64_t)batch * layer->heads);
     for (size_t b = 0; b < batch; b++) {
         const uint32_t *documents = document_start ? document_start + b * length : NULL;
-        for (size_t t = 0, end; t < length; t = end) {
-            end = attn_chunk_end(t, length, documents);
-            const uint64_t c = end - t;
-            attn_work_add(&total, phase == ATTN_PHASE_FORWARD
-                                      ? chunk_work(c, d, layer->is_causal)
-                                      : attn_recurrence_backward_chunk(c, d, layer->is_causal));
+        uint64_t starts = decodes && length > 0 ? 0 : 1;
+        for (size_t t = 0, end; t < tokens; t = end) {
+            end = attn_chunk_end(t, tokens, documents);
+            if (t > 0 && documents && documents[t] == t) starts++;
+            attn_work_add(&total, phase == ATTN_PHASE_BACKWARD
+                                      ? attn_recurrence_backward_chunk(s, end - t, inner)
+                                      : chunk_work(s, end - t, inner));
         }
+        attn_work_add(&total, map->head_work(layer, phase, tokens, starts));
     }
-    return attn_work_times(total, layer->heads);
+    total = attn_work_times(total, layer->heads);
+    if (map->shared_work) attn_work_add(&total, map->shared_work(layer));
+    return total;
 }
 
 attn_node *attn_recurrence_visible(attn_tape *tape, const attn_layer *layer, attn_node *a,

@@ -134,14 +134,14 @@ static attn_recurrent_head head_of(job *j, size_t index, size_t worker, worker_r
     room->o = attn_cut(&memory, rounded(T * layer->head_dim));
     room->state = attn_cut(&memory, rounded(j->run.shape.key_dim * layer->head_dim));
     room->rows = attn_cut(&memory, rounded(4 * layer->head_dim));
-    return (attn_recurrent_head){
-        .run = &j->run,
-        .index = index,
-        .h = index % layer->heads,
-        .first = b * T,
-        .documents = call->document_start ? call->document_start + b * T : NULL,
-        .on = {j->run.context->kernels, &j->tally.of[worker]},
-        .room = memory};
+    return (attn_recurrent_head){.run = &j->run,
+                                 .index = index,
+                                 .h = index % layer->heads,
+                                 .first = b * T,
+                                 .documents =
+                                     call->document_start ? call->document_start + b * T : NULL,
+                                 .on = {j->run.context->kernels, &j->tally.of[worker]},
+                                 .room = memory};
 }
 
 /* n = u / sqrt(mean(u^2) + epsilon); returns the factor */
@@ -347,8 +347,8 @@ static attn_work layer_work(const attn_layer *layer, attn_phase phase, size_t ba
     const bool is_backward = phase == ATTN_PHASE_BACKWARD;
     const size_t T = phase == ATTN_PHASE_DECODE ? 1 : length;
     const uint64_t rows = (uint64_t)batch * T, width = layer->d_model, heads = layer->heads;
-    attn_work work = {.matmul = (is_backward ? 4 : 2) * rows * width *
-                                (shape_of(layer).row + width)};
+    attn_work work = {.matmul =
+                          (is_backward ? 4 : 2) * rows * width * (shape_of(layer).row + width)};
     attn_work_add(&work, attn_work_times(gate_row_work(layer, phase), rows * heads));
     if (is_backward && r->has_norm_weight) work.other += batch * width;
     if (r->shared_work) attn_work_add(&work, r->shared_work(layer, phase, batch, T));

@@ -119,7 +119,8 @@ static void backward(const attn_recurrent_head *head, const float *d_o)
     attn_counted_scale(head->on, T * d, 1.0f / sqrtf((float)d), to.dq);
     rotate_rows(head, -1.0f, to.dq, d, d_rows + s->q, s->row);
     rotate_rows(head, -1.0f, to.dk, d, d_rows + s->k, s->row);
-    for (size_t t = 0; t < T; t++) attn_copy_head(1, d, to.dv + t * d, d, d_rows + s->v + t * s->row);
+    for (size_t t = 0; t < T; t++)
+        attn_copy_head(1, d, to.dv + t * d, d, d_rows + s->v + t * s->row);
 }
 
 static attn_work head_work(const attn_layer *layer, attn_phase phase, size_t length,

@@ -60,7 +60,8 @@ static void compare_error(attn_verdict *v, double error, double tolerance, const
     hold(v);
     v->is_exact = false;
     keep_worst(v, error, tolerance);
-    if (!(error <= tolerance)) fail(v, what, ": error %.2e, tolerance %.0e", error, tolerance);
+    if (!(error <= tolerance))
+        fail(v, what, ": error %.2e, tolerance %.0e", fabs(error), tolerance);
 }
 
 void attn_verdict_error(attn_verdict *v, double error, double tolerance, const char *format, ...)

@@ -7,8 +7,11 @@
 static float *gates(check_run *run, const check_shape *shape)
 {
     float *x = check_floats(run, shape->n, shape->place);
-    check_fill_normal(run, shape->scale == 1.0 ? 3.0 : shape->scale < 1.0 ? 1e-3 : 60.0, shape->n,
-                      x);
+    check_fill_normal(run,
+                      shape->scale == 1.0  ? 3.0
+                      : shape->scale < 1.0 ? 1e-3
+                                           : 60.0,
+                      shape->n, x);
     return x;
 }
 
@@ -118,8 +121,8 @@ void check_slot_log_sigmoid(check_run *run, const check_shape *shape)
     for (size_t i = 0; i < n; i++) {
         const double xi = (double)x[i], e = log1p(exp(-fabs(xi)));
         want[i] = (xi < 0.0 ? xi : 0.0) - e;
-        bounds[i] = e * (CHECK_EXP_ERROR + 6.0 * CHECK_UNIT) + CHECK_UNIT * fabs(want[i]) +
-                    CHECK_EXP_FLOOR;
+        bounds[i] =
+            e * (CHECK_EXP_ERROR + 6.0 * CHECK_UNIT) + CHECK_UNIT * fabs(want[i]) + CHECK_EXP_FLOOR;
     }
     for (size_t in_place = 0; in_place < 2; in_place++) {
         float *y[2];

@@ -8,11 +8,12 @@
 #include <math.h>
 #include <string.h>
 
-/* Differences over h and 2 h together cancel the third derivative. With h = 1e-4 the fifth costs
- * 1e-16 and rounding 1e-12 of the loss. */
-static const double step = 1e-4, tolerance = 1e-7;
+/* Differences over h and 2 h together cancel the third derivative, which is large near the poles of
+ * norms. With h = 1e-5 the fifth costs 1e-20 and rounding 1e-10 of the loss. */
+static const double step = 1e-5, tolerance = 1e-7;
 
-/* The oracle as a function of one vector: the parameters, then x. */
+/* The oracle as a function of one vector: the parameters, then x. Fixed buffers stay where they
+ * are. */
 typedef struct point {
     check_layer l;
     size_t count; /* P + n */
@@ -66,9 +67,18 @@ static double difference(check_run *run, point *p, const double *direction, doub
 
 static double slope(check_run *run, point *p, const double *direction)
 {
-    return (4.0 * difference(run, p, direction, step) -
-            difference(run, p, direction, 2.0 * step)) /
+    return (4.0 * difference(run, p, direction, step) - difference(run, p, direction, 2.0 * step)) /
            3.0;
+}
+
+/* No step along fixed buffers. */
+static void stay_at_buffers(const point *p, double *direction)
+{
+    size_t count = 0;
+    const attn_parameter *parameters = attn_layer_parameters(p->l.layer, &count);
+    for (size_t i = 0; i < count; i++)
+        for (size_t j = 0; !parameters[i].is_trained && j < parameters[i].count; j++)
+            direction[parameters[i].offset + j] = 0.0;
 }
 
 static double root_mean_square(const point *p)
@@ -86,6 +96,7 @@ static void check_directions(check_run *run, point *p)
     for (size_t k = 0; k < DIRECTIONS; k++) {
         check_fill_normal(run, 1.0, p->count, drawn);
         check_widen(p->count, drawn, direction);
+        stay_at_buffers(p, direction);
         const double length = check_norm(p->count, (check_numbers){.real = direction});
         for (size_t i = 0; i < p->count; i++) {
             direction[i] /= length;
@@ -104,6 +115,7 @@ static void check_coordinates(check_run *run, point *p)
     double *bounds = check_doubles(run, p->count);
     for (size_t i = 0; i < p->count; i++) {
         direction[i] = 1.0;
+        stay_at_buffers(p, direction);
         want[i] = slope(run, p, direction);
         direction[i] = 0.0;
         bounds[i] = tolerance * (fabs(want[i]) + root_mean_square(p));
@@ -120,11 +132,13 @@ static const check_config small = {.batch = 2, .heads = 6, .head_dim = 4, .lengt
 static void each_config(check_run *run, const check_config *base,
                         void (*check)(check_run *run, check_layer *l, bool is_tiny))
 {
-    const char *const *options = check_subject_options(check_subject_find(run->group->subject));
+    const check_subject *subject = check_subject_find(run->group->subject);
+    const char *const *options = check_subject_options(subject);
     for (size_t o = 0; options[o]; o++)
         for (int variant = 0; variant < 3; variant++) {
             check_config config = *base;
             check_layer l;
+            if (subject->has_norm) config.head_dim *= 2; /* vectors of 2 are too often near 0 */
             config.is_causal = variant < 2;
             config.has_documents = variant == 1;
             check_case(run, "%s %s", options[o], check_config_text(&config));
@@ -158,10 +172,12 @@ static void run_tape(check_run *run)
     each_config(run, &small, check_tape);
 }
 
+/* Tiny layers are for the tape: a norm over two features magnifies rounding by whatever 1 / |o|
+ * happens to be, and a gradient that is zero in exact arithmetic needs some rows to be judged by. */
 static void run_float(check_run *run)
 {
-    each_config(run, &tiny, check_float);
-    each_config(run, &small, check_float);
+    const check_config broad = {.batch = 2, .heads = 6, .head_dim = 8, .length = 19};
+    each_config(run, &broad, check_float);
 }
 
 void check_collect_grad(check_list *list)

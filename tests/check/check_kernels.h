@@ -52,7 +52,6 @@ check_slot_body check_slot_product, check_slot_transpose, check_slot_maximum, ch
     check_slot_layer_norm_gradient, check_slot_gelu, check_slot_gelu_gradient,
     check_slot_elu_plus_one, check_slot_elu_plus_one_gradient, check_slot_cross_entropy,
     check_slot_multiply, check_slot_add_product, check_slot_silu, check_slot_silu_gradient,
-    check_slot_log_sigmoid, check_slot_log_sigmoid_gradient, check_slot_rotate,
-    check_slot_adamw;
+    check_slot_log_sigmoid, check_slot_log_sigmoid_gradient, check_slot_rotate, check_slot_adamw;
 
 #endif

@@ -130,7 +130,9 @@ void check_prop_core_threads(check_run *run, check_layer *l)
                                      .d_o = d_o,
                                      .dq = d_qkv[i],
                                      .dk = d_qkv[i] + k,
-                                     .dv = d_qkv[i] + v};
+                                     .dv = d_qkv[i] + v,
+                                     .parameters = l->parameters,
+                                     .gradients = check_floats(run, l->P, CHECK_AT_END)};
         core->forward(&call);
         core->backward(&call);
         check_same_bits(run, l->n, o[i], o[0], "o with %zu threads", i + 1);

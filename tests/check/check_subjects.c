@@ -31,7 +31,13 @@ static const check_subject subjects[] = {
      .is_average = true},
     {"linear", NULL, .is_order_free = true, .is_average = true, .has_scores = true},
     {"retnet", NULL, .has_norm = true},
-    {"gla", OPTIONS("", "key_dim=30,gate_rank=3", "key_dim=102"), .has_norm = true},
+    {"deltanet", NULL, .has_norm = true},
+    {"gated-deltanet", NULL, .has_norm = true},
+    {"gla", OPTIONS("", "key_dim=102,gate_rank=3"), .has_norm = true},
+    {"linformer", OPTIONS("segment=16,rank=3", "", "segment=7,rank=7,mass_bias=true"),
+     .is_order_free = false},
+    {"performer", OPTIONS("", "features=5", "features=40"), .is_order_free = true,
+     .is_average = true},
 };
 
 const check_subject *check_subject_find(const char *name)

@@ -54,9 +54,9 @@ awk 'length > 80 { exit 1 }' "$folder/out" || fail 'wider than 80 columns'
 # ---- seeds --------------------------------------------------------------------------------
 
 seed_of() { sed -n 's/.*seed //p' "$folder/out"; }
-verify 0 --mechanisms linear --seq 20 --isa ref
+verify 0 --mechanisms mqa --seq 20 --isa ref
 first=$(seed_of)
-verify 0 --mechanisms linear --seq 20 --isa ref
+verify 0 --mechanisms mqa --seq 20 --isa ref
 [[ $first =~ ^[1-9][0-9]*$ && $first != "$(seed_of)" ]] || fail 'no fresh seed'
 
 # ---- JSON ---------------------------------------------------------------------------------

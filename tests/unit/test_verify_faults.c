@@ -212,8 +212,8 @@ static void test_faults(void **state)
             const bool should_fail = f->fails >> k & 1u;
             const attn_verdict *v = &got.of[k];
             if (v->outcome != (should_fail ? ATTN_OUTCOME_FAILS : ATTN_OUTCOME_HOLDS))
-                fail_msg("%s: %s has outcome %d (%s)", f->name, attn_property_name(k),
-                         (int)v->outcome, v->text);
+                fail_msg("%s: %s has outcome %d (%s)", f->name,
+                         attn_property_name((attn_property)k), (int)v->outcome, v->text);
             assert_int_equal(strlen(v->text) > 0, should_fail);
         }
         assert_int_equal(attn_verification_holds(&got), f->fails == 0);
@@ -257,7 +257,8 @@ static void test_every_mechanism(void **state)
         for (size_t k = 0; k < ATTN_PROPERTIES; k++)
             if (got.of[k].outcome != ATTN_OUTCOME_HOLDS &&
                 got.of[k].outcome != ATTN_OUTCOME_NOT_APPLICABLE)
-                fail_msg("%s, %s: %s", config.mechanism, attn_property_name(k), got.of[k].text);
+                fail_msg("%s, %s: %s", config.mechanism, attn_property_name((attn_property)k),
+                         got.of[k].text);
     }
 }
 
