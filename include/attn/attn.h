@@ -3,6 +3,7 @@
 #define ATTN_ATTN_H
 
 #include "attn/context.h"
+#include "attn/flex.h"
 #include "attn/layer.h"
 #include "attn/status.h"
 #include "attn/work.h"

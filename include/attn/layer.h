@@ -22,7 +22,8 @@ typedef struct attn_layer_config {
     size_t d_model;        /**< C, width of x and y */
     size_t heads;          /**< H, query heads; divides C */
     size_t positions;      /**< longest sequence the layer will see */
-    bool is_causal;        /**< false: every position sees every other, where the mechanism can */
+    bool is_causal;        /**< false: every position sees every other, where the mechanism can;
+                                options may decide otherwise: attn_layer_is_causal() */
 } attn_layer_config;
 
 /** How a parameter starts, before training. */
@@ -76,6 +77,9 @@ ATTN_MUST_CHECK attn_status attn_layer_create(attn_layer **out, const attn_layer
                                               attn_error *error);
 /** Free a layer; NULL is fine. */
 void attn_layer_free(attn_layer *layer);
+
+/** Whether no position of y depends on a later one of x: what a language model needs. */
+bool attn_layer_is_causal(const attn_layer *layer);
 
 /** The layer's parameters, in the order of their storage. */
 const attn_parameter *attn_layer_parameters(const attn_layer *layer, size_t *count);

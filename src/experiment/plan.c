@@ -20,7 +20,12 @@ static attn_status check_mechanism(const attn_plan *plan, const attn_plan_mechan
                                      .positions = plan->sizes.positions,
                                      .is_causal = true};
     attn_layer *layer = NULL;
-    const attn_status status = attn_layer_create(&layer, &sizes, error);
+    attn_status status = attn_layer_create(&layer, &sizes, error);
+    if (status == ATTN_OK && !attn_layer_is_causal(layer))
+        status = attn_fail(error, ATTN_EUNSUPPORTED,
+                           "%s lets a token see later ones, which gives away what a language "
+                           "model is to predict",
+                           mechanism->label);
     attn_layer_free(layer);
     return status;
 }

@@ -63,6 +63,12 @@ typedef struct attn_kernels {
                                     const float *delta, float *s, size_t s_row, float *dp,
                                     size_t dp_row);
 
+    /* Score functions, from products s. s = scale * s + step * (first + j): a bias linear in the
+     * position, whose whole numbers first + j are exact. */
+    void (*add_ramp)(size_t n, float scale, float step, float first, float *s);
+    /* s = cap * tanh(scale * s / cap); slope (NULL: not wanted) = 1 - (s / cap)^2 */
+    void (*softcap)(size_t n, float scale, float cap, float *s, float *slope);
+
     /* row i of x[rows][n] *= factors[i] */
     void (*scale_rows)(size_t rows, size_t n, const float *factors, float *x, size_t x_row);
 

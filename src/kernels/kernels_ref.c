@@ -130,6 +130,20 @@ static void online_softmax_gradient(size_t rows, size_t n, float factor, const f
     }
 }
 
+static void add_ramp(size_t n, float factor, float step, float first, float *s)
+{
+    for (size_t j = 0; j < n; j++) s[j] = fmaf(step, first + (float)j, factor * s[j]);
+}
+
+static void softcap(size_t n, float factor, float cap, float *s, float *slope)
+{
+    for (size_t j = 0; j < n; j++) {
+        const float t = tanhf(factor * s[j] / cap);
+        s[j] = cap * t;
+        if (slope) slope[j] = 1.0f - t * t;
+    }
+}
+
 static void scale_rows(size_t rows, size_t n, const float *factors, float *x, size_t x_row)
 {
     for (size_t i = 0; i < rows; i++) scale(n, factors[i], x + i * x_row);
@@ -295,6 +309,8 @@ const attn_kernels attn_kernels_ref = {
     .exp_shifted = exp_shifted,
     .online_softmax = online_softmax,
     .online_softmax_gradient = online_softmax_gradient,
+    .add_ramp = add_ramp,
+    .softcap = softcap,
     .scale_rows = scale_rows,
     .softmax_gradient = softmax_gradient,
     .layer_norm = layer_norm,

@@ -12,18 +12,26 @@
  * exp(f) = 1 + f + f^2 q(f), q of degree 4 fitted for the least relative error (3.1e-9; the
  * whole is within 1.1 ulp, measured over all floats by attncheck). Results below the smallest
  * normal float are 0. */
-static inline vf exponential(vf x)
+
+/* exp(f) - 1, and n */
+static inline vf exponential_core(vf x, vf *n)
 {
-    const vf lowest = all(-87.33654f), highest = all(89.0f);
-    const vf bounded = smaller_of(highest, larger(all(-104.0f), x)); /* NaN goes through */
-    const vf n = nearest_whole(mul(bounded, all(1.44269504f)));
-    vf f = fused_negative(n, all(0x1.62e4p-1f), bounded);
-    f = fused_negative(n, all(0x1.7f7d1cp-20f), f);
+    *n = nearest_whole(mul(x, all(1.44269504f)));
+    vf f = fused_negative(*n, all(0x1.62e4p-1f), x);
+    f = fused_negative(*n, all(0x1.7f7d1cp-20f), f);
     vf q = fused(f, all(0x1.6a23d2p-10f), all(0x1.123a20p-7f));
     q = fused(f, q, all(0x1.5558f2p-5f));
     q = fused(f, q, all(0x1.555492p-3f));
     q = fused(f, q, all(0x1.fffffcp-2f));
-    const vf e = fused(mul(f, f), q, f);
+    return fused(mul(f, f), q, f);
+}
+
+static inline vf exponential(vf x)
+{
+    const vf lowest = all(-87.33654f), highest = all(89.0f);
+    const vf bounded = smaller_of(highest, larger(all(-104.0f), x)); /* NaN goes through */
+    vf n;
+    const vf e = exponential_core(bounded, &n);
     return scale_power(add(e, all(1.0f)), n, bounded, lowest);
 }
 
@@ -424,6 +432,7 @@ static void kernel_elu_plus_one_gradient(size_t n, const float *y, const float *
 }
 
 #include "kernels/kernels_simd_gates.h"
+#include "kernels/kernels_simd_scores.h"
 
 /* ---- loss and optimizer ------------------------------------------------------------------ */
 
@@ -483,6 +492,7 @@ static void kernel_adamw(size_t n, const attn_adamw_step *step, const float *g, 
         .add_scaled = kernel_add_scaled, .scale = kernel_scale, .exp_shifted = kernel_exp_shifted, \
         .online_softmax = kernel_online_softmax,                                                   \
         .online_softmax_gradient = kernel_online_softmax_gradient,                                 \
+        .add_ramp = kernel_add_ramp, .softcap = kernel_softcap,                                    \
         .scale_rows = kernel_scale_rows, .softmax_gradient = kernel_softmax_gradient,              \
         .layer_norm = kernel_layer_norm, .layer_norm_gradient = kernel_layer_norm_gradient,        \
         .gelu = kernel_gelu, .gelu_gradient = kernel_gelu_gradient,                                \

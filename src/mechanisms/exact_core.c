@@ -11,21 +11,101 @@ attn_visibility attn_rule_all(const attn_layer *layer)
     return (attn_visibility){.is_causal = layer->is_causal, .window = ATTN_NO_WINDOW};
 }
 
-attn_node *attn_oracle_softmax(attn_tape *tape, const attn_visibility *rule, attn_node *q,
-                               attn_node *k, attn_node *v, const uint32_t *document_start)
+attn_tile_rule attn_rule_tiles(const attn_visibility *rule, attn_tile_order order)
 {
-    const size_t T = q->rows;
-    bool *allowed = attn_alloc_array(ATTN_MEMORY_OTHER, T * T, sizeof *allowed);
+    return (attn_tile_rule){.order = order, .mask = attn_visibility_mask(rule)};
+}
+
+static attn_tile_shape shape_of(const attn_layer *layer, size_t batch, size_t length)
+{
+    return (attn_tile_shape){.batch = batch,
+                             .heads = layer->heads,
+                             .kv_heads = layer->kv_heads,
+                             .queries = length,
+                             .keys = length,
+                             .key_width = layer->head_dim,
+                             .value_width = layer->head_dim};
+}
+
+static attn_tile_call tile_call(const attn_core_call *call, const attn_tile_rule *rule)
+{
+    const attn_head_layout rows = {.row = call->row, .head = call->layer->head_dim};
+    return (attn_tile_call){.context = call->context,
+                            .shape = shape_of(call->layer, call->batch, call->length),
+                            .rule = *rule,
+                            .document_start = call->document_start,
+                            .q_at = rows,
+                            .k_at = rows,
+                            .v_at = rows,
+                            .o_at = {.row = call->o_row, .head = call->layer->head_dim},
+                            .q = call->q,
+                            .k = call->k,
+                            .v = call->v,
+                            .o = call->o,
+                            .saved = call->saved,
+                            .scratch = call->scratch,
+                            .d_o = call->d_o,
+                            .dq = call->dq,
+                            .dk = call->dk,
+                            .dv = call->dv};
+}
+
+size_t attn_exact_saved(const attn_layer *layer, size_t batch, size_t length)
+{
+    const attn_tile_shape shape = shape_of(layer, batch, length);
+    return attn_tile_saved(&shape);
+}
+
+size_t attn_exact_scratch(const attn_layer *layer, size_t threads, size_t batch, size_t length)
+{
+    const attn_tile_shape shape = shape_of(layer, batch, length);
+    return attn_tile_scratch(&shape, threads);
+}
+
+void attn_exact_forward(const attn_core_call *call, const attn_tile_rule *rule)
+{
+    const attn_tile_call tiles = tile_call(call, rule);
+    attn_tile_forward(&tiles);
+}
+
+void attn_exact_backward(const attn_core_call *call, const attn_tile_rule *rule)
+{
+    const attn_tile_call tiles = tile_call(call, rule);
+    attn_tile_backward(&tiles);
+}
+
+attn_work attn_exact_work(const attn_layer *layer, const attn_tile_rule *rule, attn_phase phase,
+                          size_t batch, size_t length, const uint32_t *document_start)
+{
+    const attn_tile_shape shape = shape_of(layer, batch, length);
+    return attn_tile_work(&shape, rule, phase, document_start);
+}
+
+attn_node *attn_oracle_scores(attn_tape *tape, attn_node *q, attn_node *k)
+{
+    return attn_scaled(tape, attn_matmul(tape, q, attn_transpose(tape, k)),
+                       1.0 / sqrt((double)q->columns));
+}
+
+attn_node *attn_oracle_attend(attn_tape *tape, const attn_mask *mask, size_t head,
+                              attn_node *scores, attn_node *v, const uint32_t *document_start)
+{
+    const size_t T = scores->rows, S = scores->columns;
+    bool *allowed = attn_alloc_array(ATTN_MEMORY_OTHER, T * S, sizeof *allowed);
     if (!allowed) return attn_tape_fail(tape);
     for (size_t i = 0; i < T; i++)
-        for (size_t j = 0; j < T; j++)
-            allowed[i * T + j] =
-                attn_is_visible(rule, i, j, document_start ? document_start[i] : 0);
-    attn_node *s = attn_matmul(tape, q, attn_transpose(tape, k));
-    attn_node *p =
-        attn_softmax(tape, attn_scaled(tape, s, 1.0 / sqrt((double)q->columns)), allowed);
+        for (size_t j = 0; j < S; j++)
+            allowed[i * S + j] =
+                mask->sees(mask->rule, head, i, j, document_start ? document_start[i] : 0);
+    attn_node *p = attn_softmax(tape, scores, allowed);
     attn_free(allowed);
     return attn_matmul(tape, p, v);
+}
+
+void attn_all_cache_fill(const attn_core_call *call)
+{
+    const attn_visibility rule = attn_rule_all(call->layer);
+    attn_kv_cache_fill(call, &rule);
 }
 
 size_t attn_all_cache(const attn_layer *layer, size_t batch, size_t capacity)
@@ -44,10 +124,10 @@ attn_node *attn_all_oracle(attn_tape *tape, const attn_layer *layer, size_t head
                            attn_node *k, attn_node *v, attn_node *const *parameters,
                            const uint32_t *document_start)
 {
-    (void)head;
     (void)parameters;
     const attn_visibility rule = attn_rule_all(layer);
-    return attn_oracle_softmax(tape, &rule, q, k, v, document_start);
+    const attn_mask mask = attn_visibility_mask(&rule);
+    return attn_oracle_attend(tape, &mask, head, attn_oracle_scores(tape, q, k), v, document_start);
 }
 
 /* ---- flash ------------------------------------------------------------------------------- */
@@ -55,14 +135,16 @@ attn_node *attn_all_oracle(attn_tape *tape, const attn_layer *layer, size_t head
 static void flash_forward(const attn_core_call *call)
 {
     const attn_visibility rule = attn_rule_all(call->layer);
-    attn_tile_forward(call, &rule, ATTN_TILE_ONLINE);
+    const attn_tile_rule tiles = attn_rule_tiles(&rule, ATTN_TILE_ONLINE);
+    attn_exact_forward(call, &tiles);
     if (call->cache) attn_kv_cache_fill(call, &rule);
 }
 
 static void flash_backward(const attn_core_call *call)
 {
     const attn_visibility rule = attn_rule_all(call->layer);
-    attn_tile_backward(call, &rule);
+    const attn_tile_rule tiles = attn_rule_tiles(&rule, ATTN_TILE_ONLINE);
+    attn_exact_backward(call, &tiles);
 }
 
 static attn_work flash_work(const attn_layer *layer, attn_phase phase, size_t batch, size_t length,
@@ -70,12 +152,13 @@ static attn_work flash_work(const attn_layer *layer, attn_phase phase, size_t ba
 {
     const attn_visibility rule = attn_rule_all(layer);
     if (phase == ATTN_PHASE_DECODE) return attn_kv_cache_work(layer, &rule, batch, length);
-    return attn_tile_work(layer, &rule, ATTN_TILE_ONLINE, phase, batch, length, document_start);
+    const attn_tile_rule tiles = attn_rule_tiles(&rule, ATTN_TILE_ONLINE);
+    return attn_exact_work(layer, &tiles, phase, batch, length, document_start);
 }
 
 const attn_core attn_core_flash = {
-    .saved = attn_tile_saved,
-    .scratch = attn_tile_scratch,
+    .saved = attn_exact_saved,
+    .scratch = attn_exact_scratch,
     .cache = attn_all_cache,
     .forward = flash_forward,
     .backward = flash_backward,

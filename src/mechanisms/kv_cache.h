@@ -1,8 +1,9 @@
-/* Decoding with cached keys and values: all of them, or a ring for a window with sinks. */
+/* Decoding with cached keys and values: all of them under any mask and score, or a ring for a
+ * window with sinks. */
 #ifndef MECHANISMS_KV_CACHE_H
 #define MECHANISMS_KV_CACHE_H
 
-#include "mechanisms/mechanism.h"
+#include "mechanisms/tile_engine.h"
 #include "mechanisms/visibility.h"
 
 /* Floats: [batch][kv_heads][slots][d] keys, then the same of values; slots are `capacity`, or
@@ -19,5 +20,11 @@ void attn_kv_cache_decode(const attn_core_call *call, const attn_visibility *rul
 /* Work of attn_kv_cache_decode with `cached` tokens before the call. */
 attn_work attn_kv_cache_work(const attn_layer *layer, const attn_visibility *rule, size_t batch,
                              size_t cached);
+
+/* The same for keys that are all cached (by a rule without a window), of which the newest query
+ * sees what `rule` shows, with the scores of `rule`. */
+void attn_kv_cache_decode_masked(const attn_core_call *call, const attn_tile_rule *rule);
+attn_work attn_kv_cache_masked_work(const attn_layer *layer, const attn_tile_rule *rule,
+                                    size_t batch, size_t cached);
 
 #endif

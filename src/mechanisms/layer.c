@@ -20,6 +20,19 @@ static const attn_option *option_table(const attn_mechanism *mechanism)
     return mechanism->options ? mechanism->options : no_options;
 }
 
+/* Where `word` stands in "first|second|..."; the whole list is its first word. */
+static bool choice_find(const char *words, const char *word, size_t *place)
+{
+    *place = 0;
+    if (strcmp(words, word) == 0) return true;
+    for (const char *at = words;; at++, ++*place) {
+        const size_t n = strcspn(at, "|");
+        if (strlen(word) == n && strncmp(at, word, n) == 0) return true;
+        at += n;
+        if (!*at) return false;
+    }
+}
+
 static attn_status option_parse(const attn_option *option, const char *mechanism, const char *text,
                                 attn_value *value, attn_error *error)
 {
@@ -31,6 +44,11 @@ static attn_status option_parse(const attn_option *option, const char *mechanism
                              mechanism, option->name, text);
         value->flag = yes;
         return ATTN_OK;
+    }
+    if (option->kind == ATTN_OPTION_CHOICE) {
+        if (choice_find(option->initial, text, &value->size)) return ATTN_OK;
+        return attn_fail(error, ATTN_EARGUMENT, "%s: option %s is one of %s, not '%s'", mechanism,
+                         option->name, option->initial, text);
     }
     errno = 0;
     const double number = strtod(text, &end);
@@ -192,6 +210,11 @@ attn_status attn_layer_create(attn_layer **out, const attn_layer_config *config,
 void attn_layer_free(attn_layer *layer)
 {
     attn_free(layer);
+}
+
+bool attn_layer_is_causal(const attn_layer *layer)
+{
+    return layer->is_causal;
 }
 
 const attn_parameter *attn_layer_parameters(const attn_layer *layer, size_t *count)

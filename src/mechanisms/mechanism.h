@@ -6,7 +6,7 @@
 #ifndef MECHANISMS_MECHANISM_H
 #define MECHANISMS_MECHANISM_H
 
-#include "attn/layer.h"
+#include "attn/flex.h"
 #include "kernels/context.h"
 #include "mechanisms/tape.h"
 
@@ -15,7 +15,8 @@
 typedef enum attn_option_kind {
     ATTN_OPTION_SIZE,
     ATTN_OPTION_NUMBER,
-    ATTN_OPTION_FLAG
+    ATTN_OPTION_FLAG,
+    ATTN_OPTION_CHOICE /* one of several words; its value is the word's place as a size */
 } attn_option_kind;
 
 enum { ATTN_OPTIONS_MAX = 8 };
@@ -30,7 +31,8 @@ typedef union attn_value {
 typedef struct attn_option {
     const char *name;
     attn_option_kind kind;
-    const char *initial; /* as a person would type it */
+    const char *initial; /* as a person would type it; all words "first|second" of a choice, of
+                            which the first is the default */
     double minimum, maximum;
     const char *help;
 } attn_option;
@@ -49,6 +51,7 @@ struct attn_layer {
     attn_value options[ATTN_OPTIONS_MAX]; /* by index in the mechanism's table */
     attn_parameter parameters[ATTN_PARAMETERS_MAX];
     size_t n_parameters, parameter_count;
+    attn_flex flex; /* the caller's functions, of flex */
 };
 
 /* Appends a parameter [rows][columns], or [rows] with columns 0. */

@@ -6,14 +6,16 @@
 static void forward(const attn_core_call *call)
 {
     const attn_visibility rule = attn_rule_all(call->layer);
-    attn_tile_forward(call, &rule, ATTN_TILE_ROWS);
+    const attn_tile_rule tiles = attn_rule_tiles(&rule, ATTN_TILE_ROWS);
+    attn_exact_forward(call, &tiles);
     if (call->cache) attn_kv_cache_fill(call, &rule);
 }
 
 static void backward(const attn_core_call *call)
 {
     const attn_visibility rule = attn_rule_all(call->layer);
-    attn_tile_backward(call, &rule);
+    const attn_tile_rule tiles = attn_rule_tiles(&rule, ATTN_TILE_ROWS);
+    attn_exact_backward(call, &tiles);
 }
 
 static attn_work work(const attn_layer *layer, attn_phase phase, size_t batch, size_t length,
@@ -21,12 +23,13 @@ static attn_work work(const attn_layer *layer, attn_phase phase, size_t batch, s
 {
     const attn_visibility rule = attn_rule_all(layer);
     if (phase == ATTN_PHASE_DECODE) return attn_kv_cache_work(layer, &rule, batch, length);
-    return attn_tile_work(layer, &rule, ATTN_TILE_ROWS, phase, batch, length, document_start);
+    const attn_tile_rule tiles = attn_rule_tiles(&rule, ATTN_TILE_ROWS);
+    return attn_exact_work(layer, &tiles, phase, batch, length, document_start);
 }
 
 static const attn_core core = {
-    .saved = attn_tile_saved,
-    .scratch = attn_tile_scratch,
+    .saved = attn_exact_saved,
+    .scratch = attn_exact_scratch,
     .cache = attn_all_cache,
     .forward = forward,
     .backward = backward,

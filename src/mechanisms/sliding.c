@@ -30,14 +30,16 @@ static attn_status check(attn_layer *layer, attn_error *error)
 static void forward(const attn_core_call *call)
 {
     const attn_visibility rule = rule_of(call->layer);
-    attn_tile_forward(call, &rule, ATTN_TILE_ONLINE);
+    const attn_tile_rule tiles = attn_rule_tiles(&rule, ATTN_TILE_ONLINE);
+    attn_exact_forward(call, &tiles);
     if (call->cache) attn_kv_cache_fill(call, &rule);
 }
 
 static void backward(const attn_core_call *call)
 {
     const attn_visibility rule = rule_of(call->layer);
-    attn_tile_backward(call, &rule);
+    const attn_tile_rule tiles = attn_rule_tiles(&rule, ATTN_TILE_ONLINE);
+    attn_exact_backward(call, &tiles);
 }
 
 static size_t cache(const attn_layer *layer, size_t batch, size_t capacity)
@@ -56,10 +58,10 @@ static attn_node *oracle(attn_tape *tape, const attn_layer *layer, size_t head, 
                          attn_node *k, attn_node *v, attn_node *const *parameters,
                          const uint32_t *document_start)
 {
-    (void)head;
     (void)parameters;
     const attn_visibility rule = rule_of(layer);
-    return attn_oracle_softmax(tape, &rule, q, k, v, document_start);
+    const attn_mask mask = attn_visibility_mask(&rule);
+    return attn_oracle_attend(tape, &mask, head, attn_oracle_scores(tape, q, k), v, document_start);
 }
 
 static attn_work work(const attn_layer *layer, attn_phase phase, size_t batch, size_t length,
@@ -67,12 +69,13 @@ static attn_work work(const attn_layer *layer, attn_phase phase, size_t batch, s
 {
     const attn_visibility rule = rule_of(layer);
     if (phase == ATTN_PHASE_DECODE) return attn_kv_cache_work(layer, &rule, batch, length);
-    return attn_tile_work(layer, &rule, ATTN_TILE_ONLINE, phase, batch, length, document_start);
+    const attn_tile_rule tiles = attn_rule_tiles(&rule, ATTN_TILE_ONLINE);
+    return attn_exact_work(layer, &tiles, phase, batch, length, document_start);
 }
 
 static const attn_core core = {
-    .saved = attn_tile_saved,
-    .scratch = attn_tile_scratch,
+    .saved = attn_exact_saved,
+    .scratch = attn_exact_scratch,
     .cache = cache,
     .forward = forward,
     .backward = backward,

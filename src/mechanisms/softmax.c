@@ -38,7 +38,7 @@ static size_t scratch(const attn_layer *layer, size_t threads, size_t batch, siz
 
 typedef struct job {
     const attn_core_call *call;
-    attn_visibility rule;
+    attn_mask mask;
     float scale;
     attn_tally tally;
 } job;
@@ -81,7 +81,7 @@ static void softmax_row(const job *j, size_t T, size_t i, size_t document, float
 {
     const attn_kernels *kernels = j->call->context->kernels;
     kernels->scale(T, j->scale, s);
-    attn_hide(&j->rule, i, 0, T, document, s);
+    j->mask.hide(j->mask.rule, 0, i, 0, T, document, s);
     kernels->scale(T, 1.0f / kernels->exp_shifted(T, kernels->maximum(T, s), s), s);
 }
 
@@ -151,8 +151,9 @@ static void backward_head(void *argument, size_t index, size_t worker)
 
 static void run(const attn_core_call *call, attn_task *task)
 {
+    const attn_visibility rule = attn_rule_all(call->layer);
     job j = {.call = call,
-             .rule = attn_rule_all(call->layer),
+             .mask = attn_visibility_mask(&rule),
              .scale = 1.0f / sqrtf((float)call->layer->head_dim)};
     const size_t threads = call->context->threads;
     attn_parallel(threads, call->batch * call->layer->heads, task, &j);

@@ -7,44 +7,96 @@
  *     1e4 the rounding of their sum would cost three digits of P in the backward pass).
  * Backward recomputes P. With dO' = dO / l and delta = rowsum(dO' o O):
  *     dV_j += P^T dO',  dS = P o (dO' V_j^T - delta),  dQ += scale dS K_j,  dK_j += scale dS^T Q
+ * With a score function f, scale S becomes f(scale S), and dS is multiplied by f' before dQ and dK.
  * One task owns a key/value head with all its query heads, so sums have one order whatever the
  * number of threads. */
 #ifndef MECHANISMS_TILE_ENGINE_H
 #define MECHANISMS_TILE_ENGINE_H
 
+#include "mechanisms/mask.h"
 #include "mechanisms/mechanism.h"
-#include "mechanisms/visibility.h"
+
+#include <math.h>
 
 enum { ATTN_TILE_KEYS = 64, ATTN_TILE_QUERIES = 64 };
 
+/* ---- one attention ----------------------------------------------------------------------- */
+
+/* Query head h reads key/value head h * kv_heads / heads. */
+typedef struct attn_tile_shape {
+    size_t batch, heads, kv_heads;
+    size_t queries, keys;          /* T, S */
+    size_t key_width, value_width; /* of one head: dk (of q and k), dv (of v and o) */
+} attn_tile_shape;
+
+/* Where heads lie: head h of token t of a sequence at t * row + h * head. */
+typedef struct attn_head_layout {
+    size_t row, head;
+} attn_head_layout;
+
+/* A function of a pair's scaled score s = scale q.k, query i, key j and head. */
+typedef struct attn_score {
+    const void *self;
+    /* s[ni][nj] of products q.k becomes the modified scores f(scale s), and slope[ni][nj] f' at
+     * each when it is not NULL. Finite for finite scores; what is written for keys before a
+     * query's document is of no consequence. `documents` as in attn_mask. */
+    void (*modify)(const void *self, const attn_kernels *kernels, size_t head,
+                   const attn_tile *tile, const uint32_t *documents, float scale, float *s,
+                   size_t s_row, float *slope, size_t slope_row);
+    bool has_slope;  /* false: f' is 1 */
+    attn_work value; /* of one pair, beyond the scale */
+    attn_work slope; /* beyond value, with the product that applies it */
+} attn_score;
+
 typedef enum attn_tile_order {
     ATTN_TILE_ONLINE, /* key tile after key tile, online softmax */
-    ATTN_TILE_ROWS    /* whole rows of scores, one softmax */
+    ATTN_TILE_ROWS    /* whole rows of scores, one softmax; the mask shows no tiles with gaps */
 } attn_tile_order;
 
-size_t attn_tile_saved(const attn_layer *layer, size_t batch, size_t length);
-size_t attn_tile_scratch(const attn_layer *layer, size_t threads, size_t batch, size_t length);
-void attn_tile_forward(const attn_core_call *call, const attn_visibility *rule,
-                       attn_tile_order order);
-void attn_tile_backward(const attn_core_call *call, const attn_visibility *rule);
-attn_work attn_tile_work(const attn_layer *layer, const attn_visibility *rule,
-                         attn_tile_order order, attn_phase phase, size_t batch, size_t length,
+/* Which pairs there are, and what their scores are. */
+typedef struct attn_tile_rule {
+    attn_tile_order order;
+    attn_mask mask;
+    const attn_score *score; /* NULL: scale q.k; the scale is 1 / sqrt(dk) */
+} attn_tile_rule;
+
+/* Pointers are to head 0 of token 0 of the first sequence; gradients lie as what they are of. */
+typedef struct attn_tile_call {
+    attn_context *context;
+    attn_tile_shape shape;
+    attn_tile_rule rule;
+    const uint32_t *document_start; /* [B][T], with T = S; or NULL */
+    attn_head_layout q_at, k_at, v_at, o_at;
+    const float *q, *k, *v;
+    float *o;
+    float *saved;        /* attn_tile_saved() floats, written by forward; NULL: inference */
+    float *scratch;      /* attn_tile_scratch() floats */
+    const float *d_o;    /* backward */
+    float *dq, *dk, *dv; /* backward; overwritten */
+} attn_tile_call;
+
+size_t attn_tile_saved(const attn_tile_shape *shape);
+size_t attn_tile_scratch(const attn_tile_shape *shape, size_t threads);
+void attn_tile_forward(const attn_tile_call *call);
+void attn_tile_backward(const attn_tile_call *call);
+attn_work attn_tile_work(const attn_tile_shape *shape, const attn_tile_rule *rule, attn_phase phase,
                          const uint32_t *document_start);
 
+/* ---- parts ------------------------------------------------------------------------------- */
+
 /* Floats of one worker's memory in the backward pass. */
-size_t attn_tile_backward_worker(const attn_layer *layer, size_t length);
+size_t attn_tile_backward_worker(const attn_tile_shape *shape);
 
-/* The rule that decides which tiles are walked: with documents and sinks any earlier tile may
- * hold a document's sinks. */
-attn_visibility attn_tile_walk(const attn_visibility *rule, bool has_documents);
-
-/* Must scores of a walked tile with keys from j0 be hidden one by one? `is_full` is by the walk,
- * which may be wider than the rule; `last_document` is where the last query's document starts. */
-static inline bool attn_tile_hides(const attn_visibility *rule, const attn_visibility *walk,
-                                   bool is_full, size_t j0, size_t last_document)
+static inline float attn_tile_scale(const attn_tile_shape *shape)
 {
-    return !is_full || walk->window != rule->window || last_document > j0;
+    return 1.0f / sqrtf((float)shape->key_width);
 }
+
+/* From products to scores: modified, and hidden where not seen. `documents` is that of the
+ * sequence or NULL. */
+void attn_tile_finish_scores(const attn_tile_rule *rule, const attn_kernels *kernels, size_t head,
+                             const attn_tile *tile, attn_tile_kind kind, const uint32_t *documents,
+                             float scale, float *s, size_t s_row, float *slope, size_t slope_row);
 
 /* Copies one head, rows apart by `row`, to [rows][n] without gaps. */
 void attn_copy_head(size_t rows, size_t n, const float *from, size_t row, float *to);

@@ -28,17 +28,21 @@ static span window_span(const attn_visibility *rule, size_t i)
                                           : SIZE_MAX};
 }
 
-bool attn_is_visible(const attn_visibility *rule, size_t i, size_t j, size_t document)
+static bool sees(const void *opaque, size_t head, size_t i, size_t j, size_t document)
 {
+    (void)head;
+    const attn_visibility *rule = opaque;
     if (j < document) return false;
     const span s = window_span(rule, i);
     const bool is_sink = j - document < rule->sinks && (!rule->is_causal || j <= i);
     return is_sink || (j >= s.low && j < s.high);
 }
 
-attn_tile_kind attn_tile_of(const attn_visibility *rule, size_t i0, size_t ni, size_t j0, size_t nj)
+/* Within one document. */
+static attn_tile_kind tile_of(const attn_visibility *rule, const attn_tile *t)
 {
-    const size_t i1 = i0 + ni - 1, j1 = j0 + nj - 1; /* last query, last key */
+    const size_t i0 = t->i0, j0 = t->j0;
+    const size_t i1 = i0 + t->ni - 1, j1 = j0 + t->nj - 1; /* last query, last key */
     const span first = window_span(rule, i0), last = window_span(rule, i1);
     const bool in_order = !rule->is_causal || j1 <= i0, reachable = !rule->is_causal || j0 <= i1;
     if (!reachable) return ATTN_TILE_EMPTY;
@@ -51,9 +55,23 @@ attn_tile_kind attn_tile_of(const attn_visibility *rule, size_t i0, size_t ni, s
     return window_meets || sinks_of_rows || j0 < rule->sinks ? ATTN_TILE_PARTIAL : ATTN_TILE_EMPTY;
 }
 
-void attn_hide(const attn_visibility *rule, size_t i, size_t j0, size_t nj, size_t document,
-               float *scores)
+/* With documents and sinks any earlier tile may hold a document's sinks. */
+static attn_tile_kind tile(const void *opaque, size_t head, const attn_tile *t,
+                           const uint32_t *documents)
 {
+    (void)head;
+    const attn_visibility *rule = opaque;
+    if (!documents || rule->sinks == 0 || rule->window == ATTN_NO_WINDOW) return tile_of(rule, t);
+    attn_visibility widened = *rule;
+    widened.window = ATTN_NO_WINDOW;
+    return tile_of(&widened, t) == ATTN_TILE_EMPTY ? ATTN_TILE_EMPTY : ATTN_TILE_PARTIAL;
+}
+
+static void hide(const void *opaque, size_t head, size_t i, size_t j0, size_t nj, size_t document,
+                 float *scores)
+{
+    (void)head;
+    const attn_visibility *rule = opaque;
     const span s = window_span(rule, i);
     const size_t low = greater(s.low, document), last_sink = document + rule->sinks;
     const size_t sinks_high = rule->is_causal ? lesser(last_sink, i + 1) : last_sink;
@@ -63,22 +81,9 @@ void attn_hide(const attn_visibility *rule, size_t i, size_t j0, size_t nj, size
     }
 }
 
-attn_tile_count attn_count_tiles(const attn_visibility *rule, size_t length, size_t block_q,
-                                 size_t block_k)
+attn_mask attn_visibility_mask(const attn_visibility *rule)
 {
-    attn_tile_count count = {0};
-    for (size_t i0 = 0; i0 < length; i0 += block_q) {
-        const size_t ni = lesser(block_q, length - i0);
-        for (size_t j0 = 0; j0 < length; j0 += block_k) {
-            const size_t nj = lesser(block_k, length - j0);
-            const attn_tile_kind kind = attn_tile_of(rule, i0, ni, j0, nj);
-            if (kind == ATTN_TILE_EMPTY) continue;
-            count.elements += (uint64_t)ni * nj;
-            count.row_visits += ni;
-            if (kind == ATTN_TILE_PARTIAL) count.masked += (uint64_t)ni * nj;
-        }
-    }
-    return count;
+    return (attn_mask){.rule = rule, .sees = sees, .tile = tile, .hide = hide};
 }
 
 uint64_t attn_count_pairs(const attn_visibility *rule, size_t length)

@@ -205,6 +205,10 @@ static attn_status fill(attn_model *model, const attn_model_config *config, attn
                                      .is_causal = config->is_causal};
     attn_status status = attn_layer_create(&model->layer, &layer, error);
     if (status != ATTN_OK) return status;
+    if (config->is_causal && !attn_layer_is_causal(model->layer))
+        return attn_fail(error, ATTN_EUNSUPPORTED,
+                         "%s with %s sees later tokens: no layer for a causal model",
+                         model->mechanism, model->options);
 
     size_t per_layer = 0;
     attn_layer_parameters(model->layer, &per_layer);

@@ -76,6 +76,10 @@ static void bad_lists_are_refused(void **state)
     assert_list_fails("sliding:windw=3", ATTN_ENOTFOUND, "did you mean 'window'?");
     assert_list_fails("sliding:window", ATTN_EARGUMENT, "needs a value");
     assert_list_fails("sliding:window=0", ATTN_EARGUMENT, "window");
+    assert_list_fails("flex:mask=prefix", ATTN_EUNSUPPORTED,
+                      "flex:mask=prefix lets a token see later ones");
+    assert_list_fails("flex:mask=half", ATTN_EARGUMENT,
+                      "one of auto|causal|full|prefix|document, not 'half'");
     assert_list_fails("gqa:kv_heads=5", ATTN_ESHAPE, "kv_heads=5 does not divide the 4 heads");
 
     char list[2048] = "sliding:window=";
