@@ -9,6 +9,7 @@
 #include "attn/flex.h"
 #include "kernels/context.h"
 #include "mechanisms/tape.h"
+#include "mechanisms/visibility.h"
 
 /* ---- options ----------------------------------------------------------------------------- */
 
@@ -108,6 +109,15 @@ typedef struct attn_core_call {
     float *gradients;        /* backward: the same, overwritten where a core's own are */
 } attn_core_call;
 
+/* How a core computes the pairs of query and key that its mask shows. */
+typedef enum attn_walk {
+    ATTN_WALK_NONE,   /* it has no pairs */
+    ATTN_WALK_SQUARE, /* all T S of them, whatever is hidden */
+    ATTN_WALK_ROWS,   /* tiles of the engine, each row whole */
+    ATTN_WALK_ONLINE, /* tiles of the engine with an online softmax */
+    ATTN_WALK_SCORED  /* the same with a function of each score */
+} attn_walk;
+
 typedef struct attn_core {
     void (*declare)(attn_layer *layer); /* parameters of the core's own, behind wo; NULL: none */
     size_t (*saved)(const attn_layer *layer, size_t batch, size_t length);
@@ -121,6 +131,9 @@ typedef struct attn_core {
     attn_node *(*oracle)(attn_tape *tape, const attn_layer *layer, size_t head, attn_node *q,
                          attn_node *k, attn_node *v, attn_node *const *parameters,
                          const uint32_t *document_start);
+    attn_walk walk;
+    /* The keys that queries see, for cores that walk; `room` holds the rule while the mask lives. */
+    attn_mask (*mask)(const attn_layer *layer, attn_visibility *room);
     /* Work of the whole batch, without projections. */
     attn_work (*work)(const attn_layer *layer, attn_phase phase, size_t batch, size_t length,
                       const uint32_t *document_start);
