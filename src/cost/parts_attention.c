@@ -49,7 +49,9 @@ void attn_part_core(attn_cost_builder *b, const char *name, uint64_t times,
                        attn_whole_times(&b->whole, core->kept_fp32, 4);
     b->out->has_useful &= core->has_visible;
     if (core->has_pairs) {
-        count_bytes(b, part, core, heads, queries, keys);
+        const bool is_decoding = b->out->request.phase == ATTN_COST_DECODE;
+        const uint64_t read = is_decoding ? core->executed / (b->batch * heads->heads) : keys;
+        count_bytes(b, part, core, heads, queries, read);
         part->traffic =
             (attn_cost_traffic){.is_softmax = true,
                                 .is_square = core->walk == ATTN_WALK_SQUARE,
@@ -76,12 +78,13 @@ void attn_part_core(attn_cost_builder *b, const char *name, uint64_t times,
         snprintf(part->formula, sizeof part->formula,
                  "the mechanism's own closed form, with its projections");
     }
-    const uint64_t cache = ATTN_PRODUCT(&b->whole, core->cache, b->element_bytes, times);
-    b->out->cache_bytes = attn_whole_plus(&b->whole, b->out->cache_bytes, cache);
-    if (b->out->request.phase == ATTN_COST_DECODE && !core->has_pairs) {
-        const uint64_t moved = attn_whole_times(&b->whole, core->cache, b->element_bytes);
-        part->bytes[ATTN_PASS_FORWARD] += core->cache_is_state ? 2 * moved : moved;
-    }
+    /* states are sums: float32 whatever the type */
+    const uint64_t held =
+        attn_whole_times(&b->whole, core->cache, core->cache_is_state ? 4 : b->element_bytes);
+    b->out->cache_bytes =
+        attn_whole_plus(&b->whole, b->out->cache_bytes, attn_whole_times(&b->whole, held, times));
+    if (b->out->request.phase == ATTN_COST_DECODE && !core->has_pairs)
+        part->bytes[ATTN_PASS_FORWARD] += core->cache_is_state ? 2 * held : held;
 }
 
 static bool counted(attn_cost_builder *b, const attn_cost_heads *heads, const attn_cost_call *call,

@@ -1,0 +1,108 @@
+/* attnscope cost: what a model would cost, counted exactly, and its time and energy on devices,
+ * modelled. */
+#include "base/error.h"
+#include "cli/cost_report.h"
+
+typedef struct settings {
+    cli_cost_settings cost;
+    const char *convention;
+    bool json, csv, markdown, explain, list;
+} settings;
+
+#define COST_FIELD(member) .offset = offsetof(settings, cost.member)
+#define COST_MECHANISMS    "flash"
+
+static const cli_option options[] = {
+#include "cli/cost_options.def"
+    {.name = "convention",
+     .kind = CLI_CHOICE,
+     .offset = offsetof(settings, convention),
+     .argument = "NAME",
+     .choices = ATTN_CONVENTION_CHOICES,
+     .initial = "executed",
+     .help = "Whose count of matrix products stands beside ours. With executed, the default, the "
+             "useful part of it does."},
+    {.name = "explain",
+     .kind = CLI_FLAG,
+     .offset = offsetof(settings, explain),
+     .help = "Print every term with its formula and numbers."},
+    {.name = "json",
+     .kind = CLI_FLAG,
+     .offset = offsetof(settings, json),
+     .help = "Print JSON instead of tables."},
+    {.name = "csv",
+     .kind = CLI_FLAG,
+     .offset = offsetof(settings, csv),
+     .help = "Print CSV instead of tables."},
+    {.name = "md",
+     .kind = CLI_FLAG,
+     .offset = offsetof(settings, markdown),
+     .help = "Print tables in Markdown."},
+    {.name = "list",
+     .kind = CLI_FLAG,
+     .offset = offsetof(settings, list),
+     .help = "List the known devices and models, and nothing else."},
+};
+
+static attn_status print(const settings *s, const cli_cost_question *question, attn_error *error)
+{
+    cli_cost_rows rows;
+    attn_status status =
+        cli_cost_rows_make(&rows, question, attn_convention_parse(s->convention), error);
+    if (status == ATTN_OK) {
+        if (s->json)
+            status = cli_cost_json(stdout, &rows, error);
+        else if (s->csv)
+            cli_cost_csv(stdout, &rows);
+        else if (s->explain)
+            cli_cost_explain(stdout, &rows);
+        else if (s->markdown)
+            cli_cost_markdown(stdout, &rows);
+        else
+            cli_cost_table(stdout, &rows);
+    }
+    cli_cost_rows_free(&rows);
+    return status;
+}
+
+static int run(const void *settings_pointer, size_t n_operands, char *const *operands)
+{
+    (void)n_operands;
+    (void)operands;
+    const settings *s = settings_pointer;
+    attn_error error = {0};
+    cli_cost_question question;
+    attn_status status = ATTN_OK;
+    if (s->json + s->csv + s->markdown + s->explain > 1 && !s->list)
+        status = attn_fail(&error, ATTN_EARGUMENT,
+                           "cost: --json, --csv, --md and --explain exclude each other");
+    if (status != ATTN_OK) return cli_fail(&error);
+    status = cli_cost_question_make(&s->cost, &question, &error);
+    if (status == ATTN_OK && s->list) {
+        if (s->markdown)
+            cli_cost_list_markdown(stdout, &question.catalog);
+        else
+            cli_cost_list(stdout, &question.catalog);
+    } else if (status == ATTN_OK) {
+        status = print(s, &question, &error);
+    }
+    cli_cost_question_free(&question);
+    return status == ATTN_OK ? cli_finish(CLI_OK) : cli_fail(&error);
+}
+
+const cli_command cli_command_cost = {
+    .name = "cost",
+    .summary = "count what a model would cost, and model its time and energy on devices",
+    .operands = "",
+    .description =
+        "Counts operations, bytes and memory of a model's step from closed forms that equal what "
+        "the kernels count, to the last digit, and models time and energy on devices from a "
+        "roofline. Counts are exact; times and energies are modelled and carry an interval.\n\n"
+        "  attnscope cost --model llama3-8b --mechanisms flash,gla --seq 512-131072*2 "
+        "--device h100-sxm\n"
+        "  attnscope cost --model llava-1.5-7b --text 128 --phase prefill --explain",
+    .options = options,
+    .n_options = sizeof options / sizeof *options,
+    .settings_bytes = sizeof(settings),
+    .run = run,
+};
