@@ -165,8 +165,8 @@ static void test_ridges(void **state)
     } rows[] = {{"a100-80-sxm", 153}, {"a100-40-sxm", 201}, {"h100-sxm", 295}, {"l4", 403},
                 {"tpu-v5e", 241},     {"mi300x", 247},      {"gb200", 312},    {"gaudi2", 176}};
     for (size_t i = 0; i < sizeof rows / sizeof *rows; i++)
-        assert_true(fabs(attn_device_ridge(device(rows[i].name), ATTN_COST_BF16) -
-                         rows[i].ridge) <= 0.5);
+        assert_true(fabs(attn_device_ridge(device(rows[i].name), ATTN_COST_BF16) - rows[i].ridge) <=
+                    0.5);
 }
 
 /* Every device predicts every type it has, within an interval, and refuses the others. */
