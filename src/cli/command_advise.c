@@ -95,6 +95,12 @@ static void change_text(const attn_advice *a, size_t keys, char *text, size_t ro
         const attn_advice_line *line = &a->lines[i];
         if (line->ahead_from > keys && (!next || line->ahead_from < next->ahead_from)) next = line;
     }
+    if (!a->candidates) {
+        snprintf(text, room,
+                 "What would change this: more memory, fewer sequences, fewer tokens, a narrower "
+                 "type, or --recompute full when training.");
+        return;
+    }
     int n = snprintf(text, room, "What would change this: ");
     const bool falls = pick && pick->ahead_from > 64 && pick->ahead_from <= keys;
     if (falls)
@@ -273,7 +279,7 @@ static int run(const void *settings_pointer, size_t n_operands, char *const *ope
                            spec->record.name);
     if (status == ATTN_OK) status = answer(s, &question, &error);
     cli_cost_question_free(&question);
-    return status == ATTN_OK ? cli_finish(CLI_OK) : cli_fail(&error);
+    return status == ATTN_OK ? cli_finish(CLI_OK) : cli_cost_fail(&error);
 }
 
 const cli_command cli_command_advise = {

@@ -76,7 +76,7 @@ static int run(const void *settings_pointer, size_t n_operands, char *const *ope
     if (s->json + s->csv + s->markdown + s->explain > 1 && !s->list)
         status = attn_fail(&error, ATTN_EARGUMENT,
                            "cost: --json, --csv, --md and --explain exclude each other");
-    if (status != ATTN_OK) return cli_fail(&error);
+    if (status != ATTN_OK) return cli_cost_fail(&error);
     status = cli_cost_question_make(&s->cost, &question, &error);
     if (status == ATTN_OK && s->list) {
         if (s->markdown)
@@ -87,7 +87,7 @@ static int run(const void *settings_pointer, size_t n_operands, char *const *ope
         status = print(s, &question, &error);
     }
     cli_cost_question_free(&question);
-    return status == ATTN_OK ? cli_finish(CLI_OK) : cli_fail(&error);
+    return status == ATTN_OK ? cli_finish(CLI_OK) : cli_cost_fail(&error);
 }
 
 const cli_command cli_command_cost = {

@@ -125,6 +125,12 @@ attn_cost_request cli_cost_request(const cli_cost_question *q, size_t mechanism,
     return request;
 }
 
+int cli_cost_fail(const attn_error *error)
+{
+    const int status = cli_fail(error);
+    return error->status == ATTN_EFORMAT || error->status == ATTN_EUNSUPPORTED ? CLI_USAGE : status;
+}
+
 const char *cli_cost_phase_text(attn_cost_phase phase)
 {
     static const char *const texts[] = {"training step", "prefill", "decoding, one token"};

@@ -40,6 +40,9 @@ bool cli_cost_user_file(const char *name, char *path, size_t path_bytes);
 attn_cost_request cli_cost_request(const cli_cost_question *question, size_t mechanism,
                                    size_t length);
 
+/* As cli_fail(), with 2 for whatever a person can mend: broken files and impossible wishes too. */
+int cli_cost_fail(const attn_error *error);
+
 /* "training step", "prefill", "decoding, one token" */
 const char *cli_cost_phase_text(attn_cost_phase phase);
 

@@ -197,8 +197,13 @@ static void print_title(FILE *out, const cli_cost_rows *rows)
     if (r->documents > 1) fprintf(out, ", %zu documents a sequence", r->documents);
     if (r->phase == ATTN_COST_TRAIN && r->recompute != ATTN_RECOMPUTE_NONE)
         fprintf(out, ", %s recomputed", r->recompute == ATTN_RECOMPUTE_FULL ? "layers" : "cores");
-    fprintf(out, "\n%s parameters; counts are exact, for the whole model\n\n",
+    fprintf(out, "\n%s parameters; counts are exact, for the whole model\n",
             attn_format_count((double)first->estimate.parameters, " ").text);
+    const attn_range *lengths = &rows->question->lengths;
+    if (r->spec->positions && lengths->values[lengths->count - 1] > r->spec->positions)
+        fprintf(out, "the model was made for %zu tokens: what is beyond is hypothetical\n",
+                r->spec->positions);
+    putc('\n', out);
 }
 
 static void print_reasons(FILE *out, const cli_cost_rows *rows, const char *start)
@@ -214,7 +219,7 @@ static void print_device(FILE *out, const cli_cost_rows *rows, size_t device)
 {
     const attn_device *d = rows->question->devices[device];
     const attn_cost_type type = rows->question->request.type;
-    fprintf(out, "\n%s: %s, %s at %g TFLOP/s, %g GB/s, ridge %.0f FLOP/byte\n", d->record.name,
+    fprintf(out, "\n%s: %s\n%s at %.4g TFLOP/s, %g GB/s, ridge %.0f FLOP/byte\n", d->record.name,
             d->title, attn_cost_type_name(type), attn_device_rate(d, type, NULL)->value,
             d->bandwidth_gb_s.value, attn_device_ridge(d, type));
     fprintf(out, "times and energies are modelled, %s\n",
