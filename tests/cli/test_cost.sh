@@ -145,8 +145,8 @@ refuse 'vit-b16: an image of 230 pixels is no multiple of the patch of 16' cost 
 refuse '512 tokens cannot be 5 equal documents' cost --documents 5
 refuse 'flash: batch 65536 with 268435456 tokens is more work than 64-bit counts hold: take smaller sizes' \
     cost --model llama3-70b --batch 65536 --seq 256M
-refuse 'llama3-70b: batch 65536 with 65536 tokens is more than 64-bit counts hold: take smaller sizes' \
-    cost --model llama3-70b --batch 65536 --seq 64K
+refuse 'llama3-70b: batch 65536 with 49152 tokens is more than 64-bit counts hold: take smaller sizes' \
+    cost --model llama3-70b --batch 65536 --seq 48K
 refuse 'this machine was not measured yet: run attnscope calibrate' cost --device this
 refuse 'cost: --json, --csv, --md and --explain exclude each other' cost --json --csv
 refuse 'advise: on which device? give --device, such as h100-sxm' advise
