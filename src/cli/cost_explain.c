@@ -23,9 +23,9 @@ static void print_part(FILE *out, const cli_cost_row *row, size_t index, const c
         fputs("    matmul    ", out);
         attn_format_wrapped(out, p->formula, 14, 14, 80);
     }
-    print_pass(out, "forward", p->work[ATTN_PASS_FORWARD], p->bytes[ATTN_PASS_FORWARD]);
+    print_pass(out, "forward", p->work[ATTN_COST_FORWARD], p->bytes[ATTN_COST_FORWARD]);
     if (e->request.phase == ATTN_COST_TRAIN && p->class != ATTN_COST_UPDATE)
-        print_pass(out, "backward", p->work[ATTN_PASS_BACKWARD], p->bytes[ATTN_PASS_BACKWARD]);
+        print_pass(out, "backward", p->work[ATTN_COST_BACKWARD], p->bytes[ATTN_COST_BACKWARD]);
     if (p->parameters)
         fprintf(out, "    parameters %s\n", attn_format_count((double)p->parameters, " ").text);
     if (e->request.phase == ATTN_COST_TRAIN && p->kept_bytes)

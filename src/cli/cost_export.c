@@ -96,10 +96,10 @@ static json_t *part_json(const attn_cost_part *p)
     return json_pack(
         "{s:s, s:s, s:o, s:o, s:o, s:o, s:o, s:o, s:o, s:o, s:o, s:o, s:s}", "name", p->name,
         "class", attn_cost_class_name(p->class), "times", whole(p->times), "forward",
-        work_json(p->work[ATTN_PASS_FORWARD]), "backward", work_json(p->work[ATTN_PASS_BACKWARD]),
-        "useful_forward_flop", whole(p->useful[ATTN_PASS_FORWARD]), "dense_forward_flop",
-        whole(p->dense[ATTN_PASS_FORWARD]), "forward_bytes", whole(p->bytes[ATTN_PASS_FORWARD]),
-        "backward_bytes", whole(p->bytes[ATTN_PASS_BACKWARD]), "kept_bytes", whole(p->kept_bytes),
+        work_json(p->work[ATTN_COST_FORWARD]), "backward", work_json(p->work[ATTN_COST_BACKWARD]),
+        "useful_forward_flop", whole(p->useful[ATTN_COST_FORWARD]), "dense_forward_flop",
+        whole(p->dense[ATTN_COST_FORWARD]), "forward_bytes", whole(p->bytes[ATTN_COST_FORWARD]),
+        "backward_bytes", whole(p->bytes[ATTN_COST_BACKWARD]), "kept_bytes", whole(p->kept_bytes),
         "parameters", whole(p->parameters), "is_in_layer", json_boolean(p->is_in_layer), "formula",
         p->formula);
 }

@@ -31,8 +31,8 @@ static double products(const attn_cost_estimate *e)
     for (size_t i = 0; i < e->n_parts; i++) {
         const attn_cost_part *p = &e->parts[i];
         if (p->traffic.is_softmax) continue;
-        sum += (double)p->times * (double)p->work[ATTN_PASS_FORWARD].matmul;
-        if (is_training(e)) sum += (double)p->times * (double)p->work[ATTN_PASS_BACKWARD].matmul;
+        sum += (double)p->times * (double)p->work[ATTN_COST_FORWARD].matmul;
+        if (is_training(e)) sum += (double)p->times * (double)p->work[ATTN_COST_BACKWARD].matmul;
     }
     return sum;
 }

@@ -35,8 +35,8 @@ static void vision_language(attn_cost_builder *b, const attn_spec *vision,
                      vision->width, "d_image d");
     attn_cost_part *gelu = attn_part_add(b, "activation", ATTN_COST_ENDS, 1);
     const uint64_t elements = attn_whole_times(&b->whole, rows, language->width);
-    gelu->work[ATTN_PASS_FORWARD] = (attn_work){.exponential = elements, .other = 4 * elements};
-    gelu->work[ATTN_PASS_BACKWARD] =
+    gelu->work[ATTN_COST_FORWARD] = (attn_work){.exponential = elements, .other = 4 * elements};
+    gelu->work[ATTN_COST_BACKWARD] =
         (attn_work){.exponential = 2 * elements, .other = 9 * elements};
     attn_part_linear(b, "down", ATTN_COST_ENDS, 1, rows, language->width, language->width, true,
                      language->width, "d d");
@@ -75,13 +75,13 @@ static void sum_work(attn_cost_builder *b)
         attn_cost_part *p = &out->parts[i];
         const uint64_t n = p->times;
         attn_whole_work_add(w, &out->forward,
-                            attn_whole_work_times(w, p->work[ATTN_PASS_FORWARD], n));
-        uint64_t useful = p->useful[ATTN_PASS_FORWARD], dense = p->dense[ATTN_PASS_FORWARD];
+                            attn_whole_work_times(w, p->work[ATTN_COST_FORWARD], n));
+        uint64_t useful = p->useful[ATTN_COST_FORWARD], dense = p->dense[ATTN_COST_FORWARD];
         if (b->is_training) {
             attn_whole_work_add(w, &out->backward,
-                                attn_whole_work_times(w, p->work[ATTN_PASS_BACKWARD], n));
-            useful = attn_whole_plus(w, useful, p->useful[ATTN_PASS_BACKWARD]);
-            dense = attn_whole_plus(w, dense, p->dense[ATTN_PASS_BACKWARD]);
+                                attn_whole_work_times(w, p->work[ATTN_COST_BACKWARD], n));
+            useful = attn_whole_plus(w, useful, p->useful[ATTN_COST_BACKWARD]);
+            dense = attn_whole_plus(w, dense, p->dense[ATTN_COST_BACKWARD]);
         }
         out->useful = attn_whole_plus(w, out->useful, attn_whole_times(w, useful, n));
         out->dense = attn_whole_plus(w, out->dense, attn_whole_times(w, dense, n));
@@ -92,7 +92,7 @@ static void sum_work(attn_cost_builder *b)
                                : recompute == ATTN_RECOMPUTE_CORE && p->class == ATTN_COST_CORE;
         if (b->is_training && again)
             attn_whole_work_add(w, &out->again,
-                                attn_whole_work_times(w, p->work[ATTN_PASS_FORWARD], n));
+                                attn_whole_work_times(w, p->work[ATTN_COST_FORWARD], n));
     }
 }
 
@@ -100,11 +100,11 @@ static void add_update(attn_cost_builder *b)
 {
     attn_cost_estimate *out = b->out;
     attn_cost_part *part = attn_part_add(b, "AdamW", ATTN_COST_UPDATE, 1);
-    part->work[ATTN_PASS_FORWARD] = (attn_work){
+    part->work[ATTN_COST_FORWARD] = (attn_work){
         .exponential = out->parameters, .other = attn_whole_times(&b->whole, 15, out->parameters)};
-    part->bytes[ATTN_PASS_FORWARD] = attn_whole_times(&b->whole, 28, out->parameters);
-    part->kernels[ATTN_PASS_BACKWARD] = 0;
-    out->update = part->work[ATTN_PASS_FORWARD];
+    part->bytes[ATTN_COST_FORWARD] = attn_whole_times(&b->whole, 28, out->parameters);
+    part->kernels[ATTN_COST_BACKWARD] = 0;
+    out->update = part->work[ATTN_COST_FORWARD];
 }
 
 /* Kept for the backward pass. Recomputed layers keep their input, and one of them lives. */

@@ -51,7 +51,7 @@ typedef enum attn_cost_class {
 
 const char *attn_cost_class_name(attn_cost_class class);
 
-enum { ATTN_PASS_FORWARD, ATTN_PASS_BACKWARD, ATTN_COST_PASSES };
+enum { ATTN_COST_FORWARD, ATTN_COST_BACKWARD, ATTN_COST_PASSES };
 
 /* Shapes of a core with pairs, for the bytes that tiles move. */
 typedef struct attn_cost_traffic {

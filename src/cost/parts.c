@@ -44,15 +44,15 @@ void attn_part_linear(attn_cost_builder *b, const char *name, attn_cost_class cl
     attn_cost_part *part = attn_part_add(b, name, class, times);
     const uint64_t product = ATTN_PRODUCT(w, 2, rows, in, out);
     const uint64_t bias = has_bias ? attn_whole_times(w, rows, out) : 0;
-    part->work[ATTN_PASS_FORWARD] = (attn_work){.matmul = product, .other = bias};
-    part->work[ATTN_PASS_BACKWARD] =
+    part->work[ATTN_COST_FORWARD] = (attn_work){.matmul = product, .other = bias};
+    part->work[ATTN_COST_BACKWARD] =
         (attn_work){.matmul = attn_whole_times(w, 2, product), .other = bias};
     part->parameters = in * out + (has_bias ? out : 0);
     const uint64_t elements = attn_whole_times(w, rows, in + out) + in * out;
-    part->bytes[ATTN_PASS_FORWARD] = attn_whole_times(w, elements, b->element_bytes);
-    part->bytes[ATTN_PASS_BACKWARD] = attn_whole_times(w, 2, part->bytes[ATTN_PASS_FORWARD]);
+    part->bytes[ATTN_COST_FORWARD] = attn_whole_times(w, elements, b->element_bytes);
+    part->bytes[ATTN_COST_BACKWARD] = attn_whole_times(w, 2, part->bytes[ATTN_COST_FORWARD]);
     part->kept_bytes = ATTN_PRODUCT(w, kept, rows, b->element_bytes);
-    part->kernels[ATTN_PASS_BACKWARD] = 2;
+    part->kernels[ATTN_COST_BACKWARD] = 2;
     same_by_convention(part);
     snprintf(part->formula, sizeof part->formula, "2 N %s = 2 x %llu x %llu x %llu", letters,
              (unsigned long long)rows, (unsigned long long)in, (unsigned long long)out);
@@ -83,8 +83,8 @@ void attn_part_norm(attn_cost_builder *b, const char *name, uint64_t times, uint
                                        {.other = {4, 8}, .moved = {2, 3}}};
     const uint64_t elements = attn_whole_times(&b->whole, rows, width);
     attn_cost_part *part = small_part(b, name, ATTN_COST_SMALL, times, elements, &forms[norm]);
-    part->work[ATTN_PASS_FORWARD].other += 2 * rows;
-    part->work[ATTN_PASS_FORWARD].exponential += rows;
+    part->work[ATTN_COST_FORWARD].other += 2 * rows;
+    part->work[ATTN_COST_FORWARD].exponential += rows;
     const bool is_layer_norm = norm == ATTN_SPEC_LAYER_NORM;
     part->parameters = width * (is_layer_norm ? 2 : 1);
     /* its input, and statistics in float32 */
@@ -163,9 +163,9 @@ void attn_part_experts(attn_cost_builder *b, uint64_t times)
     if (s->has_router_bias) router->parameters += s->experts;
     /* softmax over the experts, and choosing k of them */
     const uint64_t scores = attn_whole_times(w, b->rows, s->experts);
-    router->work[ATTN_PASS_FORWARD].exponential += scores;
-    router->work[ATTN_PASS_FORWARD].other += attn_whole_times(w, scores, 4 + s->experts_active);
-    router->work[ATTN_PASS_BACKWARD].other += attn_whole_times(w, scores, 4);
+    router->work[ATTN_COST_FORWARD].exponential += scores;
+    router->work[ATTN_COST_FORWARD].other += attn_whole_times(w, scores, 4 + s->experts_active);
+    router->work[ATTN_COST_BACKWARD].other += attn_whole_times(w, scores, 4);
 
     const uint64_t each = s->experts_active + s->experts_shared;
     const uint64_t rows = attn_whole_times(w, b->rows, each);
@@ -175,8 +175,8 @@ void attn_part_experts(attn_cost_builder *b, uint64_t times)
     for (size_t i = first; i < b->out->n_parts; i++) {
         attn_cost_part *part = &b->out->parts[i];
         const uint64_t weights = attn_whole_times(w, part->parameters, b->element_bytes);
-        part->bytes[ATTN_PASS_FORWARD] += attn_whole_times(w, weights, touched - 1);
-        part->bytes[ATTN_PASS_BACKWARD] += attn_whole_times(w, 2 * weights, touched - 1);
+        part->bytes[ATTN_COST_FORWARD] += attn_whole_times(w, weights, touched - 1);
+        part->bytes[ATTN_COST_BACKWARD] += attn_whole_times(w, 2 * weights, touched - 1);
         part->parameters = attn_whole_times(w, part->parameters, held);
     }
 }

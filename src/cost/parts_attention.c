@@ -29,8 +29,8 @@ static void count_bytes(attn_cost_builder *b, attn_cost_part *part, const attn_c
     const uint64_t q_and_o = attn_whole_times(w, rows, width);
     const uint64_t k_and_v = ATTN_PRODUCT(w, B, core->kv_heads, keys, width);
     const uint64_t once = attn_whole_times(w, q_and_o + k_and_v, b->element_bytes);
-    part->bytes[ATTN_PASS_FORWARD] = once + 4 * rows;
-    part->bytes[ATTN_PASS_BACKWARD] = 2 * once + 12 * rows;
+    part->bytes[ATTN_COST_FORWARD] = once + 4 * rows;
+    part->bytes[ATTN_COST_BACKWARD] = 2 * once + 12 * rows;
 }
 
 void attn_part_core(attn_cost_builder *b, const char *name, uint64_t times,
@@ -38,12 +38,12 @@ void attn_part_core(attn_cost_builder *b, const char *name, uint64_t times,
                     size_t keys)
 {
     attn_cost_part *part = attn_part_add(b, name, ATTN_COST_CORE, times);
-    part->work[ATTN_PASS_FORWARD] = core->forward;
-    part->work[ATTN_PASS_BACKWARD] = core->backward;
-    part->useful[ATTN_PASS_FORWARD] = core->useful_forward;
-    part->useful[ATTN_PASS_BACKWARD] = core->useful_backward;
-    part->dense[ATTN_PASS_FORWARD] = core->dense_forward;
-    part->dense[ATTN_PASS_BACKWARD] = core->dense_backward;
+    part->work[ATTN_COST_FORWARD] = core->forward;
+    part->work[ATTN_COST_BACKWARD] = core->backward;
+    part->useful[ATTN_COST_FORWARD] = core->useful_forward;
+    part->useful[ATTN_COST_BACKWARD] = core->useful_backward;
+    part->dense[ATTN_COST_FORWARD] = core->dense_forward;
+    part->dense[ATTN_COST_BACKWARD] = core->dense_backward;
     part->parameters = core->parameters;
     part->kept_bytes = attn_whole_times(&b->whole, core->kept, b->element_bytes) +
                        attn_whole_times(&b->whole, core->kept_fp32, 4);
@@ -71,10 +71,10 @@ void attn_part_core(attn_cost_builder *b, const char *name, uint64_t times,
         const uint64_t once =
             attn_whole_times(&b->whole, ends + core->parameters, b->element_bytes);
         const uint64_t kept = b->is_training ? part->kept_bytes : 0;
-        part->bytes[ATTN_PASS_FORWARD] = once + kept;
-        part->bytes[ATTN_PASS_BACKWARD] = 2 * once + kept;
-        part->kernels[ATTN_PASS_FORWARD] = 4;
-        part->kernels[ATTN_PASS_BACKWARD] = 8;
+        part->bytes[ATTN_COST_FORWARD] = once + kept;
+        part->bytes[ATTN_COST_BACKWARD] = 2 * once + kept;
+        part->kernels[ATTN_COST_FORWARD] = 4;
+        part->kernels[ATTN_COST_BACKWARD] = 8;
         snprintf(part->formula, sizeof part->formula,
                  "the mechanism's own closed form, with its projections");
     }
@@ -84,7 +84,7 @@ void attn_part_core(attn_cost_builder *b, const char *name, uint64_t times,
     b->out->cache_bytes =
         attn_whole_plus(&b->whole, b->out->cache_bytes, attn_whole_times(&b->whole, held, times));
     if (b->out->request.phase == ATTN_COST_DECODE && !core->has_pairs)
-        part->bytes[ATTN_PASS_FORWARD] += core->cache_is_state ? 2 * held : held;
+        part->bytes[ATTN_COST_FORWARD] += core->cache_is_state ? 2 * held : held;
 }
 
 static bool counted(attn_cost_builder *b, const attn_cost_heads *heads, const attn_cost_call *call,
@@ -99,10 +99,10 @@ static bool counted(attn_cost_builder *b, const attn_cost_heads *heads, const at
 static void score_cap(attn_cost_builder *b, uint64_t times, const attn_cost_core *core)
 {
     attn_cost_part *part = attn_part_add(b, "score cap", ATTN_COST_CORE, times);
-    part->work[ATTN_PASS_FORWARD] = (attn_work){
+    part->work[ATTN_COST_FORWARD] = (attn_work){
         .exponential = core->executed, .other = attn_whole_times(&b->whole, 2, core->executed)};
-    part->work[ATTN_PASS_BACKWARD].other = attn_whole_times(&b->whole, 3, core->executed);
-    part->kernels[ATTN_PASS_FORWARD] = part->kernels[ATTN_PASS_BACKWARD] = 0; /* within the core */
+    part->work[ATTN_COST_BACKWARD].other = attn_whole_times(&b->whole, 3, core->executed);
+    part->kernels[ATTN_COST_FORWARD] = part->kernels[ATTN_COST_BACKWARD] = 0; /* within the core */
 }
 
 void attn_part_attention(attn_cost_builder *b, uint64_t times, size_t window, size_t queries,
@@ -180,11 +180,11 @@ static void latent_decoding(attn_cost_builder *b, uint64_t times, size_t keys)
     attn_cost_part *up =
         attn_part_add(b, is_absorbed ? "k, v up, absorbed" : "k, v up, of the whole cache",
                       ATTN_COST_PROJECTION, times);
-    up->work[ATTN_PASS_FORWARD].matmul = ATTN_PRODUCT(w, 2, B, is_absorbed ? 1 : n, H, r, dn + dv);
-    up->useful[ATTN_PASS_FORWARD] = up->dense[ATTN_PASS_FORWARD] =
-        up->work[ATTN_PASS_FORWARD].matmul;
+    up->work[ATTN_COST_FORWARD].matmul = ATTN_PRODUCT(w, 2, B, is_absorbed ? 1 : n, H, r, dn + dv);
+    up->useful[ATTN_COST_FORWARD] = up->dense[ATTN_COST_FORWARD] =
+        up->work[ATTN_COST_FORWARD].matmul;
     up->parameters = r * H * (dn + dv);
-    up->bytes[ATTN_PASS_FORWARD] = attn_whole_times(w, up->parameters, b->element_bytes);
+    up->bytes[ATTN_COST_FORWARD] = attn_whole_times(w, up->parameters, b->element_bytes);
     snprintf(up->formula, sizeof up->formula,
              is_absorbed ? "2 H r (dn + dv) = 2 x %llu x %llu x %llu"
                          : "2 S r H (dn + dv), S = %llu, H r = %llu, dn + dv = %llu",
@@ -193,13 +193,13 @@ static void latent_decoding(attn_cost_builder *b, uint64_t times, size_t keys)
 
     attn_cost_part *part = attn_part_add(b, "core", ATTN_COST_CORE, times);
     const uint64_t width = is_absorbed ? 2 * r + dr : dn + dr + dv;
-    part->work[ATTN_PASS_FORWARD] = (attn_work){.matmul = ATTN_PRODUCT(w, 2, B, n, H, width),
+    part->work[ATTN_COST_FORWARD] = (attn_work){.matmul = ATTN_PRODUCT(w, 2, B, n, H, width),
                                                 .exponential = ATTN_PRODUCT(w, B, n, H),
                                                 .other = ATTN_PRODUCT(w, 5, B, n, H)};
-    part->useful[ATTN_PASS_FORWARD] = part->work[ATTN_PASS_FORWARD].matmul;
-    part->dense[ATTN_PASS_FORWARD] = ATTN_PRODUCT(w, 2, B, keys, H, width);
+    part->useful[ATTN_COST_FORWARD] = part->work[ATTN_COST_FORWARD].matmul;
+    part->dense[ATTN_COST_FORWARD] = ATTN_PRODUCT(w, 2, B, keys, H, width);
     const uint64_t cache = ATTN_PRODUCT(w, B, n, r + dr, b->element_bytes);
-    part->bytes[ATTN_PASS_FORWARD] = cache;
+    part->bytes[ATTN_COST_FORWARD] = cache;
     snprintf(part->formula, sizeof part->formula, "2 S H (%s) = 2 x %llu x %llu x %llu",
              is_absorbed ? "2 r + dr" : "dn + dr + dv", (unsigned long long)n,
              (unsigned long long)H, (unsigned long long)width);

@@ -13,11 +13,11 @@ static void embedding(attn_cost_builder *b)
     attn_cost_part *part = attn_part_add(b, "embedding", ATTN_COST_ENDS, 1);
     const uint64_t elements = attn_whole_times(&b->whole, b->rows, s->width);
     const bool adds = s->position == ATTN_SPEC_LEARNED;
-    part->work[ATTN_PASS_FORWARD].other = adds ? elements : 0;
-    part->work[ATTN_PASS_BACKWARD].other = adds ? 2 * elements : elements;
+    part->work[ATTN_COST_FORWARD].other = adds ? elements : 0;
+    part->work[ATTN_COST_BACKWARD].other = adds ? 2 * elements : elements;
     part->parameters = (s->vocabulary + (adds ? s->positions : 0) + s->segments) * s->width;
-    part->bytes[ATTN_PASS_FORWARD] = attn_whole_times(&b->whole, 2 * elements, b->element_bytes);
-    part->bytes[ATTN_PASS_BACKWARD] = attn_whole_times(&b->whole, 3 * elements, b->element_bytes);
+    part->bytes[ATTN_COST_FORWARD] = attn_whole_times(&b->whole, 2 * elements, b->element_bytes);
+    part->bytes[ATTN_COST_BACKWARD] = attn_whole_times(&b->whole, 3 * elements, b->element_bytes);
 }
 
 static void logits(attn_cost_builder *b, uint64_t rows)
@@ -29,17 +29,17 @@ static void logits(attn_cost_builder *b, uint64_t rows)
     const uint64_t elements = attn_whole_times(&b->whole, rows, s->vocabulary);
     if (s->logit_cap > 0.0) {
         attn_cost_part *cap = attn_part_add(b, "logit cap", ATTN_COST_HEAD, 1);
-        cap->work[ATTN_PASS_FORWARD] = (attn_work){.exponential = elements, .other = 2 * elements};
-        cap->work[ATTN_PASS_BACKWARD].other = 3 * elements;
-        cap->bytes[ATTN_PASS_FORWARD] = cap->bytes[ATTN_PASS_BACKWARD] =
+        cap->work[ATTN_COST_FORWARD] = (attn_work){.exponential = elements, .other = 2 * elements};
+        cap->work[ATTN_COST_BACKWARD].other = 3 * elements;
+        cap->bytes[ATTN_COST_FORWARD] = cap->bytes[ATTN_COST_BACKWARD] =
             2 * elements * b->element_bytes;
     }
     if (!b->is_training) return;
     attn_cost_part *loss = attn_part_add(b, "loss", ATTN_COST_HEAD, 1);
-    loss->work[ATTN_PASS_FORWARD] =
+    loss->work[ATTN_COST_FORWARD] =
         (attn_work){.exponential = elements + rows, .other = 3 * elements};
-    loss->work[ATTN_PASS_BACKWARD].other = 2 * elements;
-    loss->bytes[ATTN_PASS_FORWARD] = loss->bytes[ATTN_PASS_BACKWARD] =
+    loss->work[ATTN_COST_BACKWARD].other = 2 * elements;
+    loss->bytes[ATTN_COST_FORWARD] = loss->bytes[ATTN_COST_BACKWARD] =
         attn_whole_times(&b->whole, elements, b->element_bytes);
     b->out->memory.logits = ATTN_PRODUCT(&b->whole, 4, elements); /* float32, gradient in place */
 }
@@ -89,7 +89,7 @@ void attn_parts_text(attn_cost_builder *b, size_t queries, size_t keys)
     if (s->has_pooler) {
         attn_part_linear(b, "pooler", ATTN_COST_ENDS, 1, b->batch, s->width, s->width, true,
                          s->width, "d d");
-        b->out->parts[b->out->n_parts - 1].work[ATTN_PASS_FORWARD].exponential +=
+        b->out->parts[b->out->n_parts - 1].work[ATTN_COST_FORWARD].exponential +=
             b->batch * s->width;
     }
     if (b->is_training)
@@ -116,7 +116,7 @@ void attn_parts_vision(attn_cost_builder *b, size_t image, bool has_head)
                      s->width, s->has_patch_bias, 0, "3p^2 d");
     b->rows = attn_whole_times(&b->whole, b->batch, tokens);
     attn_cost_part *positions = attn_part_add(b, "positions", ATTN_COST_ENDS, 1);
-    positions->work[ATTN_PASS_FORWARD].other = positions->work[ATTN_PASS_BACKWARD].other =
+    positions->work[ATTN_COST_FORWARD].other = positions->work[ATTN_COST_BACKWARD].other =
         attn_whole_times(&b->whole, b->rows, s->width);
     positions->parameters = (tokens + s->has_class_token) * s->width;
     if (s->has_pre_norm)

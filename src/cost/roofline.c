@@ -115,7 +115,7 @@ static double tiled_bytes(const attn_cost_part *part, const attn_device *d, size
     const double T = (double)t->queries, S = (double)t->keys;
     const double dk = (double)t->heads.key_width, dv = (double)t->heads.value_width;
     const double sweeps = t->executed_share * ceil(T / rows_served(d, t, e));
-    if (pass == ATTN_PASS_FORWARD)
+    if (pass == ATTN_COST_FORWARD)
         return fmax(ideal, heads * e * (T * (dk + dv) + sweeps * S * (dk + dv)));
     /* keys outside: queries and gradients pass once for each block of keys, dq in float32 */
     const double key_sweeps = t->executed_share * ceil(S / rows_served(d, t, e));
@@ -160,7 +160,7 @@ static double pass_time(const attn_cost_part *part, size_t pass, double bytes, c
 static double runs(const attn_cost_estimate *e, const attn_cost_part *part, size_t pass)
 {
     const bool is_training = e->request.phase == ATTN_COST_TRAIN;
-    if (pass == ATTN_PASS_BACKWARD)
+    if (pass == ATTN_COST_BACKWARD)
         return is_training && part->class != ATTN_COST_UPDATE ? (double)part->times : 0.0;
     const attn_cost_recompute r = e->request.recompute;
     const bool again =

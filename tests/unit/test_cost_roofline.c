@@ -148,8 +148,8 @@ static void test_softmax_moves_more(void **state)
     for (size_t i = 0; i < eager.n_parts; i++) {
         const attn_cost_part *part = &eager.parts[i];
         if (!part->traffic.is_square) continue;
-        assert_about(attn_cost_part_bytes(part, h100, ATTN_PASS_FORWARD, 4.0), 213.9e6, 1e-3);
-        assert_about(attn_cost_part_bytes(part, h100, ATTN_PASS_BACKWARD, 4.0), 251.7e6, 1e-2);
+        assert_about(attn_cost_part_bytes(part, h100, ATTN_COST_FORWARD, 4.0), 213.9e6, 1e-3);
+        assert_about(attn_cost_part_bytes(part, h100, ATTN_COST_BACKWARD, 4.0), 251.7e6, 1e-2);
     }
     const attn_cost_estimate flash =
         estimate("gpt2", "flash", ATTN_COST_TRAIN, ATTN_COST_F32, 2, 512);
