@@ -1,12 +1,14 @@
 /* attnscope cost: what a model would cost, counted exactly, and its time and energy on devices,
  * modelled. */
 #include "base/error.h"
+#include "cli/cost_against.h"
 #include "cli/cost_report.h"
 
 typedef struct settings {
     cli_cost_settings cost;
-    const char *convention;
-    bool json, csv, markdown, explain, list;
+    const char *convention, *store;
+    size_t against;
+    bool json, csv, markdown, explain, list, newest;
 } settings;
 
 #define COST_FIELD(member) .offset = offsetof(settings, cost.member)
@@ -38,11 +40,39 @@ static const cli_option options[] = {
      .kind = CLI_FLAG,
      .offset = offsetof(settings, markdown),
      .help = "Print tables in Markdown."},
+    {.name = "against",
+     .kind = CLI_SIZE,
+     .offset = offsetof(settings, against),
+     .argument = "RUN",
+     .maximum = 1e15,
+     .help = "Predict the steps of a run of the store, whose model and sizes it takes, and print "
+             "them beside what was measured."},
+    {.name = "against-newest",
+     .kind = CLI_FLAG,
+     .offset = offsetof(settings, newest),
+     .help = "The same for the newest run."},
+    {.name = "store",
+     .kind = CLI_TEXT,
+     .offset = offsetof(settings, store),
+     .argument = "FILE",
+     .initial = "attnscope.db",
+     .help = "The store of --against."},
     {.name = "list",
      .kind = CLI_FLAG,
      .offset = offsetof(settings, list),
      .help = "List the known devices and models, and nothing else."},
 };
+
+static attn_status compare(const settings *s, const cli_cost_question *question, attn_error *error)
+{
+    const attn_device *device = question->n_devices ? question->devices[0] : NULL;
+    if (!device) device = attn_records_find(&question->catalog.devices, "this", NULL);
+    if (!device)
+        return attn_fail(error, ATTN_ENOTFOUND,
+                         "this machine was not measured yet: run attnscope calibrate");
+    return cli_cost_against(stdout, s->store, (int64_t)s->against, &question->catalog, device,
+                            s->markdown, error);
+}
 
 static attn_status print(const settings *s, const cli_cost_question *question, attn_error *error)
 {
@@ -83,6 +113,8 @@ static int run(const void *settings_pointer, size_t n_operands, char *const *ope
             cli_cost_list_markdown(stdout, &question.catalog);
         else
             cli_cost_list(stdout, &question.catalog);
+    } else if (status == ATTN_OK && (s->against || s->newest)) {
+        status = compare(s, &question, &error);
     } else if (status == ATTN_OK) {
         status = print(s, &question, &error);
     }

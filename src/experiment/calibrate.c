@@ -39,8 +39,8 @@ typedef struct probing {
 
 const char *attn_probe_name(attn_probe probe)
 {
-    static const char *const names[] = {"product", "exponential", "other",
-                                        "memory",  "core",        "launch"};
+    static const char *const names[] = {"product", "exponential", "other", "memory",
+                                        "head",    "core",        "launch"};
     return names[probe];
 }
 

@@ -14,6 +14,7 @@ typedef enum attn_probe {
     ATTN_PROBE_EXPONENTIAL, /* exp over memory that stays in the first cache */
     ATTN_PROBE_OTHER,       /* y += a x, the same */
     ATTN_PROBE_MEMORY,      /* y += a x over memory that no cache holds */
+    ATTN_PROBE_HEAD,        /* dense products with 50257 words, whose weights no cache holds */
     ATTN_PROBE_CORE,        /* the tile engine, forward and backward */
     ATTN_PROBE_LAUNCH,      /* an empty parallel region */
     ATTN_PROBES
@@ -23,7 +24,7 @@ typedef enum attn_probe {
 const char *attn_probe_name(attn_probe probe);
 
 typedef struct attn_calibration {
-    /* TFLOP/s, 1e12 a second, 1e12 a second, GB/s, TFLOP/s, seconds: median, and the quartiles */
+    /* Units of work a second (FLOP, operations, bytes), and seconds of a launch: median, quartiles */
     double value[ATTN_PROBES], low[ATTN_PROBES], high[ATTN_PROBES];
     /* Picojoules a unit of work of the first four, and watts at rest; NaN without a meter. */
     double picojoule[ATTN_PROBES], idle_w;
