@@ -47,7 +47,7 @@ static const cli_option options[] = {
      .initial = "1",
      .minimum = 0.01,
      .maximum = 60,
-     .help = "Of each of seven probes."},
+     .help = "Of each of eight probes."},
     {.name = "out",
      .kind = CLI_TEXT,
      .offset = offsetof(settings, out),
@@ -96,6 +96,7 @@ static json_t *device_json(const attn_calibration *c)
     put(device, "other_tops", 1e-12 * c->value[ATTN_PROBE_OTHER]);
     put(device, "bandwidth_gb_s", 1e-9 * c->value[ATTN_PROBE_MEMORY]);
     put(device, "core_tflops", 1e-12 * c->value[ATTN_PROBE_CORE]);
+    put(device, "head_tflops", 1e-12 * c->value[ATTN_PROBE_HEAD]);
     put(device, "launch_s", c->value[ATTN_PROBE_LAUNCH]);
     put(device, "idle_w", c->idle_w);
     put(device, "matmul_pj", c->picojoule[ATTN_PROBE_PRODUCT]);
@@ -221,14 +222,15 @@ static attn_status check(const settings *s, const char *path, attn_error *error)
 
 static void print(const attn_calibration *c)
 {
-    static const char *const units[] = {"GFLOP/s", "G/s", "G/s", "GB/s", "GFLOP/s", "us"};
+    static const char *const units[] = {"GFLOP/s", "G/s",     "G/s", "GB/s",
+                                        "GFLOP/s", "GFLOP/s", "us"};
     printf("%s, %zu threads, %s, %s\n\n%-14s %10s %21s  %-8s %12s\n", c->processor, c->threads,
            c->isa, c->dense, "probe", "median", "quartiles", "unit", "pJ a unit");
     for (size_t i = 0; i < ATTN_PROBES; i++) {
         const double scale = i == ATTN_PROBE_LAUNCH ? 1e6 : 1e-9;
         char range[48], energy[32] = "-";
         snprintf(range, sizeof range, "%.4g to %.4g", scale * c->low[i], scale * c->high[i]);
-        if (isfinite(c->picojoule[i]) && i < ATTN_PROBE_CORE)
+        if (isfinite(c->picojoule[i]) && i < ATTN_PROBE_HEAD)
             snprintf(energy, sizeof energy, "%.3g", c->picojoule[i]);
         printf("%-14s %10.4g %21s  %-8s %12s\n", attn_probe_name((attn_probe)i),
                scale * c->value[i], range, units[i], energy);

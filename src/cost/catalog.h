@@ -46,7 +46,7 @@ typedef struct attn_device {
     attn_quantity memory_gb, bandwidth_gb_s, on_chip_kib, units, cache_mib, tdp_w;
     attn_quantity matmul_measured; /* best bf16 product anybody has shown */
     /* Of a machine that was measured: its own constants. */
-    attn_quantity other_rate, core_rate, launch_s;
+    attn_quantity other_rate, core_rate, head_rate, launch_s;
     attn_quantity idle_w, matmul_pj, exponential_pj, other_pj, dram_pj;
 } attn_device;
 

@@ -12,7 +12,7 @@ const char *attn_cost_bound_name(attn_cost_bound bound)
 
 /* One way to see the device: as its data sheet, as programs find it, or worse. */
 typedef struct view {
-    double matmul, core, exponential, other, bandwidth; /* a second */
+    double matmul, core, head, exponential, other, bandwidth; /* a second */
     double overlap, launch_s;
 } view;
 
@@ -47,10 +47,12 @@ static view view_of(const attn_device *d, double rate, size_t which)
               .overlap = is_gpu ? 0.5 : 0.0,
               .launch_s = known_or(d->launch_s, is_gpu ? 4e-6 : 10e-6)};
     v.core = is_known ? 1e12 * d->core_rate.value : v.matmul;
+    v.head = is_known ? 1e12 * known_or(d->head_rate, rate) : v.matmul;
     if (which == HOPEFUL) {
         const double more = is_known ? 1.25 : 1.0;
         v.matmul = is_known ? more * v.matmul : 1e12 * rate;
         v.core = is_known ? more * v.core : v.matmul;
+        v.head = is_known ? more * v.head : v.matmul;
         v.bandwidth = is_known ? more * v.bandwidth : 1e9 * d->bandwidth_gb_s.high;
         v.overlap = is_gpu ? 1.0 : v.overlap;
         v.launch_s *= 0.5;
@@ -59,6 +61,7 @@ static view view_of(const attn_device *d, double rate, size_t which)
         const double less = is_known ? 0.7 : 0.5;
         v.matmul *= less;
         v.core *= less;
+        v.head *= less;
         v.exponential *= less;
         v.other *= less;
         v.bandwidth *= is_known ? less : 0.7;
@@ -142,7 +145,9 @@ static double pass_time(const attn_cost_part *part, size_t pass, double bytes, c
                         attn_cost_bound *bound)
 {
     const attn_work *work = &part->work[pass];
-    const double rate = part->class == ATTN_COST_CORE ? v->core : v->matmul;
+    const double rate = part->class == ATTN_COST_CORE   ? v->core
+                        : part->class == ATTN_COST_HEAD ? v->head
+                                                        : v->matmul;
     const double matmul = (double)work->matmul / rate;
     const double vector =
         (double)work->exponential / v->exponential + (double)work->other / v->other;

@@ -105,6 +105,17 @@ static double probe_memory(probing *p)
     return 12.0 * (double)(stream_count / p->n_threads * p->n_threads);
 }
 
+static double probe_head(probing *p)
+{
+    enum { HEAD_ROWS = 256, WORDS = 50257 }; /* rows as in the blocks of the model's head */
+    float *logits = p->y + IN * HEAD_ROWS;
+    attn_dense_forward(p->context, HEAD_ROWS, IN, WORDS, p->y, p->x, NULL, logits);
+    attn_dense_input_gradient(p->context, HEAD_ROWS, IN, WORDS, logits, p->x, p->y, false);
+    attn_dense_weight_gradient(p->context, HEAD_ROWS, IN, WORDS, p->x, p->x + IN * HEAD_ROWS, p->y,
+                               NULL, true);
+    return 3.0 * 2.0 * HEAD_ROWS * IN * WORDS;
+}
+
 static attn_tile_shape core_shape(void)
 {
     return (attn_tile_shape){.batch = CORE_BATCH,
@@ -278,7 +289,8 @@ attn_status attn_calibrate(const attn_calibration_options *options, attn_calibra
     const attn_status status = set_up(&p);
     if (status == ATTN_OK) {
         static probe_function *const functions[] = {probe_product, probe_exponential, probe_other,
-                                                    probe_memory,  probe_core,        probe_launch};
+                                                    probe_memory,  probe_head,        probe_core,
+                                                    probe_launch};
         describe(&p);
         measure_rest(&p);
         for (size_t i = 0; i < ATTN_PROBES; i++) measure(&p, (attn_probe)i, functions[i]);
