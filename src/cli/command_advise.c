@@ -152,7 +152,12 @@ static void print_line(const attn_advice_line *line)
     char ahead[32] = "-";
     if (line->ahead_from == 64) snprintf(ahead, sizeof ahead, "always");
     if (line->ahead_from > 64) snprintf(ahead, sizeof ahead, "%zu", line->ahead_from);
-    printf("%-16s %8s %9s %5.0f%% %8s %10s  %-6s %9s\n", line->mechanism.label,
+    const char *name = line->mechanism.label;
+    if (strlen(name) > 16) {
+        puts(name);
+        name = "";
+    }
+    printf("%-16s %8s %9s %5.0f%% %8s %10s  %-6s %9s\n", name,
            seconds_or_dash(line->time_s.value).text,
            isnan(line->energy_j.value) ? "-" : attn_format_si(line->energy_j.value, 2, "J").text,
            100.0 * line->attention_share, attn_cost_bound_name(line->bound),

@@ -241,6 +241,17 @@ static void print(const attn_calibration *c)
         printf("energy: not measured: %s\n", c->energy_why);
 }
 
+/* Probes beside other busy programs measure those too. */
+static void warn_of_load(size_t threads)
+{
+    double load[1];
+    if (getloadavg(load, 1) == 1 && load[0] > 1.5 * (double)threads)
+        fprintf(stderr,
+                "attnscope calibrate: other programs are busy (load %.1f): the rates may be "
+                "theirs, repeat this on a quiet machine\n",
+                load[0]);
+}
+
 static int run(const void *settings_pointer, size_t n_operands, char *const *operands)
 {
     (void)n_operands;
@@ -261,6 +272,7 @@ static int run(const void *settings_pointer, size_t n_operands, char *const *ope
     if (status == ATTN_OK) {
         json_t *device = device_json(&result);
         print(&result);
+        warn_of_load(result.threads);
         status = keep(path, device, &error);
         json_decref(device);
     }

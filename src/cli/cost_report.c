@@ -173,7 +173,10 @@ static const char *head_of(const cli_cost_rows *rows, const char *const *heads, 
 
 static void print_line(FILE *out, const cells *row, const int *widths)
 {
-    for (size_t i = 0; i < row->count; i++)
+    /* A long name has a line of its own. */
+    const bool is_long = strlen(row->cell[0]) > (size_t)-widths[0];
+    if (is_long) fprintf(out, "%s\n%*s", row->cell[0], -widths[0], "");
+    for (size_t i = is_long ? 1 : 0; i < row->count; i++)
         fprintf(out, "%s%*s", i ? " " : "", widths[i], row->cell[i]);
     putc('\n', out);
 }

@@ -38,8 +38,9 @@ expect 0 'GPT-2 124M: training step, batch 2, f32
 mechanism          tokens   matmul    useful      exp    other   memory    cache
 softmax               512  817.0 G   788.0 G  326.9 M  4.424 G 2.90 GiB        -
 flash                 512  797.0 G   788.0 G  337.0 M  4.054 G 2.62 GiB        -
-' '' cost --mechanisms softmax,flash --batch 2 --dtype f32 --tile 0
+' '' cost --mechanisms softmax,flash --batch 2 --dtype f32 --tile 64
 
+command -v python3 >/dev/null || { echo 'SKIP: python3 is absent'; exit $((failures > 0)); }
 number() { # FIELD... of the first row of a JSON answer
     local path=$1
     shift
@@ -66,7 +67,7 @@ for arguments in '--model llama3-8b --mechanisms all --seq 512-131072*4 --device
     '--model gemma2-9b --phase prefill --seq 8192 --device tpu-v5e --mechanisms flash,softmax,gla' \
     '--model vit-l14 --image 336 --phase prefill' '--model blip2-qformer --phase prefill --explain' \
     '--model llava-1.5-7b --text 128 --phase prefill --device m4-max --dtype fp16' \
-    '--model bert-large --phase prefill --mechanisms all' '--documents 4 --mechanisms all' \
+    '--model bert-large --phase prefill --mechanisms all' '--documents 4 --mechanisms all' '--mechanisms sliding:window=128:sinks=4,flash --device l4' \
     '--phase prefill --queries 64 --seq 512' '--recompute full' '--list'; do
     # shellcheck disable=SC2086
     "$attnscope" cost $arguments >"$folder/out" 2>"$folder/err" || fail "cost $arguments: $(<"$folder/err")"
