@@ -217,6 +217,12 @@ bool attn_layer_is_causal(const attn_layer *layer)
     return layer->is_causal;
 }
 
+void attn_layer_memory(const attn_layer *layer, size_t *length, size_t *width)
+{
+    *length = layer->memory_length;
+    *width = layer->memory_width;
+}
+
 const attn_parameter *attn_layer_parameters(const attn_layer *layer, size_t *count)
 {
     *count = layer->n_parameters;
@@ -254,9 +260,11 @@ static attn_status check_call(attn_context *context, const attn_layer *layer, co
         return attn_fail(&context->error, ATTN_ESHAPE,
                          "%zu tokens are more than the %zu positions of the layer", call->length,
                          layer->positions);
-    if (layer->mechanism->reads_memory && (!call->memory || !call->memory_length))
-        return attn_fail(&context->error, ATTN_ESHAPE, "%s reads a memory: none was given",
-                         layer->name);
+    if (layer->mechanism->reads_memory &&
+        (!call->memory || call->memory_length != layer->memory_length))
+        return attn_fail(&context->error, ATTN_ESHAPE,
+                         "%s reads a memory of %zu positions: %zu were given", layer->name,
+                         layer->memory_length, call->memory ? call->memory_length : 0);
     if (call->document_start && !layer->is_causal)
         return attn_fail(&context->error, ATTN_EUNSUPPORTED,
                          "packed documents need a causal layer");

@@ -51,7 +51,8 @@ struct attn_layer {
     attn_value options[ATTN_OPTIONS_MAX]; /* by index in the mechanism's table */
     attn_parameter parameters[ATTN_PARAMETERS_MAX];
     size_t n_parameters, parameter_count;
-    attn_flex flex; /* the caller's functions, of flex */
+    size_t memory_length, memory_width; /* of mechanisms that read one: S, C_memory */
+    attn_flex flex;                     /* the caller's functions, of flex */
 };
 
 /* Appends a parameter [rows][columns], or [rows] with columns 0. */
@@ -166,6 +167,12 @@ const attn_mechanism *attn_mechanism_find(const char *name); /* NULL when unknow
 static inline size_t attn_smaller(size_t a, size_t b)
 {
     return a < b ? a : b;
+}
+
+/* Regions start on 64-byte borders. */
+static inline size_t attn_rounded(size_t count)
+{
+    return (count + 15) / 16 * 16;
 }
 
 /* The first `count` floats of what remains of a memory. */

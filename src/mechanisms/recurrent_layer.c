@@ -44,23 +44,17 @@ static void declare(attn_layer *layer)
 
 /* ---- memory ------------------------------------------------------------------------------ */
 
-/* Regions start on 64-byte borders. */
-static size_t rounded(size_t count)
-{
-    return (count + 15) / 16 * 16;
-}
-
 static size_t own_count(size_t (*count)(const attn_layer *, size_t, size_t),
                         const attn_layer *layer, size_t batch, size_t length)
 {
-    return count ? rounded(count(layer, batch, length)) : 0;
+    return count ? attn_rounded(count(layer, batch, length)) : 0;
 }
 
 /* Kept: rows, o, and the recurrence's own. */
 static size_t saved_count(const attn_layer *layer, size_t batch, size_t length)
 {
     const size_t rows = batch * length;
-    return rounded(rows * shape_of(layer).row) + rounded(rows * layer->d_model) +
+    return attn_rounded(rows * shape_of(layer).row) + attn_rounded(rows * layer->d_model) +
            own_count(recurrence_of(layer)->saved, layer, batch, length);
 }
 
@@ -68,8 +62,8 @@ static size_t saved_count(const attn_layer *layer, size_t batch, size_t length)
 static size_t worker_count(const attn_layer *layer, size_t length)
 {
     const size_t dv = layer->head_dim;
-    return rounded(length * dv) + rounded(recurrence_of(layer)->key_dim(layer) * dv) +
-           rounded(4 * dv) + rounded(recurrence_of(layer)->room(layer, length));
+    return attn_rounded(length * dv) + attn_rounded(recurrence_of(layer)->key_dim(layer) * dv) +
+           attn_rounded(4 * dv) + attn_rounded(recurrence_of(layer)->room(layer, length));
 }
 
 /* All of a call's scratch memory. */
@@ -85,10 +79,10 @@ static places divide(const attn_layer *layer, size_t batch, size_t length, float
 {
     const size_t rows = batch * length;
     places p;
-    p.rows = attn_cut(&scratch, rounded(rows * shape_of(layer).row));
-    p.gated = attn_cut(&scratch, rounded(rows * layer->d_model));
-    p.d_gated = attn_cut(&scratch, rounded(rows * layer->d_model));
-    p.d_norm = attn_cut(&scratch, rounded(batch * layer->d_model));
+    p.rows = attn_cut(&scratch, attn_rounded(rows * shape_of(layer).row));
+    p.gated = attn_cut(&scratch, attn_rounded(rows * layer->d_model));
+    p.d_gated = attn_cut(&scratch, attn_rounded(rows * layer->d_model));
+    p.d_norm = attn_cut(&scratch, attn_rounded(batch * layer->d_model));
     p.shared = attn_cut(&scratch, own_count(recurrence_of(layer)->shared, layer, batch, length));
     p.workers = scratch;
     return p;
@@ -97,8 +91,8 @@ static places divide(const attn_layer *layer, size_t batch, size_t length, float
 static size_t scratch_count(const attn_layer *layer, size_t threads, size_t batch, size_t length)
 {
     const size_t rows = batch * length;
-    return rounded(rows * shape_of(layer).row) + 2 * rounded(rows * layer->d_model) +
-           rounded(batch * layer->d_model) +
+    return attn_rounded(rows * shape_of(layer).row) + 2 * attn_rounded(rows * layer->d_model) +
+           attn_rounded(batch * layer->d_model) +
            own_count(recurrence_of(layer)->shared, layer, batch, length) +
            threads * worker_count(layer, length);
 }
@@ -131,9 +125,9 @@ static attn_recurrent_head head_of(job *j, size_t index, size_t worker, worker_r
     const attn_layer *layer = j->run.layer;
     const size_t T = call->length, b = index / layer->heads;
     float *memory = j->place.workers + worker * worker_count(layer, T);
-    room->o = attn_cut(&memory, rounded(T * layer->head_dim));
-    room->state = attn_cut(&memory, rounded(j->run.shape.key_dim * layer->head_dim));
-    room->rows = attn_cut(&memory, rounded(4 * layer->head_dim));
+    room->o = attn_cut(&memory, attn_rounded(T * layer->head_dim));
+    room->state = attn_cut(&memory, attn_rounded(j->run.shape.key_dim * layer->head_dim));
+    room->rows = attn_cut(&memory, attn_rounded(4 * layer->head_dim));
     return (attn_recurrent_head){.run = &j->run,
                                  .index = index,
                                  .h = index % layer->heads,
@@ -249,8 +243,8 @@ static void start(job *j, attn_context *context, const attn_layer *layer, const 
     j->run.shared = j->place.shared;
     j->run.rows = call->saved ? call->saved : j->place.rows;
     if (call->saved) {
-        j->o = call->saved + rounded(rows * j->run.shape.row);
-        j->run.saved = j->o + rounded(rows * layer->d_model);
+        j->o = call->saved + attn_rounded(rows * j->run.shape.row);
+        j->run.saved = j->o + attn_rounded(rows * layer->d_model);
     }
     if (recurrence_of(layer)->has_norm_weight)
         j->norm_weight = call->parameters + attn_layer_offset(layer, "norm.weight");
