@@ -31,6 +31,11 @@ typedef struct attn_kernels {
     void (*product)(size_t m, size_t n, size_t k, const float *a, size_t a_row, size_t a_column,
                     const float *b, size_t b_row, float *c, size_t c_row, bool accumulate);
 
+    /* The same in double, for small matrices whose inverses would magnify the rounding of float. */
+    void (*product_double)(size_t m, size_t n, size_t k, const double *a, size_t a_row,
+                           size_t a_column, const double *b, size_t b_row, double *c, size_t c_row,
+                           bool accumulate);
+
     /* out[columns][rows] = in[rows][columns] transposed */
     void (*transpose)(size_t rows, size_t columns, const float *in, size_t in_row, float *out,
                       size_t out_row);

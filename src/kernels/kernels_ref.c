@@ -19,6 +19,22 @@ static void product(size_t m, size_t n, size_t k, const float *a, size_t a_row, 
     }
 }
 
+static void product_double(size_t m, size_t n, size_t k, const double *a, size_t a_row,
+                           size_t a_column, const double *b, size_t b_row, double *c, size_t c_row,
+                           bool accumulate)
+{
+    for (size_t i = 0; i < m; i++) {
+        double *ci = c + i * c_row;
+        if (!accumulate)
+            for (size_t j = 0; j < n; j++) ci[j] = 0.0;
+        for (size_t p = 0; p < k; p++) {
+            const double aip = a[i * a_row + p * a_column];
+            const double *bp = b + p * b_row;
+            for (size_t j = 0; j < n; j++) ci[j] += aip * bp[j];
+        }
+    }
+}
+
 static void transpose(size_t rows, size_t columns, const float *in, size_t in_row, float *out,
                       size_t out_row)
 {
@@ -281,6 +297,7 @@ static void adamw(size_t n, const attn_adamw_step *step, const float *g, float *
 const attn_kernels attn_kernels_ref = {
     .isa = ATTN_ISA_REF,
     .product = product,
+    .product_double = product_double,
     .transpose = transpose,
     .maximum = maximum,
     .sum = sum,

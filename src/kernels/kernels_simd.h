@@ -163,6 +163,33 @@ static void kernel_product(size_t m, size_t n, size_t k, const float *a, size_t 
     if (j < n) strip_tail(n - j, m, k, a, a_row, a_column, b + j, b_row, c + j, c_row, accumulate);
 }
 
+/* Plain C that the compiler makes vectors of: four rows of b for each visit of a row of c. */
+static void kernel_product_double(size_t m, size_t n, size_t k, const double *a, size_t a_row,
+                                  size_t a_column, const double *b, size_t b_row, double *c,
+                                  size_t c_row, bool accumulate)
+{
+    for (size_t i = 0; i < m; i++) {
+        double *restrict ci = c + i * c_row;
+        const double *ai = a + i * a_row;
+        size_t p = 0;
+        if (!accumulate)
+            for (size_t j = 0; j < n; j++) ci[j] = 0.0;
+        for (; p + 4 <= k; p += 4) {
+            const double a0 = ai[p * a_column], a1 = ai[(p + 1) * a_column];
+            const double a2 = ai[(p + 2) * a_column], a3 = ai[(p + 3) * a_column];
+            const double *restrict b0 = b + p * b_row, *restrict b1 = b0 + b_row;
+            const double *restrict b2 = b1 + b_row, *restrict b3 = b2 + b_row;
+            for (size_t j = 0; j < n; j++)
+                ci[j] = fma(a3, b3[j], fma(a2, b2[j], fma(a1, b1[j], fma(a0, b0[j], ci[j]))));
+        }
+        for (; p < k; p++) {
+            const double ap = ai[p * a_column];
+            const double *restrict bp = b + p * b_row;
+            for (size_t j = 0; j < n; j++) ci[j] = fma(ap, bp[j], ci[j]);
+        }
+    }
+}
+
 /* Blocks of 8 x 8 keep both sides within a few cache lines. */
 static void kernel_transpose(size_t rows, size_t columns, const float *in, size_t in_row,
                              float *out, size_t out_row)
@@ -459,10 +486,10 @@ static void kernel_adamw(size_t n, const attn_adamw_step *step, const float *g, 
 
 #define KERNELS_TABLE(level)                                                                       \
     {                                                                                              \
-        .isa = level, .product = kernel_product, .transpose = kernel_transpose,                    \
-        .maximum = kernel_maximum, .sum = kernel_sum, .sum_squares = kernel_sum_squares,           \
-        .dot = kernel_dot, .add = kernel_add, .add_scaled = kernel_add_scaled,                     \
-        .scale = kernel_scale, .exp_shifted = kernel_exp_shifted,                                  \
+        .isa = level, .product = kernel_product, .product_double = kernel_product_double,          \
+        .transpose = kernel_transpose, .maximum = kernel_maximum, .sum = kernel_sum,               \
+        .sum_squares = kernel_sum_squares, .dot = kernel_dot, .add = kernel_add,                   \
+        .add_scaled = kernel_add_scaled, .scale = kernel_scale, .exp_shifted = kernel_exp_shifted, \
         .online_softmax = kernel_online_softmax,                                                   \
         .online_softmax_gradient = kernel_online_softmax_gradient,                                 \
         .add_ramp = kernel_add_ramp, .softcap = kernel_softcap,                                    \

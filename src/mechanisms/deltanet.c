@@ -149,7 +149,7 @@ static void load_gates(const attn_recurrent_head *head, float *rate, float *log_
     const double a = exp((double)parameters[attn_layer_offset(layer, "a_log") + head->h]);
     const double dt = (double)parameters[attn_layer_offset(layer, "dt_bias") + head->h];
     for (size_t t = 0; t < T; t++)
-        log_decay[t] = (float)(-a * softplus((double)row[t * s->row + heads] + dt));
+        log_decay[t] = (float)fmax(-a * softplus((double)row[t * s->row + heads] + dt), -1e30);
     head->on.work->exponential += 2 * (uint64_t)T + 1;
     head->on.work->other += DECAY_WORK * (uint64_t)T;
 }

@@ -43,10 +43,8 @@ static void features_gradient(const attn_feature_walk *walk, size_t rows, const 
     walk->work->other += (uint64_t)rows * d;
 }
 
-static attn_work head_work(const attn_layer *layer, attn_phase phase, uint64_t tokens,
-                           uint64_t documents)
+static attn_work head_work(const attn_layer *layer, attn_phase phase, uint64_t tokens)
 {
-    (void)documents;
     const uint64_t n = 2 * tokens * layer->head_dim; /* queries and keys */
     return (attn_work){.exponential = n, .other = phase == ATTN_PHASE_BACKWARD ? 2 * n : n};
 }

@@ -119,15 +119,15 @@ attn_work attn_linformer_compress_work(const attn_linformer_sizes *z, attn_phase
 attn_work attn_linformer_block_work(const attn_linformer_sizes *z, attn_phase phase, uint64_t ni,
                                     uint64_t far, uint64_t near)
 {
-    const uint64_t pairs = ni * (far + near), d = z->d;
+    const uint64_t pairs = ni * (far + near), d = z->d, masked = near ? ni * (ni - 1) / 2 : 0;
     if (phase == ATTN_PHASE_BACKWARD)
         return (attn_work){.matmul = 10 * pairs * d,
                            .exponential = pairs,
                            /* 1 / l, dO / l, delta, the scales of dq and dk */
-                           .other = 4 * pairs + ni * near + ni * (4 * d + 1) + near * d};
+                           .other = 4 * pairs + masked + ni * (4 * d + 1) + near * d};
     return (attn_work){.matmul = 4 * pairs * d,
                        .exponential = pairs + ni,
-                       .other = 4 * pairs + ni * near + 4 * ni + ni * (d + 1)};
+                       .other = 4 * pairs + masked + 4 * ni + ni * (d + 1)};
 }
 
 /* ---- work and oracle --------------------------------------------------------------------- */

@@ -7,13 +7,6 @@
 
 /* ---- one head ---------------------------------------------------------------------------- */
 
-static float *take(float **memory, size_t count)
-{
-    float *start = *memory;
-    *memory += count;
-    return start;
-}
-
 static size_t worker_count(const attn_linformer_sizes *z)
 {
     return 2 * z->n * z->rank + 6 * z->far * z->d + z->block * (3 * z->d + 2 * z->width + 3);
@@ -22,22 +15,22 @@ static size_t worker_count(const attn_linformer_sizes *z)
 static attn_linformer_room divide_room(float *memory, const attn_linformer_sizes *z)
 {
     attn_linformer_room r;
-    r.e_t = take(&memory, z->n * z->rank);
-    r.f_t = take(&memory, z->n * z->rank);
-    r.far_k_t = take(&memory, z->far * z->d);
-    r.far_v = take(&memory, z->far * z->d);
-    r.far_k = take(&memory, z->far * z->d);
-    r.far_v_t = take(&memory, z->far * z->d);
-    r.d_far_k = take(&memory, z->far * z->d);
-    r.d_far_v = take(&memory, z->far * z->d);
-    r.near_t = take(&memory, z->block * z->d);
-    r.near_v_t = take(&memory, z->block * z->d);
-    r.d_o = take(&memory, z->block * z->d);
-    r.s = take(&memory, z->block * z->width);
-    r.ds = take(&memory, z->block * z->width);
-    r.top = take(&memory, z->block);
-    r.total = take(&memory, z->block);
-    r.correction = take(&memory, z->block);
+    r.e_t = attn_cut(&memory, z->n * z->rank);
+    r.f_t = attn_cut(&memory, z->n * z->rank);
+    r.far_k_t = attn_cut(&memory, z->far * z->d);
+    r.far_v = attn_cut(&memory, z->far * z->d);
+    r.far_k = attn_cut(&memory, z->far * z->d);
+    r.far_v_t = attn_cut(&memory, z->far * z->d);
+    r.d_far_k = attn_cut(&memory, z->far * z->d);
+    r.d_far_v = attn_cut(&memory, z->far * z->d);
+    r.near_t = attn_cut(&memory, z->block * z->d);
+    r.near_v_t = attn_cut(&memory, z->block * z->d);
+    r.d_o = attn_cut(&memory, z->block * z->d);
+    r.s = attn_cut(&memory, z->block * z->width);
+    r.ds = attn_cut(&memory, z->block * z->width);
+    r.top = attn_cut(&memory, z->block);
+    r.total = attn_cut(&memory, z->block);
+    r.correction = attn_cut(&memory, z->block);
     return r;
 }
 

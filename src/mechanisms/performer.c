@@ -126,14 +126,15 @@ static void queries(const attn_feature_walk *walk, size_t rows, const float *q, 
     walk->work->other += (uint64_t)3 * rows * m;
 }
 
-/* rho rises to the exponents `row` + rho where they are larger; row becomes what is left. */
+/* rho rises to the exponents row - shift + rho where they are larger; these features are 1, to the
+ * last bit whatever the rounding of large exponents. */
 static void raise_reference(const attn_feature_walk *walk, size_t m, float shift, float *row,
                             float *carry)
 {
     for (size_t r = 0; r < m; r++) {
         const float rise = fmaxf(row[r] - shift, 0.0f);
         walk->own[r] += rise;
-        row[r] -= rise;
+        if (rise > 0.0f) row[r] = shift;
         carry[r] = expf(-rise);
     }
     walk->work->exponential += m;
@@ -156,9 +157,10 @@ static size_t keys(const attn_feature_walk *walk, size_t rows, bool is_first, co
         const float shift = half * kernels->dot(d, ki, ki);
         if (is_first && i == 0) {
             for (size_t r = 0; r < m; r++) walk->own[r] = row[r] - shift;
-            walk->work->other += m;
+            for (size_t r = 0; r < m; r++) row[r] = shift; /* the features are 1 */
+        } else {
+            kernels->add_scaled(m, -1.0f, walk->own, row);
         }
-        kernels->add_scaled(m, -1.0f, walk->own, row);
         if (kernels->maximum(m, row) - shift > RISE) {
             if (i > 0) break;
             raise_reference(walk, m, shift, row, carry);
@@ -206,13 +208,12 @@ static void keys_gradient(const attn_feature_walk *walk, size_t rows, const floa
     walk->work->other += (uint64_t)rows * (m + 2 * d + 1);
 }
 
-static attn_work head_work(const attn_layer *layer, attn_phase phase, uint64_t tokens,
-                           uint64_t documents)
+static attn_work head_work(const attn_layer *layer, attn_phase phase, uint64_t tokens)
 {
     const uint64_t m = count(layer), d = layer->head_dim;
     attn_work work = {.matmul = tokens * (4 * m * d + 2 * d),
                       .exponential = 2 * tokens * m,
-                      .other = tokens * (6 * m + 2) + documents * m};
+                      .other = tokens * (6 * m + 2)};
     if (phase != ATTN_PHASE_BACKWARD) return work;
     work.matmul += tokens * 4 * m * d;
     work.other += tokens * (7 * m + 2 * d + 1);

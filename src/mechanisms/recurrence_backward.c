@@ -36,33 +36,26 @@ size_t attn_recurrence_backward_worker(attn_recurrence_sizes s, size_t length)
            3 * s.m * s.d + 2 * s.m + s.own;
 }
 
-static float *take(float **room, size_t count)
-{
-    float *start = *room;
-    *room += count;
-    return start;
-}
-
 static head_room divide_room(float *room, size_t T, attn_recurrence_sizes s)
 {
     head_room r = {.m = s.m, .d = s.d};
-    r.q = take(&room, T * s.m);
-    r.k = take(&room, T * s.m);
-    r.v = take(&room, T * s.d);
-    r.dnum = take(&room, T * s.d);
-    r.da = take(&room, T * ATTN_CHUNK);
-    r.dden = take(&room, T);
-    r.starts = take(&room, T);
-    r.carry = take(&room, T * s.m);
-    r.a = take(&room, ATTN_CHUNK * ATTN_CHUNK);
-    r.turned = take(&room, ATTN_CHUNK * (s.m > s.d ? s.m : s.d));
-    r.sum = take(&room, ATTN_CHUNK * s.m);
-    r.state_t = take(&room, s.m * s.d);
-    r.z = take(&room, s.m);
-    r.ds = take(&room, s.m * s.d);
-    r.ds_t = take(&room, s.m * s.d);
-    r.dz = take(&room, s.m);
-    r.own = take(&room, s.own);
+    r.q = attn_cut(&room, T * s.m);
+    r.k = attn_cut(&room, T * s.m);
+    r.v = attn_cut(&room, T * s.d);
+    r.dnum = attn_cut(&room, T * s.d);
+    r.da = attn_cut(&room, T * ATTN_CHUNK);
+    r.dden = attn_cut(&room, T);
+    r.starts = attn_cut(&room, T);
+    r.carry = attn_cut(&room, T * s.m);
+    r.a = attn_cut(&room, ATTN_CHUNK * ATTN_CHUNK);
+    r.turned = attn_cut(&room, ATTN_CHUNK * (s.m > s.d ? s.m : s.d));
+    r.sum = attn_cut(&room, ATTN_CHUNK * s.m);
+    r.state_t = attn_cut(&room, s.m * s.d);
+    r.z = attn_cut(&room, s.m);
+    r.ds = attn_cut(&room, s.m * s.d);
+    r.ds_t = attn_cut(&room, s.m * s.d);
+    r.dz = attn_cut(&room, s.m);
+    r.own = attn_cut(&room, s.own);
     return r;
 }
 

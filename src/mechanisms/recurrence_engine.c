@@ -270,15 +270,13 @@ attn_work attn_recurrence_work(const attn_layer *layer, const attn_feature_map *
     attn_work total = {0};
     for (size_t b = 0; b < batch; b++) {
         const uint32_t *documents = document_start ? document_start + b * length : NULL;
-        uint64_t starts = decodes && length > 0 ? 0 : 1;
         for (size_t t = 0, end; t < tokens; t = end) {
             end = attn_chunk_end(t, tokens, documents);
-            if (t > 0 && documents && documents[t] == t) starts++;
             attn_work_add(&total, phase == ATTN_PHASE_BACKWARD
                                       ? attn_recurrence_backward_chunk(s, end - t, inner)
                                       : chunk_work(s, end - t, inner));
         }
-        attn_work_add(&total, map->head_work(layer, phase, tokens, starts));
+        attn_work_add(&total, map->head_work(layer, phase, tokens));
     }
     total = attn_work_times(total, layer->heads);
     if (map->shared_work) attn_work_add(&total, map->shared_work(layer));

@@ -45,9 +45,8 @@ typedef struct attn_feature_map {
                              const float *phi, float *dphi, float *dq);
     void (*keys_gradient)(const attn_feature_walk *walk, size_t rows, const float *k,
                           const float *phi, float *dphi, float *dk);
-    /* Of one head: `tokens` queries and keys in `documents` documents. */
-    attn_work (*head_work)(const attn_layer *layer, attn_phase phase, uint64_t tokens,
-                           uint64_t documents);
+    /* Of one head with `tokens` queries and keys. */
+    attn_work (*head_work)(const attn_layer *layer, attn_phase phase, uint64_t tokens);
     attn_work (*shared_work)(const attn_layer *layer); /* of prepare(); NULL: none */
 } attn_feature_map;
 

@@ -16,6 +16,7 @@ typedef struct slot {
         "kernel." #name, check_slot_##name                                                         \
     }
 static const slot slots[] = {SLOT(product),
+                             SLOT(product_double),
                              SLOT(transpose),
                              SLOT(maximum),
                              SLOT(sum),

@@ -153,6 +153,13 @@ bool check_layer_begin(check_run *run, check_layer *l, const char *options,
         return false;
     }
     if (!check_ok(run, status, &error, "making the layer")) return false;
+    const attn_mechanism *mechanism = l->layer->mechanism;
+    if (mechanism->check_length &&
+        mechanism->check_length(l->layer, config->length, &error) != ATTN_OK) {
+        check_skip(run, "%s", error.text);
+        check_layer_end(l);
+        return false;
+    }
     if (run->group->plant && run->group->plant->mechanism)
         l->layer->mechanism = run->group->plant->mechanism;
     l->n = l->B * l->T * l->C;

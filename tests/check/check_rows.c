@@ -60,6 +60,36 @@ void check_slot_product(check_run *run, const check_shape *shape)
                                       .is_transposed = variant & 2});
 }
 
+/* In double: whole numbers, whose products and sums are exact in every order. */
+void check_slot_product_double(check_run *run, const check_shape *shape)
+{
+    static const size_t rows[] = {0, 1, 5, 12}, inner[] = {0, 1, 3, 4, 7, 64};
+    const size_t m = rows[check_below(run, 4)], k = inner[check_below(run, 6)], n = shape->n;
+    const size_t gap = check_below(run, 2) * 3, row = n + gap;
+    float *whole = check_floats(run, m * k + k * row + m * row, CHECK_AT_END);
+    check_fill_whole(run, 1000, m * k + k * row + m * row, whole);
+    double *a = check_doubles(run, m * k), *b = check_doubles(run, k * row);
+    check_widen(m * k, whole, a);
+    check_widen(k * row, whole + m * k, b);
+    for (size_t variant = 0; variant < 4; variant++) {
+        const bool accumulate = variant & 1;
+        const size_t a_row = variant & 2 ? 1 : k, a_column = variant & 2 ? m : 1;
+        double *want = check_doubles(run, m * row), *got = check_doubles(run, m * row);
+        double *bounds = check_doubles(run, m * row);
+        check_widen(m * row, whole + m * k + k * row, got);
+        memcpy(want, got, m * row * sizeof *want);
+        for (size_t i = 0; i < m; i++)
+            for (size_t j = 0; j < n; j++) {
+                if (!accumulate) want[i * row + j] = 0.0;
+                for (size_t p = 0; p < k; p++)
+                    want[i * row + j] += a[i * a_row + p * a_column] * b[p * row + j];
+            }
+        run->kernels->product_double(m, n, k, a, a_row, a_column, b, row, got, row, accumulate);
+        check_compare(run, m * row, (check_numbers){.real = got}, (check_numbers){.real = want},
+                      (check_rule){.bounds = bounds}, "a b in double");
+    }
+}
+
 void check_slot_transpose(check_run *run, const check_shape *shape)
 {
     static const size_t counts[] = {0, 1, 7, 8, 9, 20};

@@ -36,6 +36,10 @@ static const check_subject subjects[] = {
     {"gla", OPTIONS("", "key_dim=102,gate_rank=3"), .has_norm = true},
     {"linformer", OPTIONS("segment=16,rank=3", "", "segment=7,rank=7,mass_bias=true"),
      .is_order_free = false},
+    {"nystrom",
+     OPTIONS("landmarks=1,segment=16,kernel=5", "landmarks=10,segment=7,kernel=3",
+             "landmarks=13,segment=40,kernel=1", ""),
+     .is_order_free = false},
     {"performer", OPTIONS("", "features=5", "features=40"), .is_order_free = true,
      .is_average = true},
 };
