@@ -183,7 +183,10 @@ attn_status attn_layer_create(attn_layer **out, const attn_layer_config *config,
     if (!config->is_causal && entry->mechanism->is_causal_only)
         return attn_fail(error, ATTN_EUNSUPPORTED, "%s has no bidirectional form", entry->name);
     if (config->is_causal && entry->mechanism->is_bidirectional_only)
-        return attn_fail(error, ATTN_EUNSUPPORTED, "%s has no causal form", entry->name);
+        return attn_fail(error, ATTN_EUNSUPPORTED, "%s has no causal form%s", entry->name,
+                         entry->mechanism->reads_memory
+                             ? ": it reads a memory beside the tokens"
+                             : "");
 
     attn_layer *layer = attn_alloc(ATTN_MEMORY_OTHER, sizeof *layer);
     if (!layer) return attn_fail(error, ATTN_EMEMORY, "no memory for a layer");

@@ -42,6 +42,8 @@ static const check_subject subjects[] = {
      .is_order_free = false},
     {"performer", OPTIONS("", "features=5", "features=40"), .is_order_free = true,
      .is_average = true},
+    {"cross", OPTIONS("mem_len=77,mem_dim=20", "mem_len=1", "mem_len=130,mem_dim=9", ""),
+     .is_order_free = true, .is_average = true, .has_scores = true},
 };
 
 const check_subject *check_subject_find(const char *name)
