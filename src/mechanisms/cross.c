@@ -13,8 +13,8 @@ enum { MEM_LEN, MEM_DIM };
 
 static const attn_option options[] = {
     [MEM_LEN] = {"mem_len", ATTN_OPTION_SIZE, "257", 1, 1 << 28, "positions of the memory"},
-    [MEM_DIM] = {"mem_dim", ATTN_OPTION_SIZE, "0", 0, 1 << 20,
-                 "width of the memory. 0: the model's"},
+    [MEM_DIM] = {"mem_dim", ATTN_OPTION_SIZE, "auto", 1, 1 << 20,
+                 "width of the memory. auto: the model's"},
     {.name = NULL}};
 
 static attn_status check(attn_layer *layer, attn_error *error)
@@ -22,7 +22,7 @@ static attn_status check(attn_layer *layer, attn_error *error)
     (void)error;
     const size_t width = layer->options[MEM_DIM].size;
     layer->memory_length = layer->options[MEM_LEN].size;
-    layer->memory_width = width ? width : layer->d_model;
+    layer->memory_width = width == ATTN_AUTO ? layer->d_model : width;
     return ATTN_OK;
 }
 

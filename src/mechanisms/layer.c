@@ -50,15 +50,20 @@ static attn_status option_parse(const attn_option *option, const char *mechanism
         return attn_fail(error, ATTN_EARGUMENT, "%s: option %s is one of %s, not '%s'", mechanism,
                          option->name, option->initial, text);
     }
+    const bool has_auto = strcmp(option->initial, "auto") == 0;
+    if (has_auto && strcmp(text, "auto") == 0) {
+        value->size = ATTN_AUTO;
+        return ATTN_OK;
+    }
     errno = 0;
     const double number = strtod(text, &end);
     const bool whole = option->kind != ATTN_OPTION_SIZE || number == floor(number);
     if (end == text || *end || errno || !whole || !(number >= option->minimum) ||
         !(number <= option->maximum))
         return attn_fail(error, ATTN_EARGUMENT,
-                         "%s: option %s takes a %snumber from %g to %g, not '%s'", mechanism,
+                         "%s: option %s takes a %snumber from %g to %g%s, not '%s'", mechanism,
                          option->name, option->kind == ATTN_OPTION_SIZE ? "whole " : "",
-                         option->minimum, option->maximum, text);
+                         option->minimum, option->maximum, has_auto ? " or auto" : "", text);
     if (option->kind == ATTN_OPTION_SIZE)
         value->size = (size_t)number;
     else
@@ -184,9 +189,8 @@ attn_status attn_layer_create(attn_layer **out, const attn_layer_config *config,
         return attn_fail(error, ATTN_EUNSUPPORTED, "%s has no bidirectional form", entry->name);
     if (config->is_causal && entry->mechanism->is_bidirectional_only)
         return attn_fail(error, ATTN_EUNSUPPORTED, "%s has no causal form%s", entry->name,
-                         entry->mechanism->reads_memory
-                             ? ": it reads a memory beside the tokens"
-                             : "");
+                         entry->mechanism->reads_memory ? ": it reads a memory beside the tokens"
+                                                        : "");
 
     attn_layer *layer = attn_alloc(ATTN_MEMORY_OTHER, sizeof *layer);
     if (!layer) return attn_fail(error, ATTN_EMEMORY, "no memory for a layer");

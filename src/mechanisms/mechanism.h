@@ -21,6 +21,8 @@ typedef enum attn_option_kind {
 
 enum { ATTN_OPTIONS_MAX = 8 };
 
+#define ATTN_AUTO SIZE_MAX /* what a size is that says "auto" */
+
 typedef union attn_value {
     size_t size;
     double number;
@@ -32,7 +34,7 @@ typedef struct attn_option {
     const char *name;
     attn_option_kind kind;
     const char *initial; /* as a person would type it; all words "first|second" of a choice, of
-                            which the first is the default */
+                            which the first is the default; "auto" for a size that check() chooses */
     double minimum, maximum;
     const char *help;
 } attn_option;

@@ -8,8 +8,6 @@
 #include <math.h>
 #include <string.h>
 
-static const float epsilon = 1e-5f;
-
 static const attn_recurrence *recurrence_of(const attn_layer *layer)
 {
     return layer->mechanism->recurrence;
@@ -138,24 +136,12 @@ static attn_recurrent_head head_of(job *j, size_t index, size_t worker, worker_r
                                  .room = memory};
 }
 
-/* n = u / sqrt(mean(u^2) + epsilon); returns the factor */
-static float normalise(attn_counted on, size_t d, const float *u, float *n)
-{
-    const double mean = on.kernels->sum_squares(d, u) / (double)d;
-    const float factor = 1.0f / sqrtf((float)mean + epsilon);
-    on.work->exponential += 1;
-    on.work->other += 2 * d + 2;
-    memcpy(n, u, d * sizeof *n);
-    attn_counted_scale(on, d, factor, n);
-    return factor;
-}
-
 /* out = w o norm(o) o silu(g); `gate` holds silu(g) afterwards */
 static void gate_row(const job *j, attn_counted on, const float *o, const float *g, float *gate,
                      float *out)
 {
     const size_t d = j->run.layer->head_dim;
-    normalise(on, d, o, out);
+    attn_counted_norm(on, d, o, out);
     if (j->norm_weight) attn_counted_multiply(on, d, j->norm_weight, out);
     if (!recurrence_of(j->run.layer)->has_gate) return;
     attn_counted_silu(on, d, g, gate);
@@ -195,7 +181,7 @@ static void gate_row_gradient(const job *j, const attn_recurrent_head *head, siz
     float *n = rows, *scaled = rows + d, *gate = rows + 2 * d, *d_gate = rows + 3 * d;
     float *gated = j->place.gated + at;
 
-    const float factor = normalise(on, d, j->o + at, n);
+    const float factor = attn_counted_norm(on, d, j->o + at, n);
     memcpy(scaled, n, d * sizeof *n);
     if (j->norm_weight) attn_counted_multiply(on, d, j->norm_weight, scaled);
     memcpy(gated, scaled, d * sizeof *n);
@@ -212,11 +198,7 @@ static void gate_row_gradient(const job *j, const attn_recurrent_head *head, siz
         attn_counted_add_product(on, d, d_o, n, d_norm);
         attn_counted_multiply(on, d, j->norm_weight, d_o);
     }
-    /* do = factor (dn - n mean(n o dn)) */
-    const float mean = attn_counted_dot(on, d, n, d_o) / (float)d;
-    attn_counted_add_scaled(on, d, -mean, n, d_o);
-    attn_counted_scale(on, d, factor, d_o);
-    on.work->other += 2;
+    attn_counted_norm_gradient(on, d, n, factor, d_o);
 }
 
 static void backward_head(void *argument, size_t index, size_t worker)
@@ -372,13 +354,6 @@ attn_node *attn_recurrent_project(attn_tape *tape, const attn_layer *layer,
     return attn_linear(tape, x, attn_rows(tape, w, head * count, count), NULL);
 }
 
-attn_node *attn_recurrent_normal(attn_tape *tape, attn_node *u, double factor, double shift)
-{
-    attn_node *squares = attn_row_sums(tape, attn_times(tape, u, u));
-    attn_node *log = attn_log(tape, attn_shifted(tape, attn_scaled(tape, squares, factor), shift));
-    return attn_times(tape, u, attn_exp(tape, attn_scaled(tape, log, -0.5)));
-}
-
 static attn_node *oracle(attn_tape *tape, const attn_layer *layer, attn_node *x,
                          attn_node *const *parameters, attn_node *memory,
                          const uint32_t *document_start)
@@ -388,7 +363,7 @@ static attn_node *oracle(attn_tape *tape, const attn_layer *layer, attn_node *x,
     attn_node *all = NULL;
     for (size_t h = 0; h < layer->heads; h++) {
         attn_node *o = r->oracle(tape, layer, h, x, parameters, document_start);
-        o = attn_recurrent_normal(tape, o, 1.0 / (double)layer->head_dim, 1e-5);
+        o = attn_normal(tape, o, 1.0 / (double)layer->head_dim, 1e-5);
         if (r->has_norm_weight)
             o = attn_times(tape, o, attn_recurrent_parameter(layer, parameters, "norm.weight"));
         if (r->has_gate) {
