@@ -31,7 +31,7 @@ static const check_subject subjects[] = {
      .is_average = true},
     {"lsh",
      OPTIONS("rounds=3,buckets=4,reach=9", "", "rounds=1,buckets=2,reach=1", "buckets=2,reach=100"),
-     .is_average = true},
+     .is_average = true, .has_jumps = true},
     {"linear", NULL, .is_order_free = true, .is_average = true, .has_scores = true},
     {"retnet", NULL, .has_norm = true},
     {"deltanet", NULL, .has_norm = true},
