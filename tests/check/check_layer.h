@@ -13,6 +13,7 @@ typedef struct check_subject {
     bool is_average;            /* o is a weighted mean of v: constant v gives constant o */
     bool has_scores;            /* q k^T decides: inputs with extreme scores make sense */
     bool has_norm;              /* each o is divided by its size */
+    bool has_jumps;             /* small steps can change a decision, and the output with it */
 } check_subject;
 
 /* Never NULL: mechanisms without an entry get one that claims nothing. */
