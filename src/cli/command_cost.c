@@ -1,12 +1,16 @@
 /* attnscope cost: what a model would cost, counted exactly, and its time and energy on devices,
  * modelled. */
+#define _POSIX_C_SOURCE 200809L
 #include "base/error.h"
 #include "cli/cost_against.h"
 #include "cli/cost_report.h"
+#include "files/atomic_file.h"
+
+#include <stdlib.h>
 
 typedef struct settings {
     cli_cost_settings cost;
-    const char *convention, *store;
+    const char *convention, *store, *html;
     size_t against;
     bool json, csv, markdown, explain, list, newest;
 } settings;
@@ -40,6 +44,11 @@ static const cli_option options[] = {
      .kind = CLI_FLAG,
      .offset = offsetof(settings, markdown),
      .help = "Print tables in Markdown."},
+    {.name = "html",
+     .kind = CLI_TEXT,
+     .offset = offsetof(settings, html),
+     .argument = "FILE",
+     .help = "Write a page with the tables and with curves over the length."},
     {.name = "against",
      .kind = CLI_SIZE,
      .offset = offsetof(settings, against),
@@ -74,14 +83,35 @@ static attn_status compare(const settings *s, const cli_cost_question *question,
                             s->markdown, error);
 }
 
+static attn_status print_page(const char *path, const cli_cost_rows *rows, attn_error *error)
+{
+    char *page = NULL;
+    size_t page_bytes = 0;
+    attn_atomic_file *file = NULL;
+    FILE *memory = open_memstream(&page, &page_bytes);
+    if (!memory) return attn_fail(error, ATTN_EMEMORY, "no memory for a page");
+    attn_status status = cli_cost_html(memory, rows, error);
+    if (fclose(memory) != 0 && status == ATTN_OK)
+        status = attn_fail(error, ATTN_EMEMORY, "no memory for a page");
+    if (status == ATTN_OK) status = attn_atomic_file_create(&file, path, error);
+    if (status == ATTN_OK) status = attn_atomic_file_write(file, page, page_bytes, error);
+    if (status == ATTN_OK) status = attn_atomic_file_commit(file, error);
+    attn_atomic_file_free(file);
+    free(page);
+    if (status == ATTN_OK) printf("written: %s\n", path);
+    return status;
+}
+
 static attn_status print(const settings *s, const cli_cost_question *question, attn_error *error)
 {
     cli_cost_rows rows;
     attn_status status =
         cli_cost_rows_make(&rows, question, attn_convention_parse(s->convention), error);
     if (status == ATTN_OK) {
-        if (s->json)
-            status = cli_cost_json(stdout, &rows, error);
+        if (s->html)
+            status = print_page(s->html, &rows, error);
+        else if (s->json)
+            status = cli_cost_json(stdout, &rows, false, error);
         else if (s->csv)
             cli_cost_csv(stdout, &rows);
         else if (s->explain)

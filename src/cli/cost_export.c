@@ -139,20 +139,46 @@ static json_t *row_json(const cli_cost_rows *rows, const cli_cost_row *row)
                      predictions, "parts", parts);
 }
 
-attn_status cli_cost_json(FILE *out, const cli_cost_rows *rows, attn_error *error)
+static json_t *device_json(const attn_device *d, attn_cost_type type)
+{
+    const attn_record_origin *origin = attn_device_rate_origin(d, type);
+    return json_pack("{s:s, s:s, s:f, s:f, s:f, s:s, s:s}", "name", d->record.name, "title",
+                     d->title, "matmul_flop_per_s", 1e12 * attn_device_rate(d, type, NULL)->value,
+                     "bandwidth_byte_per_s", 1e9 * d->bandwidth_gb_s.value, "ridge_flop_per_byte",
+                     attn_device_ridge(d, type), "source", origin->from, "confidence",
+                     origin->confidence);
+}
+
+/* Writes text in which nothing can end a script element. */
+static int write_script(const char *text, size_t size, void *out)
+{
+    for (size_t i = 0; i < size; i++)
+        if (text[i] == '<')
+            fputs("\\u003c", out);
+        else
+            fputc(text[i], out);
+    return 0;
+}
+
+attn_status cli_cost_json(FILE *out, const cli_cost_rows *rows, bool is_script, attn_error *error)
 {
     static const char *const phases[] = {"train", "prefill", "decode"};
-    const attn_cost_request *r = &rows->question->request;
-    json_t *list = json_array();
+    const cli_cost_question *q = rows->question;
+    const attn_cost_request *r = &q->request;
+    json_t *list = json_array(), *devices = json_array();
     for (size_t i = 0; i < rows->count; i++)
         json_array_append_new(list, row_json(rows, &rows->rows[i]));
-    json_t *root =
-        json_pack("{s:i, s:s, s:s, s:s, s:o}", "schema", 1, "model", r->spec->record.name, "phase",
-                  phases[r->phase], "dtype", attn_cost_type_name(r->type), "rows", list);
-    const bool is_written = root && json_dumpf(root, out, JSON_INDENT(2)) == 0;
+    for (size_t d = 0; d < q->n_devices; d++)
+        json_array_append_new(devices, device_json(q->devices[d], r->type));
+    json_t *root = json_pack("{s:i, s:s, s:s, s:s, s:o, s:o}", "schema", 1, "model",
+                             r->spec->record.name, "phase", phases[r->phase], "dtype",
+                             attn_cost_type_name(r->type), "devices", devices, "rows", list);
+    const int failed =
+        !root       ? -1
+        : is_script ? json_dump_callback(root, write_script, out, JSON_COMPACT | JSON_ENSURE_ASCII)
+                    : json_dumpf(root, out, JSON_INDENT(2));
     json_decref(root);
-    if (!is_written)
-        return attn_fail(error, ATTN_EIO, "the estimates could not be written as JSON");
-    fputc('\n', out);
+    if (failed) return attn_fail(error, ATTN_EIO, "the estimates could not be written as JSON");
+    if (!is_script) fputc('\n', out);
     return ATTN_OK;
 }

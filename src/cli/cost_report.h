@@ -33,7 +33,11 @@ void cli_cost_rows_free(cli_cost_rows *rows);
 void cli_cost_table(FILE *out, const cli_cost_rows *rows);
 void cli_cost_markdown(FILE *out, const cli_cost_rows *rows);
 void cli_cost_csv(FILE *out, const cli_cost_rows *rows);
-ATTN_MUST_CHECK attn_status cli_cost_json(FILE *out, const cli_cost_rows *rows, attn_error *error);
+/* `is_script`: one line, safe inside a script element. */
+ATTN_MUST_CHECK attn_status cli_cost_json(FILE *out, const cli_cost_rows *rows, bool is_script,
+                                          attn_error *error);
+/* A page with the tables and with curves over the length: work, time, memory, roofline. */
+ATTN_MUST_CHECK attn_status cli_cost_html(FILE *out, const cli_cost_rows *rows, attn_error *error);
 
 /* Every term of every row: its formula, its numbers, and what it takes on each device. */
 void cli_cost_explain(FILE *out, const cli_cost_rows *rows);

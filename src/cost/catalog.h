@@ -55,6 +55,9 @@ typedef struct attn_device {
 const attn_quantity *attn_device_rate(const attn_device *device, attn_cost_type type,
                                       attn_error *error);
 
+/* Where that rate comes from. */
+const attn_record_origin *attn_device_rate_origin(const attn_device *device, attn_cost_type type);
+
 /* ---- models --------------------------------------------------------------------------------- */
 
 typedef enum attn_spec_kind {

@@ -160,3 +160,13 @@ const attn_quantity *attn_device_rate(const attn_device *device, attn_cost_type 
               isnan(rate->value) ? "published rate of" : "unit for", type_names[type], has);
     return NULL;
 }
+
+const attn_record_origin *attn_device_rate_origin(const attn_device *device, attn_cost_type type)
+{
+    const attn_quantity *rate = attn_device_rate(device, type, NULL);
+    size_t i = 0;
+    while (i + 1 < sizeof fields / sizeof *fields &&
+           (const char *)device + fields[i].offset != (const char *)rate)
+        i++;
+    return &device->record.origins[i];
+}

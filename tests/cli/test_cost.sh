@@ -101,6 +101,18 @@ assert all(float(r["time_low_s"]) <= float(r["time_s"]) <= float(r["time_high_s"
 "$attnscope" cost --mechanisms flash --seq 512 --md | head -2 | tail -1 | grep -qx '|---|---:|---:|---:|---:|---:|---:|---:|' ||
     fail 'markdown'
 
+page=$folder/page.html
+"$attnscope" cost --mechanisms flash,gla --seq 512-8192*2 --device l4 --html "$page" >"$folder/out" || fail 'html'
+[[ $(<"$folder/out") == "written: $page" ]] || fail 'html: what it says'
+python3 - "$page" <<'PYTHON' || fail 'html: the page'
+import json, re, sys
+page = open(sys.argv[1], encoding='utf-8').read()
+data = re.search(r'<script type="application/json" id="data">(.*?)</script>', page, re.S).group(1)
+assert '<' not in data and len(json.loads(data)['rows']) == 10
+assert len(re.findall(r'<canvas ', page)) == 4
+assert not re.search(r'(src|href)="', page), 'the page needs nothing from elsewhere'
+PYTHON
+
 # ---- catalogs of users -------------------------------------------------------------------------
 
 source='"sources": {"*": {"from": "me", "confidence": "verified"}}'

@@ -1,6 +1,7 @@
 /* Whole models: parameters, the worked numbers of the literature, and the model that trains. */
 #include "base/memory.h"
 #include "cost/estimate.h"
+#include "kernels/context.h"
 #include "model/model.h"
 
 #include <math.h>
@@ -365,6 +366,35 @@ static void test_vision(void **state)
     assert_digits((double)part(&q, "cross k, v")->work[0].matmul, 1.112e9, 5e5);
 }
 
+/* The Q-Former's cross-attention is the layer `cross` of libattn, forward and backward. */
+static void test_cross_attention(void **state)
+{
+    (void)state;
+    const attn_layer_config config = {.mechanism = "cross",
+                                      .options = "mem_len=257,mem_dim=1408",
+                                      .d_model = 768,
+                                      .heads = 12,
+                                      .positions = 32};
+    attn_layer *layer = NULL;
+    attn_error error = {0};
+    if (attn_layer_create(&layer, &config, &error) != ATTN_OK) fail_msg("%s", error.text);
+    const attn_cost_estimate e = make(request("blip2-qformer", "flash", 3, 0));
+    static const char *const parts[] = {"cross q", "cross k, v", "cross core", "cross o"};
+    size_t parameters = 0;
+    for (size_t pass = 0; pass < ATTN_COST_PASSES; pass++) {
+        attn_work sum = {0};
+        for (size_t i = 0; i < 4; i++) {
+            attn_work_add(&sum, part(&e, parts[i])->work[pass]);
+            parameters += pass == 0 ? part(&e, parts[i])->parameters : 0;
+        }
+        const attn_work layer_work = attn_layer_work(
+            layer, pass == 0 ? ATTN_PHASE_FORWARD : ATTN_PHASE_BACKWARD, 3, 32, NULL);
+        assert_memory_equal(&sum, &layer_work, sizeof sum);
+    }
+    assert_int_equal(parameters, attn_layer_parameter_count(layer));
+    attn_layer_free(layer);
+}
+
 static void test_refusals(void **state)
 {
     (void)state;
@@ -408,6 +438,7 @@ int main(void)
                                        cmocka_unit_test(test_caches),
                                        cmocka_unit_test(test_latent_decoding),
                                        cmocka_unit_test(test_vision),
+                                       cmocka_unit_test(test_cross_attention),
                                        cmocka_unit_test(test_refusals)};
     return cmocka_run_group_tests(tests, load, unload);
 }
