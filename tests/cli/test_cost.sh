@@ -139,6 +139,40 @@ got=0
 "$attnscope" cost --models "$folder/none.json" 2>"$folder/err" >"$folder/out" || got=$?
 [[ $got != 0 && $(wc -l <"$folder/err") == 1 ]] || fail "a missing file: $got $(<"$folder/err")"
 
+# ---- this machine, and a run of it --------------------------------------------------------------
+
+cp "$folder/mine.json" "$folder/both.json"
+for round in 1 2; do # the second replaces the first
+    "$attnscope" calibrate --seconds 0.01 --threads 1 --out "$folder/both.json" >"$folder/out" 2>"$folder/err" ||
+        fail "calibrate $round: $(<"$folder/err")"
+done
+for probe in product exponential other memory head core launch; do
+    grep -q "^$probe  *[0-9.e+]* *[0-9.e+-]* to " "$folder/out" || fail "calibrate: no $probe"
+done
+awk 'length > 80 && !/^energy|^kept/ { bad = 1; print } END { exit bad }' "$folder/out" || fail 'calibrate: width'
+[[ $(grep -c '"name": "this"' "$folder/both.json") == 1 && $(grep -c '"name": "mine"' "$folder/both.json") == 1 ]] ||
+    fail 'calibrate: what is kept'
+"$attnscope" cost --devices "$folder/both.json" --device this,mine --dtype f32 >"$folder/out" 2>"$folder/err" &&
+    fail 'mine has no f32'
+"$attnscope" cost --devices "$folder/both.json" --device this --dtype f32 |
+    grep -q 'with constants measured on this machine' || fail 'cost on this machine'
+"$attnscope" advise --devices "$folder/both.json" --device this --dtype f32 | grep -q '^How sure: calibrated' ||
+    fail 'advise on this machine'
+refuse 'this has no published rate of bf16: take one of f32' cost --devices "$folder/both.json" --device this
+
+store=$folder/store.db
+export ATTNSCOPE_DATA=$2/data
+head -n 60 "$2/data/sample-permissive.jsonl" >"$folder/rows.jsonl" # all of them would take longer than a trial
+"$attnscope" run --mechanisms flash,linear --data "$folder/rows.jsonl" --evaluate-every 0 --loss all --model gpt2-micro --batch 1 --seq 32 --steps 3 --timing-warmup 1 --rounds 1 \
+    --evaluate-batches 1 --decode-tokens 2 --threads 1 --store "$store" >"$folder/out" 2>&1 || fail "run: $(<"$folder/out")"
+"$attnscope" cost --devices "$folder/both.json" --against-newest --store "$store" >"$folder/out" || fail 'against'
+grep -q '^run 1: gpt2-micro, batch 1, 32 tokens, f32; predicted for this, a training step' "$folder/out" || fail 'against: head'
+for name in flash linear; do
+    grep -Eq "^$name +[0-9.]+ m?s +[0-9.]+ m?s +[+-][0-9]+%  [a-z]+ [0-9]+%, core [0-9]+%" "$folder/out" || fail "against: $name"
+done
+grep -Eq '^within 15%: [0-2] of 2' "$folder/out" || fail 'against: sum'
+refuse 'this machine was not measured yet: run attnscope calibrate' cost --against 1 --store "$store"
+
 # ---- what a person can get wrong ---------------------------------------------------------------
 
 refuse "unknown model 'gpt-2'; did you mean 'gpt2'?" cost --model gpt-2
