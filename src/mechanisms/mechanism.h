@@ -112,15 +112,6 @@ typedef struct attn_core_call {
     float *gradients;        /* backward: the same, overwritten where a core's own are */
 } attn_core_call;
 
-/* How a core computes the pairs of query and key that its mask shows. */
-typedef enum attn_walk {
-    ATTN_WALK_NONE,   /* it has no pairs */
-    ATTN_WALK_SQUARE, /* all T S of them, whatever is hidden */
-    ATTN_WALK_ROWS,   /* tiles of the engine, each row whole */
-    ATTN_WALK_ONLINE, /* tiles of the engine with an online softmax */
-    ATTN_WALK_SCORED  /* the same with a function of each score */
-} attn_walk;
-
 typedef struct attn_core {
     void (*declare)(attn_layer *layer); /* parameters of the core's own, behind wo; NULL: none */
     size_t (*saved)(const attn_layer *layer, size_t batch, size_t length);

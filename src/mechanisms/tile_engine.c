@@ -253,7 +253,7 @@ static void count_head(const attn_tile_shape *shape, const attn_mask *mask, size
 }
 
 static attn_tile_count count_all(const attn_tile_shape *shape, const attn_mask *mask,
-                            const uint32_t *document_start)
+                                 const uint32_t *document_start)
 {
     attn_tile_count count = {0};
     const size_t sequences = document_start ? shape->batch : 1;
