@@ -26,6 +26,24 @@ static const char *catalog_file(const char *asked, const char *name, char *path,
     return cli_cost_user_file(name, path, path_bytes) && access(path, F_OK) == 0 ? path : NULL;
 }
 
+/* Lengths, for models of text; one 0 for the others. */
+static attn_status find_lengths(cli_cost_question *q, const char *seq, attn_error *error)
+{
+    const attn_spec *spec = q->request.spec;
+    if (spec->kind != ATTN_SPEC_DECODER && spec->kind != ATTN_SPEC_ENCODER) {
+        q->lengths = (attn_range){.count = 1};
+        return seq ? attn_fail(error, ATTN_EARGUMENT, "%s has its own length: leave out --seq",
+                               spec->record.name)
+                   : ATTN_OK;
+    }
+    const attn_status status = attn_range_parse("--seq", seq ? seq : "512", &q->lengths, error);
+    if (status != ATTN_OK) return status;
+    const size_t longest = q->lengths.values[q->lengths.count - 1];
+    return longest <= (size_t)1 << 28
+               ? ATTN_OK
+               : attn_fail(error, ATTN_ESHAPE, "--seq: %zu tokens are more than 2^28", longest);
+}
+
 static size_t choice_of(const char *const *words, const char *word)
 {
     size_t i = 0;
@@ -88,7 +106,9 @@ attn_status cli_cost_question_make(const cli_cost_settings *s, cli_cost_question
     q->request =
         (attn_cost_request){.catalog = &q->catalog,
                             .spec = spec,
-                            .phase = (attn_cost_phase)choice_of(phases, s->phase),
+                            .phase = s->phase ? (attn_cost_phase)choice_of(phases, s->phase)
+                                     : spec->kind == ATTN_SPEC_VISION_LANGUAGE ? ATTN_COST_PREFILL
+                                                                               : ATTN_COST_TRAIN,
                             .type = attn_cost_type_parse(s->dtype),
                             .recompute = (attn_cost_recompute)choice_of(again, s->recompute),
                             .latent = (attn_cost_latent)choice_of(latents, s->latent),
@@ -98,16 +118,8 @@ attn_status cli_cost_question_make(const cli_cost_settings *s, cli_cost_question
                             .tile = s->tile,
                             .image = s->image,
                             .text = s->text};
-    status = attn_range_parse("--seq", s->seq, &q->lengths, error);
+    status = find_lengths(q, s->seq, error);
     if (status != ATTN_OK) return status;
-    if (q->lengths.values[q->lengths.count - 1] > (size_t)1 << 28)
-        return attn_fail(error, ATTN_ESHAPE, "--seq: %zu tokens are more than 2^28",
-                         q->lengths.values[q->lengths.count - 1]);
-    if (spec->kind != ATTN_SPEC_DECODER && spec->kind != ATTN_SPEC_ENCODER) {
-        q->lengths = (attn_range){.count = 1};
-        if (q->request.phase == ATTN_COST_TRAIN && spec->kind == ATTN_SPEC_VISION_LANGUAGE)
-            q->request.phase = ATTN_COST_PREFILL;
-    }
     status = find_mechanisms(q, s->mechanisms, error);
     return status == ATTN_OK ? find_devices(q, s->device, error) : status;
 }

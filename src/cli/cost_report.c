@@ -17,7 +17,6 @@ static attn_status fill_row(cli_cost_rows *rows, cli_cost_row *row, attn_error *
     const attn_cost_request request = cli_cost_request(q, row->mechanism, row->length);
     attn_error here = {0};
     attn_status status = attn_cost_estimate_make(&request, &row->estimate, &here);
-    row->estimate.request.catalog = request.catalog;
     const bool may_lack =
         q->is_every_mechanism && (status == ATTN_EUNSUPPORTED || status == ATTN_ESHAPE);
     if (status != ATTN_OK && may_lack) {

@@ -40,6 +40,22 @@ static bool find_choice(const char *choices, const char *word, size_t *at)
     }
 }
 
+/* Names stand in lists, in error lines and on command lines. */
+static bool is_name(const char *text)
+{
+    static const char allowed[] =
+        "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789._+-";
+    return text && *text && strlen(text) < ATTN_RECORD_NAME_BYTES &&
+           text[strspn(text, allowed)] == '\0';
+}
+
+static bool is_printable(const char *text)
+{
+    for (; *text; text++)
+        if ((unsigned char)*text < 0x20 || *text == 0x7f) return false;
+    return true;
+}
+
 /* ---- one field ------------------------------------------------------------------------------ */
 
 static attn_status wrong_number(const place *p, const attn_record_field *field, const char *form)
@@ -81,8 +97,8 @@ static attn_status read_text(const place *p, const attn_record_field *field, con
                              char *out, size_t room)
 {
     const char *text = json_string_value(value);
-    if (!text || !*text || strlen(text) >= room)
-        return wrong_field(p, field->name, "takes a short text");
+    if (!text || !*text || strlen(text) >= room || !is_printable(text))
+        return wrong_field(p, field->name, "takes a short text of one line");
     attn_text_copy(out, room, text);
     return ATTN_OK;
 }
@@ -132,7 +148,7 @@ static attn_status read_origin(const place *p, const char *field, const json_t *
     const char *from = json_string_value(json_object_get(source, "from"));
     const char *confidence = json_string_value(json_object_get(source, "confidence"));
     size_t at;
-    if (!from || !confidence)
+    if (!from || !confidence || !is_printable(from))
         return wrong_field(p, field,
                            "has no source: add \"sources\": {\"*\": {\"from\": ..., "
                            "\"confidence\": ...}}");
@@ -167,6 +183,9 @@ static attn_status unknown_field(const place *p, const char *name)
     attn_nearest nearest = {.wanted = name};
     for (size_t i = 0; i < p->table->n_fields; i++)
         attn_nearest_offer(&nearest, p->table->fields[i].name);
+    if (!is_name(name))
+        return attn_fail(p->error, ATTN_EFORMAT, "%s: %s '%s' has a field whose name is no word",
+                         p->file, p->table->what, p->record);
     return attn_fail(p->error, ATTN_EFORMAT, "%s: %s '%s' has an unknown field '%s'%s", p->file,
                      p->table->what, p->record, name, attn_nearest_hint(&nearest, ""));
 }

@@ -171,6 +171,10 @@ static attn_status check_request(attn_cost_request *r, attn_error *error)
     if (r->phase == ATTN_COST_DECODE && !is_decoder)
         return attn_fail(error, ATTN_EUNSUPPORTED, "%s does not decode: use --phase prefill",
                          s->record.name);
+    if (s->kind == ATTN_SPEC_VISION_LANGUAGE && r->phase != ATTN_COST_PREFILL)
+        return attn_fail(error, ATTN_EUNSUPPORTED,
+                         "%s is counted for --phase prefill: count its language model apart",
+                         s->record.name);
     if (!is_text) r->keys = r->queries = 0;
     if (is_text && !r->keys) return attn_fail(error, ATTN_ESHAPE, "--seq must be at least 1");
     if (!r->queries) r->queries = r->phase == ATTN_COST_DECODE ? 1 : r->keys;

@@ -85,8 +85,8 @@ typedef struct attn_cost_memory {
 } attn_cost_memory;
 
 typedef struct attn_cost_estimate {
-    attn_cost_request request; /* with every default filled in */
-    attn_cost_part parts[ATTN_COST_PARTS_MAX];
+    attn_cost_request request;                     /* with every default filled in */
+    attn_cost_part parts[ATTN_COST_PARTS_MAX + 1]; /* the last takes what does not fit */
     size_t n_parts;
     uint64_t rows;                              /* tokens that pass through the layers */
     uint64_t parameters;                        /* of the model with this mechanism */

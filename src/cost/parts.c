@@ -15,12 +15,11 @@
 attn_cost_part *attn_part_add(attn_cost_builder *b, const char *name, attn_cost_class class,
                               uint64_t times)
 {
-    static attn_cost_part overflow; /* takes what nobody will read */
     attn_cost_estimate *out = b->out;
     if (out->n_parts == ATTN_COST_PARTS_MAX) {
         if (b->status == ATTN_OK)
             b->status = attn_fail(b->error, ATTN_EINTERNAL, "a model of too many parts");
-        return &overflow;
+        return &out->parts[ATTN_COST_PARTS_MAX];
     }
     attn_cost_part *part = &out->parts[out->n_parts++];
     *part = (attn_cost_part){

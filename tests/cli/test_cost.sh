@@ -66,7 +66,7 @@ for arguments in '--model llama3-8b --mechanisms all --seq 512-131072*4 --device
     '--model deepseek-v2-lite --phase decode --latent naive --seq 4096' \
     '--model gemma2-9b --phase prefill --seq 8192 --device tpu-v5e --mechanisms flash,softmax,gla' \
     '--model vit-l14 --image 336 --phase prefill' '--model blip2-qformer --phase prefill --explain' \
-    '--model llava-1.5-7b --text 128 --phase prefill --device m4-max --dtype fp16' \
+    '--model llava-1.5-7b --text 128 --device m4-max --dtype fp16' \
     '--model bert-large --phase prefill --mechanisms all' '--documents 4 --mechanisms all' '--mechanisms sliding:window=128:sinks=4,flash --device l4' \
     '--phase prefill --queries 64 --seq 512' '--recompute full' '--list'; do
     # shellcheck disable=SC2086
@@ -189,6 +189,9 @@ refuse 'bert-base does not decode: use --phase prefill' cost --model bert-base -
 refuse 'gpt2 sees no image: leave out --image' cost --image 224
 refuse 'llava-1.5-7b reads an image and a text: give --text N' cost --model llava-1.5-7b
 refuse 'vit-b16: an image of 230 pixels is no multiple of the patch of 16' cost --model vit-b16 --image 230
+refuse 'vit-b16 has its own length: leave out --seq' cost --model vit-b16 --seq 512
+refuse 'llava-1.5-7b is counted for --phase prefill: count its language model apart' \
+    cost --model llava-1.5-7b --text 9 --phase train
 refuse '512 tokens cannot be 5 equal documents' cost --documents 5
 refuse 'flash: batch 65536 with 268435456 tokens is more work than 64-bit counts hold: take smaller sizes' \
     cost --model llama3-70b --batch 65536 --seq 256M

@@ -409,6 +409,7 @@ static void test_refusals(void **state)
         {"vit-b16", "flash", "no multiple of the patch", ATTN_COST_PREFILL, 1, 0, 0, 230, 0},
         {"gpt2", "flash", "sees no image", ATTN_COST_PREFILL, 1, 8, 0, 224, 0},
         {"gpt2", "flsh", "did you mean", ATTN_COST_PREFILL, 1, 8, 0, 0, 0},
+        {"llava-1.5-7b", "flash", "for --phase prefill", ATTN_COST_TRAIN, 1, 0, 0, 0, 9},
         {"llava-1.5-7b", "flash", "give --text", ATTN_COST_PREFILL, 1, 0, 0, 0, 0},
         {"llama3-70b", "flash", "64-bit", ATTN_COST_TRAIN, 65536, 1 << 22, 0, 0, 0},
         {"llama3-70b", "gla", "64-bit", ATTN_COST_TRAIN, 65536, 1 << 26, 0, 0, 0},
