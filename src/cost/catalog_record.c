@@ -257,8 +257,10 @@ static attn_status read_list(attn_records *records, const char *file, const json
     for (size_t i = 0; i < json_array_size(list); i++) {
         const json_t *json = json_array_get(list, i);
         const char *name = json_string_value(json_object_get(json, "name"));
-        if (!name || !*name || strlen(name) >= ATTN_RECORD_NAME_BYTES)
-            return attn_fail(error, ATTN_EFORMAT, "%s: number %zu of \"%s\" has no short name",
+        if (!is_name(name))
+            return attn_fail(error, ATTN_EFORMAT,
+                             "%s: number %zu of \"%s\" needs a short name of letters, digits and "
+                             "._+-",
                              file, i + 1, table->list);
         for (size_t j = 0; j < i; j++)
             if (strcmp(json_string_value(json_object_get(json_array_get(list, j), "name")), name) ==

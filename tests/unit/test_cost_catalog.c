@@ -158,7 +158,7 @@ static const struct {
     {false, "{\"schema\": 1,", ":1:"},
     {false, "[]", "not of the form"},
     {false, "{\"schema\": 2, \"devices\": []}", "not of the form"},
-    {false, "{\"schema\": 1, \"devices\": [{}]}", "number 1 of \"devices\" has no short name"},
+    {false, "{\"schema\": 1, \"devices\": [{}]}", "number 1 of \"devices\" needs a short name"},
     {false, DEVICE(", \"bf16_tflop\": 1"),
      "unknown field 'bf16_tflop'; did you mean 'bf16_tflops'?"},
     {false, DEVICE(", \"bf16_tflops\": -1"), "field 'bf16_tflops' takes numbers from 0 to"},
