@@ -170,7 +170,7 @@ static attn_status check_sources(const place *p, const json_t *record, const jso
         (json_t *)sources, name,
         value) if (strcmp(name, "*") != 0 &&
                    !json_object_get(record,
-                                    name)) return wrong_field(p, name,
+                                    name)) return wrong_field(p, is_name(name) ? name : "?",
                                                               "has a source but no value: remove "
                                                               "the one or add the other");
     return ATTN_OK;
