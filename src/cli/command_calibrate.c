@@ -203,6 +203,35 @@ static attn_status check_one(const settings *s, const attn_catalog *catalog, con
     return status;
 }
 
+/* The tile engine alone, at lengths that the probe did not have. */
+static attn_status check_core(const settings *s, const attn_catalog *catalog, size_t length,
+                              attn_error *error)
+{
+    const attn_calibration_options wanted = {.threads = s->threads, .isa = s->isa};
+    const attn_cost_request request = {.catalog = catalog,
+                                       .spec = attn_records_find(&catalog->models, "gpt2", NULL),
+                                       .mechanism = {.label = "flash", .name = "flash"},
+                                       .type = ATTN_COST_F32,
+                                       .batch = 1,
+                                       .keys = length};
+    attn_cost_estimate *estimate = attn_alloc(ATTN_MEMORY_OTHER, sizeof *estimate);
+    attn_prediction prediction;
+    double time_s = 0.0;
+    attn_status status = estimate ? attn_cost_estimate_make(&request, estimate, error)
+                                  : attn_fail(error, ATTN_EMEMORY, "no memory");
+    if (status == ATTN_OK)
+        status = attn_cost_predict(estimate, attn_records_find(&catalog->devices, "this", error),
+                                   &prediction, error);
+    if (status == ATTN_OK) status = attn_calibration_core_time(&wanted, length, &time_s, error);
+    if (status == ATTN_OK) {
+        const double predicted_s = prediction.core_s.value / (double)request.spec->layers;
+        printf("flash, %-9zu %9.1f ms %9.1f ms %+8.0f%%\n", length, 1e3 * time_s, 1e3 * predicted_s,
+               100.0 * (predicted_s / time_s - 1.0));
+    }
+    attn_free(estimate);
+    return status;
+}
+
 static attn_status check(const settings *s, const char *path, attn_error *error)
 {
     static const char *const mechanisms[] = {"softmax", "flash", "sliding", "linear", "gla"};
@@ -214,6 +243,10 @@ static attn_status check(const settings *s, const char *path, attn_error *error)
                "mechanism", "measured", "predicted", "off by");
     for (size_t i = 0; i < sizeof mechanisms / sizeof *mechanisms && status == ATTN_OK; i++)
         status = check_one(s, &catalog, mechanisms[i], error);
+    if (status == ATTN_OK)
+        puts("\nresiduals: attention between projections, forward and backward, 12 heads of 64");
+    for (size_t length = 512; length <= 8192 && status == ATTN_OK; length *= 2)
+        status = check_core(s, &catalog, length, error);
     attn_catalog_free(&catalog);
     return status;
 }

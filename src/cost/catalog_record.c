@@ -162,17 +162,14 @@ static attn_status read_origin(const place *p, const char *field, const json_t *
     return ATTN_OK;
 }
 
-static attn_status check_sources(const place *p, const json_t *record, const json_t *sources)
+static attn_status check_sources(const place *p, json_t *record, json_t *sources)
 {
-    const char *name;
-    json_t *value;
-    json_object_foreach(
-        (json_t *)sources, name,
-        value) if (strcmp(name, "*") != 0 &&
-                   !json_object_get(record,
-                                    name)) return wrong_field(p, is_name(name) ? name : "?",
-                                                              "has a source but no value: remove "
-                                                              "the one or add the other");
+    for (void *at = json_object_iter(sources); at; at = json_object_iter_next(sources, at)) {
+        const char *name = json_object_iter_key(at);
+        if (strcmp(name, "*") != 0 && !json_object_get(record, name))
+            return wrong_field(p, is_name(name) ? name : "?",
+                               "has a source but no value: remove the one or add the other");
+    }
     return ATTN_OK;
 }
 
@@ -190,25 +187,30 @@ static attn_status unknown_field(const place *p, const char *name)
                      p->table->what, p->record, name, attn_nearest_hint(&nearest, ""));
 }
 
-static attn_status read_record(const place *p, const json_t *json, attn_record *record)
+static attn_status read_named(const place *p, const char *name, const json_t *value,
+                              const json_t *sources, attn_record *record)
 {
     const attn_record_table *table = p->table;
-    const json_t *sources = json_object_get(json, "sources");
+    size_t i = 0;
+    while (i < table->n_fields && strcmp(table->fields[i].name, name) != 0) i++;
+    if (i == table->n_fields) return unknown_field(p, name);
+    const json_t *source = json_object_get(sources, name);
+    const attn_status status = read_field(p, &table->fields[i], value, record);
+    if (status != ATTN_OK) return status;
+    return read_origin(p, name, source ? source : json_object_get(sources, "*"),
+                       &record->origins[i]);
+}
+
+static attn_status read_record(const place *p, json_t *json, attn_record *record)
+{
+    const attn_record_table *table = p->table;
+    json_t *sources = json_object_get(json, "sources");
     attn_status status = check_sources(p, json, sources);
-    const char *name;
-    json_t *value;
-    json_object_foreach((json_t *)json, name, value)
-    {
-        if (status != ATTN_OK) return status;
-        if (strcmp(name, "name") == 0 || strcmp(name, "sources") == 0) continue;
-        size_t i = 0;
-        while (i < table->n_fields && strcmp(table->fields[i].name, name) != 0) i++;
-        if (i == table->n_fields) return unknown_field(p, name);
-        const json_t *source = json_object_get(sources, name);
-        status = read_field(p, &table->fields[i], value, record);
-        if (status == ATTN_OK)
-            status = read_origin(p, name, source ? source : json_object_get(sources, "*"),
-                                 &record->origins[i]);
+    for (void *at = json_object_iter(json); at && status == ATTN_OK;
+         at = json_object_iter_next(json, at)) {
+        const char *name = json_object_iter_key(at);
+        if (strcmp(name, "name") != 0 && strcmp(name, "sources") != 0)
+            status = read_named(p, name, json_object_iter_value(at), sources, record);
     }
     for (size_t i = 0; status == ATTN_OK && i < table->n_fields; i++)
         if (table->fields[i].is_required && !record->origins[i].from[0])
@@ -255,7 +257,7 @@ static attn_status read_list(attn_records *records, const char *file, const json
         return attn_fail(error, ATTN_EFORMAT, "%s: not of the form {\"schema\": 1, \"%s\": [...]}",
                          file, table->list);
     for (size_t i = 0; i < json_array_size(list); i++) {
-        const json_t *json = json_array_get(list, i);
+        json_t *json = json_array_get(list, i);
         const char *name = json_string_value(json_object_get(json, "name"));
         if (!is_name(name))
             return attn_fail(error, ATTN_EFORMAT,

@@ -21,7 +21,8 @@
 #include <unistd.h>
 
 enum { SLICES = 15, SMALL = 4096, ROWS = 1024, IN = 768, OUT = 3072 };
-enum { CORE_BATCH = 2, CORE_HEADS = 12, CORE_LENGTH = 512, CORE_WIDTH = 64 };
+enum { CORE_BATCH = 1, CORE_LENGTH = 1024 };
+enum { CORE_HEADS = ATTN_CALIBRATION_HEADS, CORE_WIDTH = ATTN_CALIBRATION_WIDTH };
 static const size_t stream_count = (size_t)64
                                    << 20; /* floats of each of two arrays: more than caches hold */
 
@@ -116,24 +117,25 @@ static double probe_head(probing *p)
     return 3.0 * 2.0 * HEAD_ROWS * IN * WORDS;
 }
 
-static attn_tile_shape core_shape(void)
+static attn_tile_shape core_shape(size_t batch, size_t length)
 {
-    return (attn_tile_shape){.batch = CORE_BATCH,
+    return (attn_tile_shape){.batch = batch,
                              .heads = CORE_HEADS,
                              .kv_heads = CORE_HEADS,
-                             .queries = CORE_LENGTH,
-                             .keys = CORE_LENGTH,
+                             .queries = length,
+                             .keys = length,
                              .key_width = CORE_WIDTH,
                              .value_width = CORE_WIDTH};
 }
 
-static double probe_core(probing *p)
+/* Products of one pass forward and backward; x and y are the memory of everything. */
+static double run_core(probing *p, size_t batch, size_t length)
 {
     const attn_visibility causal = {.is_causal = true, .window = ATTN_NO_WINDOW};
-    const size_t n = (size_t)CORE_BATCH * CORE_LENGTH * CORE_HEADS * CORE_WIDTH;
+    const size_t n = batch * length * CORE_HEADS * CORE_WIDTH;
     const attn_head_layout at = {.row = CORE_HEADS * CORE_WIDTH, .head = CORE_WIDTH};
     attn_tile_call call = {.context = p->context,
-                           .shape = core_shape(),
+                           .shape = core_shape(batch, length),
                            .rule = attn_rule_tiles(&causal, ATTN_TILE_ONLINE),
                            .q_at = at,
                            .k_at = at,
@@ -154,6 +156,11 @@ static double probe_core(probing *p)
     const attn_tile_rule rule = call.rule;
     return (double)(attn_tile_work(&call.shape, &rule, ATTN_PHASE_FORWARD, NULL).matmul +
                     attn_tile_work(&call.shape, &rule, ATTN_PHASE_BACKWARD, NULL).matmul);
+}
+
+static double probe_core(probing *p)
+{
+    return run_core(p, CORE_BATCH, CORE_LENGTH);
 }
 
 static void task_nothing(void *argument, size_t index, size_t worker)
@@ -230,7 +237,7 @@ double attn_calibration_core_rate(double matmul, double exponential, double othe
 /* From FLOP of products a second to the rate of products alone, behind the vector work. */
 static void fit_core(attn_calibration *out)
 {
-    const attn_tile_shape shape = core_shape();
+    const attn_tile_shape shape = core_shape(CORE_BATCH, CORE_LENGTH);
     const attn_visibility causal = {.is_causal = true, .window = ATTN_NO_WINDOW};
     const attn_tile_rule rule = attn_rule_tiles(&causal, ATTN_TILE_ONLINE);
     attn_work work = attn_tile_work(&shape, &rule, ATTN_PHASE_FORWARD, NULL);
@@ -252,7 +259,7 @@ static attn_status set_up(probing *p)
         attn_context_create(&p->context, p->options->threads, p->options->isa, p->error);
     if (status == ATTN_OK) status = attn_energy_open(&p->meter, NULL, p->error);
     if (status != ATTN_OK) return status;
-    const attn_tile_shape shape = core_shape();
+    const attn_tile_shape shape = core_shape(CORE_BATCH, CORE_LENGTH);
     p->n_threads = attn_context_threads(p->context);
     p->x = attn_alloc_array(ATTN_MEMORY_OTHER, stream_count, sizeof *p->x);
     p->y = attn_alloc_array(ATTN_MEMORY_OTHER, stream_count, sizeof *p->y);
@@ -308,5 +315,41 @@ attn_status attn_calibrate(const attn_calibration_options *options, attn_calibra
     attn_free(p.scratch);
     attn_free(p.before);
     attn_free(p.after);
+    return status;
+}
+
+attn_status attn_calibration_core_time(const attn_calibration_options *options, size_t length,
+                                       double *time_s, attn_error *error)
+{
+    enum { REPEATS = 5 };
+    probing p = {.options = options, .error = error};
+    double times[REPEATS];
+    const attn_tile_shape shape = core_shape(1, length);
+    const size_t n = length * CORE_HEADS * CORE_WIDTH, kept = attn_tile_saved(&shape);
+    attn_status status = attn_context_create(&p.context, options->threads, options->isa, error);
+    if (status == ATTN_OK) {
+        p.x = attn_alloc_array(ATTN_MEMORY_OTHER, 4 * n, sizeof *p.x);
+        p.y = attn_alloc_array(ATTN_MEMORY_OTHER, 5 * n + kept, sizeof *p.y);
+        p.scratch = attn_alloc_array(ATTN_MEMORY_OTHER,
+                                     attn_tile_scratch(&shape, attn_context_threads(p.context)),
+                                     sizeof *p.scratch);
+        if (!p.x || !p.y || !p.scratch)
+            status = attn_fail(error, ATTN_EMEMORY, "no memory for %zu tokens", length);
+    }
+    if (status == ATTN_OK) {
+        attn_random_fill_normal(1, attn_random_stream(ATTN_RANDOM_TEST, 0), 1.0, 4 * n, p.x);
+        (void)run_core(&p, 1, length);
+        for (size_t i = 0; i < REPEATS; i++) {
+            const uint64_t begin_ns = attn_clock_ns();
+            (void)run_core(&p, 1, length);
+            times[i] = attn_clock_seconds(begin_ns, attn_clock_ns());
+        }
+        attn_statistics_sort(times, REPEATS);
+        *time_s = attn_statistics_median(times, REPEATS);
+    }
+    attn_context_free(p.context);
+    attn_free(p.x);
+    attn_free(p.y);
+    attn_free(p.scratch);
     return status;
 }

@@ -45,6 +45,13 @@ typedef struct attn_calibration_options {
 ATTN_MUST_CHECK attn_status attn_calibrate(const attn_calibration_options *options,
                                            attn_calibration *out, attn_error *error);
 
+/* Seconds of the tile engine, forward and backward: causal, one sequence of `length`, 12 heads of 64.
+ * The median of a few. */
+enum { ATTN_CALIBRATION_HEADS = 12, ATTN_CALIBRATION_WIDTH = 64 };
+ATTN_MUST_CHECK attn_status attn_calibration_core_time(const attn_calibration_options *options,
+                                                       size_t length, double *time_s,
+                                                       attn_error *error);
+
 /* The share of time t in which the vector work of the core probe cannot hide: its counted work,
  * for the fit of the core's rate. */
 double attn_calibration_core_rate(double matmul, double exponential, double other, double time_s,
