@@ -289,13 +289,12 @@ static int run(const void *settings_pointer, size_t n_operands, char *const *ope
 
 const cli_command cli_command_advise = {
     .name = "advise",
-    .summary = "say which mechanism to take for a model, a length and a device, and why",
+    .summary = "say which mechanism to take, and why",
     .operands = "",
     .description = "Models time, memory and energy of every mechanism, ranks those that fit, and "
                    "says in a sentence which to take, what would change the answer, and how sure "
                    "it is. Where the difference is too small to matter it says that.\n\n"
-                   "  attnscope advise --model llama3-8b --seq 8192 --device h100-sxm "
-                   "--phase prefill --memory 40G",
+                   "  attnscope advise --model llama3-8b --seq 8192 --device h100-sxm --memory 40G",
     .options = options,
     .n_options = sizeof options / sizeof *options,
     .settings_bytes = sizeof(settings),

@@ -316,7 +316,7 @@ static int run(const void *settings_pointer, size_t n_operands, char *const *ope
 
 const cli_command cli_command_calibrate = {
     .name = "calibrate",
-    .summary = "measure this machine's constants for the device 'this' of cost and advise",
+    .summary = "measure this machine for cost and advise",
     .operands = "",
     .description = "Measures the rates of dense products, exponentials, other vector work, memory, "
                    "the attention engine and the start of a parallel region, and, where the "

@@ -154,15 +154,15 @@ static int run(const void *settings_pointer, size_t n_operands, char *const *ope
 
 const cli_command cli_command_cost = {
     .name = "cost",
-    .summary = "count what a model would cost, and model its time and energy on devices",
+    .summary = "count what a model would cost, and model its time",
     .operands = "",
     .description =
         "Counts operations, bytes and memory of a model's step from closed forms that equal what "
         "the kernels count, to the last digit, and models time and energy on devices from a "
         "roofline. Counts are exact; times and energies are modelled and carry an interval.\n\n"
-        "  attnscope cost --model llama3-8b --mechanisms flash,gla --seq 512-131072*2 "
-        "--device h100-sxm\n"
-        "  attnscope cost --model llava-1.5-7b --text 128 --phase prefill --explain",
+        "  attnscope cost --model llama3-8b --mechanisms flash,gla --seq 512-131072*2\n"
+        "  attnscope cost --model llama3-8b --phase decode --device h100-sxm,l4\n"
+        "  attnscope cost --model llava-1.5-7b --text 128 --explain",
     .options = options,
     .n_options = sizeof options / sizeof *options,
     .settings_bytes = sizeof(settings),
