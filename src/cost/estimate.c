@@ -228,7 +228,6 @@ attn_status attn_cost_estimate_make(const attn_cost_request *request, attn_cost_
     if (b.is_training) add_update(&b);
     sum_memory(&b);
     out->rows = b.rows;
-    out->cache_read_bytes = out->cache_bytes;
     if (b.whole.has_overflowed || b.status != ATTN_OK)
         return b.status != ATTN_OK
                    ? b.status

@@ -91,7 +91,6 @@ typedef struct attn_cost_estimate {
     uint64_t rows;                              /* tokens that pass through the layers */
     uint64_t parameters;                        /* of the model with this mechanism */
     uint64_t cache_bytes;                       /* cache or state after the last token */
-    uint64_t cache_read_bytes;                  /* by decoding one token */
     bool has_useful;                            /* visible pairs were counted */
     attn_work forward, backward, again, update; /* executed; `again` is recomputation */
     uint64_t useful, dense;  /* matmul of the step by convention, recomputation left out */
