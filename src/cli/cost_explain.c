@@ -14,6 +14,25 @@ static void print_pass(FILE *out, const char *name, attn_work work, uint64_t byt
             bytes ? attn_format_si((double)bytes, 4, "byte").text : "0");
 }
 
+/* Traffic of a core by three ways, and the intensity of each. */
+static void print_traffic(FILE *out, const cli_cost_rows *rows, const attn_cost_estimate *e,
+                          const attn_cost_part *p)
+{
+    const attn_device *device = rows->question->n_devices ? rows->question->devices[0] : NULL;
+    const double size = (double)attn_cost_type_bytes(e->request.type);
+    const double tile =
+        e->request.tile ? (double)e->request.tile : attn_cost_tile_rows(device, p, size);
+    const double matmul = (double)p->work[ATTN_COST_FORWARD].matmul;
+    const double bytes[] = {(double)p->bytes[ATTN_COST_FORWARD],
+                            attn_cost_tiled_bytes(p, ATTN_COST_FORWARD, size, tile),
+                            attn_cost_eager_bytes(p, ATTN_COST_FORWARD, size)};
+    char names[3][32] = {"each tensor once", "", "square in memory"};
+    snprintf(names[1], sizeof names[1], "tiles of %.0f queries", tile);
+    for (size_t i = 0; i < 3; i++)
+        fprintf(out, "    forward   %-24s %12s %10.1f FLOP/byte\n", names[i],
+                attn_format_si(bytes[i], 4, "byte").text, matmul / bytes[i]);
+}
+
 static void print_part(FILE *out, const cli_cost_row *row, size_t index, const cli_cost_rows *rows)
 {
     const attn_cost_estimate *e = &row->estimate;
@@ -26,6 +45,7 @@ static void print_part(FILE *out, const cli_cost_row *row, size_t index, const c
     print_pass(out, "forward", p->work[ATTN_COST_FORWARD], p->bytes[ATTN_COST_FORWARD]);
     if (e->request.phase == ATTN_COST_TRAIN && p->class != ATTN_COST_UPDATE)
         print_pass(out, "backward", p->work[ATTN_COST_BACKWARD], p->bytes[ATTN_COST_BACKWARD]);
+    if (p->traffic.is_softmax) print_traffic(out, rows, e, p);
     if (p->parameters)
         fprintf(out, "    parameters %s\n", attn_format_count((double)p->parameters, " ").text);
     if (e->request.phase == ATTN_COST_TRAIN && p->kept_bytes)

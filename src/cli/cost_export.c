@@ -91,9 +91,13 @@ static json_t *memory_json(const attn_cost_memory *m)
                      whole(m->cache), "total_bytes", whole(m->total));
 }
 
-static json_t *part_json(const attn_cost_part *p)
+static json_t *part_json(const cli_cost_rows *rows, const attn_cost_request *r,
+                         const attn_cost_part *p)
 {
-    return json_pack(
+    const attn_device *device = rows->question->n_devices ? rows->question->devices[0] : NULL;
+    const double size = (double)attn_cost_type_bytes(r->type);
+    const double tile = r->tile ? (double)r->tile : attn_cost_tile_rows(device, p, size);
+    json_t *part = json_pack(
         "{s:s, s:s, s:o, s:o, s:o, s:o, s:o, s:o, s:o, s:o, s:o, s:o, s:s}", "name", p->name,
         "class", attn_cost_class_name(p->class), "times", whole(p->times), "forward",
         work_json(p->work[ATTN_COST_FORWARD]), "backward", work_json(p->work[ATTN_COST_BACKWARD]),
@@ -102,6 +106,15 @@ static json_t *part_json(const attn_cost_part *p)
         "backward_bytes", whole(p->bytes[ATTN_COST_BACKWARD]), "kept_bytes", whole(p->kept_bytes),
         "parameters", whole(p->parameters), "is_in_layer", json_boolean(p->is_in_layer), "formula",
         p->formula);
+    static const char *const names[][2] = {{"eager_forward_bytes", "tiled_forward_bytes"},
+                                           {"eager_backward_bytes", "tiled_backward_bytes"}};
+    for (size_t pass = 0; pass < ATTN_COST_PASSES && p->traffic.is_softmax; pass++) {
+        json_object_set_new(part, names[pass][0], number(attn_cost_eager_bytes(p, pass, size)));
+        json_object_set_new(part, names[pass][1],
+                            number(attn_cost_tiled_bytes(p, pass, size, tile)));
+    }
+    if (p->traffic.is_softmax) json_object_set_new(part, "tile_queries", number(tile));
+    return part;
 }
 
 static json_t *prediction_json(const attn_prediction *p)
@@ -126,7 +139,8 @@ static json_t *row_json(const cli_cost_rows *rows, const cli_cost_row *row)
     for (size_t c = 0; c < ATTN_CONVENTIONS; c++)
         json_object_set_new(conventions, attn_convention_name((attn_cost_convention)c),
                             number(attn_convention_flop(e, (attn_cost_convention)c)));
-    for (size_t i = 0; i < e->n_parts; i++) json_array_append_new(parts, part_json(&e->parts[i]));
+    for (size_t i = 0; i < e->n_parts; i++)
+        json_array_append_new(parts, part_json(rows, &e->request, &e->parts[i]));
     for (size_t d = 0; d < rows->question->n_devices; d++)
         json_array_append_new(predictions, prediction_json(&row->predictions[d]));
     return json_pack("{s:s, s:I, s:I, s:I, s:o, s:o, s:o, s:o, s:o, s:o, s:o, s:o, s:o, s:o}",

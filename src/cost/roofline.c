@@ -73,11 +73,10 @@ static view view_of(const attn_device *d, double rate, size_t which)
 
 /* ---- bytes ---------------------------------------------------------------------------------- */
 
-/* The largest block of queries (a multiple of 16) whose tiles fit on chip: q and o, statistics,
- * two tiles of k and v, and the scores. */
-static double block_of_queries(const attn_device *d, const attn_cost_traffic *t, double e)
+double attn_cost_tile_rows(const attn_device *d, const attn_cost_part *part, double e)
 {
-    const double chip = 1024.0 * known_or(d->on_chip_kib, 128.0);
+    const attn_cost_traffic *t = &part->traffic;
+    const double chip = 1024.0 * (d ? known_or(d->on_chip_kib, 128.0) : 128.0);
     const double dk = (double)t->heads.key_width, dv = (double)t->heads.value_width;
     const double keys = 64.0, per_row = e * dk + 4.0 * (dv + 2.0) + 4.0 * keys;
     const double rows = (chip - 2.0 * e * keys * (dk + dv)) / per_row;
@@ -85,58 +84,74 @@ static double block_of_queries(const attn_device *d, const attn_cost_traffic *t,
 }
 
 /* Heads whose k and v are read at the same time: units take blocks of queries, head after head. */
-static double heads_at_work(const attn_device *d, const attn_cost_traffic *t, double e)
+static double heads_at_work(const attn_device *d, const attn_cost_part *part, double e)
 {
-    const double blocks = ceil((double)t->queries / block_of_queries(d, t, e));
+    const attn_cost_traffic *t = &part->traffic;
+    const double blocks = ceil((double)t->queries / attn_cost_tile_rows(d, part, e));
     const double all = (double)t->batch * (double)t->heads.kv_heads;
     return fmin(all, ceil(known_or(d->units, 1.0) / blocks));
 }
 
 /* k and v of the heads at work stay in the last cache when they fit. */
-static bool keys_stay(const attn_device *d, const attn_cost_traffic *t, double e)
+static bool keys_stay(const attn_device *d, const attn_cost_part *part, double e)
 {
+    const attn_cost_traffic *t = &part->traffic;
     const double width = (double)(t->heads.key_width + t->heads.value_width);
-    const double bytes = heads_at_work(d, t, e) * e * (double)t->keys * width;
+    const double bytes = heads_at_work(d, part, e) * e * (double)t->keys * width;
     return bytes <= 1048576.0 * known_or(d->cache_mib, 0.0);
 }
 
 /* Rows that one reading of k and v serves: a block, or with a common cache the blocks of all units
  * on the same head, which run in step. */
-static double rows_served(const attn_device *d, const attn_cost_traffic *t, double e)
+static double rows_served(const attn_device *d, const attn_cost_part *part, double e)
 {
-    const double block = block_of_queries(d, t, e);
+    const double block = attn_cost_tile_rows(d, part, e);
     if (!(d->cache_mib.value > 0.0)) return block;
-    return block * fmax(1.0, known_or(d->units, 1.0) / heads_at_work(d, t, e));
+    return block * fmax(1.0, known_or(d->units, 1.0) / heads_at_work(d, part, e));
 }
 
-static double tiled_bytes(const attn_cost_part *part, const attn_device *d, size_t pass, double e)
+double attn_cost_tiled_bytes(const attn_cost_part *part, size_t pass, double e, double rows)
 {
     const attn_cost_traffic *t = &part->traffic;
     const double ideal = (double)part->bytes[pass];
-    if (t->queries == 1 || keys_stay(d, t, e)) return ideal;
     const double heads = (double)t->batch * (double)t->heads.heads;
     const double T = (double)t->queries, S = (double)t->keys;
     const double dk = (double)t->heads.key_width, dv = (double)t->heads.value_width;
-    const double sweeps = t->executed_share * ceil(T / rows_served(d, t, e));
-    if (pass == ATTN_COST_FORWARD)
+    if (pass == ATTN_COST_FORWARD) {
+        const double sweeps = t->executed_share * ceil(T / rows);
         return fmax(ideal, heads * e * (T * (dk + dv) + sweeps * S * (dk + dv)));
+    }
     /* keys outside: queries and gradients pass once for each block of keys, dq in float32 */
-    const double key_sweeps = t->executed_share * ceil(S / rows_served(d, t, e));
-    return fmax(ideal, heads * (e * (2.0 * S * (dk + dv) + key_sweeps * T * (dk + dv)) +
-                                8.0 * key_sweeps * T * dk));
+    const double sweeps = t->executed_share * ceil(S / rows);
+    return fmax(ideal, heads * (e * (2.0 * S * (dk + dv) + sweeps * T * (dk + dv)) +
+                                8.0 * sweeps * T * dk));
+}
+
+/* Times that the square of scores passes to or from memory. */
+static double square_bytes(const attn_cost_part *part, double e)
+{
+    const attn_cost_traffic *t = &part->traffic;
+    return e * (double)t->batch * (double)t->heads.heads * (double)t->queries * (double)t->keys;
+}
+
+double attn_cost_eager_bytes(const attn_cost_part *part, size_t pass, double e)
+{
+    static const double passes[ATTN_COST_PASSES] = {8.0, 9.0};
+    return (double)part->bytes[pass] + passes[pass] * square_bytes(part, e);
 }
 
 double attn_cost_part_bytes(const attn_cost_part *part, const attn_device *d, size_t pass, double e)
 {
     const attn_cost_traffic *t = &part->traffic;
     if (!t->is_softmax) return (double)part->bytes[pass];
-    if (!t->is_square) return tiled_bytes(part, d, pass, e);
-    /* Kernels apart write and read the square: scores, scale, mask, softmax. On processors
-     * libattn keeps it in cache and writes what the backward pass reads. */
-    static const double passes[2][ATTN_COST_PASSES] = {{8.0, 9.0}, {1.0, 2.0}};
-    const double square =
-        (double)t->batch * (double)t->heads.heads * (double)t->queries * (double)t->keys;
-    return (double)part->bytes[pass] + passes[d->kind == ATTN_DEVICE_CPU][pass] * e * square;
+    if (!t->is_square)
+        return t->queries == 1 || keys_stay(d, part, e)
+                   ? (double)part->bytes[pass]
+                   : attn_cost_tiled_bytes(part, pass, e, rows_served(d, part, e));
+    if (d->kind != ATTN_DEVICE_CPU) return attn_cost_eager_bytes(part, pass, e);
+    /* libattn keeps the square in cache and writes what the backward pass reads, twice */
+    return (double)part->bytes[pass] +
+           (pass == ATTN_COST_FORWARD ? 1.0 : 2.0) * square_bytes(part, e);
 }
 
 /* ---- time ----------------------------------------------------------------------------------- */

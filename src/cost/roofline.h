@@ -50,6 +50,18 @@ ATTN_MUST_CHECK attn_status attn_cost_predict(const attn_cost_estimate *estimate
 double attn_cost_part_bytes(const attn_cost_part *part, const attn_device *device, size_t pass,
                             double element_bytes);
 
+/* The same for cores with pairs by two ways: with the square of scores in memory, which kernels apart
+ * write and read 8 times forward and 9 times backward; and in tiles of `rows` queries, with no cache
+ * that would keep keys from one block of queries to the next. */
+double attn_cost_eager_bytes(const attn_cost_part *part, size_t pass, double element_bytes);
+double attn_cost_tiled_bytes(const attn_cost_part *part, size_t pass, double element_bytes,
+                             double rows);
+
+/* The largest block of queries (a multiple of 16) whose tiles fit on chip: q and o, statistics, two
+ * tiles of k and v, and the scores. Without a device: 128 KiB. */
+double attn_cost_tile_rows(const attn_device *device, const attn_cost_part *part,
+                           double element_bytes);
+
 /* Arithmetic intensity at which the device is bound by neither, FLOP a byte; NaN: unknown. */
 double attn_device_ridge(const attn_device *device, attn_cost_type type);
 

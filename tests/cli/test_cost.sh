@@ -59,6 +59,8 @@ gpt2=(--batch 2 --seq 512 --dtype f32)
 [[ $(number matmul_by_convention.torch "${gpt2[@]}" --mechanisms softmax) == 816962863104.0 ]] || fail 'torch'
 [[ $(number predictions.0.time_s.provenance "${gpt2[@]}" --device l4 --dtype bf16) == modelled ]] || fail 'modelled'
 
+[[ $(number parts.2.tile_queries "${gpt2[@]}" --tile 64) == 64.0 ]] || fail 'tile'
+
 # ---- widths and formats ------------------------------------------------------------------------
 
 for arguments in '--model llama3-8b --mechanisms all --seq 512-131072*4 --device h100-sxm,xeon-8480' \

@@ -153,6 +153,21 @@ static void test_softmax_moves_more(void **state)
     }
     const attn_cost_estimate flash =
         estimate("gpt2", "flash", ATTN_COST_TRAIN, ATTN_COST_F32, 2, 512);
+    for (size_t i = 0; i < flash.n_parts; i++) {
+        const attn_cost_part *part = &flash.parts[i];
+        if (!part->traffic.is_softmax) continue;
+        /* 24 heads: q and o once, and 8 sweeps of k and v of which 9/16 happen */
+        const double share = part->traffic.executed_share;
+        assert_about(attn_cost_tiled_bytes(part, ATTN_COST_FORWARD, 4.0, 64.0),
+                     4.0 * 24 * (512 * 128 + 8 * share * 512 * 128), 1e-12);
+        assert_about((double)part->bytes[ATTN_COST_FORWARD], 12.6e6, 5e-3);
+        assert_about((double)part->bytes[ATTN_COST_BACKWARD], 25.2e6, 7e-3);
+        assert_about(attn_cost_eager_bytes(part, ATTN_COST_FORWARD, 4.0), 213.9e6, 1e-3);
+        /* a block of all queries reads everything once */
+        assert_true(attn_cost_tiled_bytes(part, ATTN_COST_FORWARD, 4.0, 512.0) ==
+                    (double)part->bytes[ATTN_COST_FORWARD]);
+        assert_true(attn_cost_tile_rows(h100, part, 2.0) > attn_cost_tile_rows(NULL, part, 2.0));
+    }
     assert_true(predict(&eager, h100).bytes > predict(&flash, h100).bytes);
 }
 
