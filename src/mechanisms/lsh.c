@@ -25,7 +25,7 @@ static const attn_option options[] = {
     [ATTN_LSH_ROUNDS] = {"rounds", ATTN_OPTION_SIZE, "2", 1, 64, "hashes of each token"},
     [ATTN_LSH_BUCKETS] = {"buckets", ATTN_OPTION_SIZE, "16", 2, 65536,
                           "buckets of a round, an even number"},
-    [ATTN_LSH_REACH] = {"reach", ATTN_OPTION_SIZE, "64", 1, 1 << 20,
+    [ATTN_LSH_REACH] = {"reach", ATTN_OPTION_SIZE, "64", 1, 65536,
                         "earlier tokens of its bucket that a query sees, in each round"},
     {.name = NULL}};
 

@@ -13,7 +13,7 @@
 #include <math.h>
 #include <string.h>
 
-static const double unit = 0x1p-24, lambda = 4.0;
+static const double unit = 0x1p-24, lambda = 2.0;
 
 static size_t rotations_of(const attn_layer *layer)
 {
