@@ -12,18 +12,18 @@
  * norms. With h = 1e-5 the fifth costs 1e-20 and rounding 1e-10 of the loss. */
 static const double step = 1e-5, tolerance = 1e-7;
 
-/* The oracle as a function of one vector: the parameters, then x. Fixed buffers stay where they
+/* The oracle as a function of one vector: the parameters, x, the memory. Fixed buffers stay where they
  * are. */
 typedef struct point {
     check_layer l;
-    size_t count; /* P + n */
+    size_t count; /* P + n + M */
     double *at, *gradient;
     double *y, *dy, *trial;
 } point;
 
 static void point_fill(check_run *run, point *p)
 {
-    p->count = p->l.P + p->l.n;
+    p->count = p->l.P + p->l.n + p->l.M;
     p->at = check_doubles(run, p->count);
     p->gradient = check_doubles(run, p->count);
     p->trial = check_doubles(run, p->count);
@@ -31,22 +31,26 @@ static void point_fill(check_run *run, point *p)
     p->dy = check_doubles(run, p->l.n);
     check_widen(p->l.P, p->l.parameters, p->at);
     check_widen(p->l.n, p->l.x, p->at + p->l.P);
+    check_widen(p->l.M, p->l.memory, p->at + p->l.P + p->l.n);
     check_widen(p->l.n, p->l.dy, p->dy);
     check_layer_oracle(run, &p->l);
     memcpy(p->gradient, p->l.want_gradients, p->l.P * sizeof *p->gradient);
     memcpy(p->gradient + p->l.P, p->l.want_dx, p->l.n * sizeof *p->gradient);
+    memcpy(p->gradient + p->l.P + p->l.n, p->l.want_d_memory, p->l.M * sizeof *p->gradient);
 }
 
 /* sum(dy * y) at the trial point */
 static double loss(check_run *run, point *p)
 {
     attn_error error = {0};
-    const attn_oracle_call call = {.batch = p->l.B,
-                                   .length = p->l.T,
-                                   .parameters = p->trial,
-                                   .x = p->trial + p->l.P,
-                                   .document_start = p->l.documents,
-                                   .y = p->y};
+    attn_oracle_call call = {.batch = p->l.B,
+                             .length = p->l.T,
+                             .parameters = p->trial,
+                             .x = p->trial + p->l.P,
+                             .document_start = p->l.documents,
+                             .y = p->y};
+    if (p->l.M) call.memory = p->trial + p->l.P + p->l.n;
+    attn_layer_memory(p->l.layer, &call.memory_length, &call.memory_width);
     if (attn_layer_oracle(p->l.layer, &call, &error) != ATTN_OK)
         check_that(run, false, "the oracle: %s", error.text);
     double sum = 0.0;
