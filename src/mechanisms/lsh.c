@@ -354,9 +354,7 @@ static attn_node *attend(attn_tape *tape, attn_node *q, attn_node *v, double *co
             count[i * T + j] = allowed[i * T + j] ? log(count[i * T + j]) : 0.0;
         }
     }
-    attn_node *squares = attn_row_sums(tape, attn_times(tape, q, q));
-    attn_node *inverse = attn_exp(tape, attn_scaled(tape, attn_log(tape, squares), -0.5));
-    attn_node *k = attn_times(tape, q, inverse);
+    attn_node *k = attn_normal(tape, q, 1.0, 0.0);
     attn_node *scores = attn_plus(tape, attn_matmul(tape, q, attn_transpose(tape, k)),
                                   attn_leaf(tape, T, T, count));
     attn_node *o = attn_matmul(tape, attn_softmax(tape, scores, allowed), v);
