@@ -300,13 +300,13 @@ attn_status cli_run_title(const cli_run_settings *s, const attn_plan *plan, char
         "--weight-decay %.15g --clip %.15g --loss %s%s --held-out %.15g --evaluate-every %zu "
         "--evaluate-batches %zu --timing-warmup %zu --decode-tokens %zu --seed %zu --threads "
         "%zu%s%s%s%s",
-        s->mechanisms, s->allow_leak ? " --allow-leak" : "", plan->model, s->data ? " --data '" : "", s->data ? s->data : "",
-        s->data ? "'" : "", plan->batch, plan->length, plan->steps, plan->rounds,
-        plan->learning_rate, s->learning_rate_warmup, s->schedule, s->weight_decay, s->clip,
-        s->loss, s->pack ? " --pack" : "", s->held_out, s->evaluate_every, s->evaluate_batches,
-        s->timing_warmup, s->decode_tokens, s->seed, s->threads, s->isa ? " --isa " : "",
-        s->isa ? s->isa : "", s->cpu_watts ? " --cpu-watts " : "",
-        s->cpu_watts ? s->cpu_watts : "");
+        s->mechanisms, s->allow_leak ? " --allow-leak" : "", plan->model,
+        s->data ? " --data '" : "", s->data ? s->data : "", s->data ? "'" : "", plan->batch,
+        plan->length, plan->steps, plan->rounds, plan->learning_rate, s->learning_rate_warmup,
+        s->schedule, s->weight_decay, s->clip, s->loss, s->pack ? " --pack" : "", s->held_out,
+        s->evaluate_every, s->evaluate_batches, s->timing_warmup, s->decode_tokens, s->seed,
+        s->threads, s->isa ? " --isa " : "", s->isa ? s->isa : "",
+        s->cpu_watts ? " --cpu-watts " : "", s->cpu_watts ? s->cpu_watts : "");
     if (n < 0 || (size_t)n >= sizeof text)
         return attn_fail(error, ATTN_EARGUMENT, "the options are too long to be recorded");
     *title = attn_strdup(text);

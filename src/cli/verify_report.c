@@ -90,8 +90,7 @@ static void print_exemptions(const cli_verify_result *r, size_t index)
     for (size_t i = 0; i < ATTN_PROPERTIES; i++) {
         size_t same = 0;
         if (!attn_outcome_is_exempt(of[i].outcome)) continue;
-        while (!attn_outcome_is_exempt(of[same].outcome) ||
-               strcmp(of[same].text, of[i].text) != 0)
+        while (!attn_outcome_is_exempt(of[same].outcome) || strcmp(of[same].text, of[i].text) != 0)
             same++;
         if (same < i) continue;
         printf("- %s: %s\n  (", r->labels[index].label, of[i].text);

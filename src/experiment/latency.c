@@ -87,10 +87,10 @@ attn_status attn_put_latency_figures(attn_figure_sink *sink, const attn_model *m
     snprintf(source, sizeof source, "caches or states of all layers, one sequence of %zu tokens",
              plan->length);
     const attn_figure cache =
-        decodes ? attn_figure_make("cache_bytes", "byte",
-                                   (double)attn_generator_cache_bytes(generator), ATTN_COUNTED,
-                                   source)
-                : attn_figure_unavailable("cache_bytes", "byte", "decoding", cannot_decode);
+        decodes
+            ? attn_figure_make("cache_bytes", "byte", (double)attn_generator_cache_bytes(generator),
+                               ATTN_COUNTED, source)
+            : attn_figure_unavailable("cache_bytes", "byte", "decoding", cannot_decode);
     attn_sink_put(sink, &cache);
     attn_put_renamed(
         sink,

@@ -22,7 +22,8 @@ typedef struct span {
 static span next_piece(const char *at, const char *end)
 {
     size_t n = 0;
-    while (at + n < end && (at[n] != '+' || (at + n + 1 < end && isdigit((unsigned char)at[n + 1]))))
+    while (at + n < end &&
+           (at[n] != '+' || (at + n + 1 < end && isdigit((unsigned char)at[n + 1]))))
         n++;
     return (span){at, n};
 }
@@ -51,8 +52,10 @@ static attn_status find_kind(attn_pattern *pattern, span piece, size_t *kind, at
         if (strlen(label) == piece.n && memcmp(label, piece.at, piece.n) == 0) return ATTN_OK;
     }
     if (*kind == ATTN_PATTERN_KINDS_MAX)
-        return attn_fail(error, ATTN_EARGUMENT, "'%.*s' is one mechanism more than the %d that a "
-                         "pattern may have", SPAN(piece), ATTN_PATTERN_KINDS_MAX);
+        return attn_fail(error, ATTN_EARGUMENT,
+                         "'%.*s' is one mechanism more than the %d that a "
+                         "pattern may have",
+                         SPAN(piece), ATTN_PATTERN_KINDS_MAX);
     attn_label *l = &pattern->kinds[pattern->n_kinds++];
     memcpy(l->label, piece.at, piece.n);
     l->label[piece.n] = '\0';
@@ -84,8 +87,7 @@ static attn_status add_piece(attn_pattern *pattern, span piece, span whole, attn
     if (times > ATTN_PATTERN_BLOCKS_MAX - pattern->n_blocks)
         return attn_fail(error, ATTN_EARGUMENT, "'%.*s' makes a pattern of more than %d blocks",
                          SPAN(written), ATTN_PATTERN_BLOCKS_MAX);
-    for (size_t i = 0; i < times; i++)
-        pattern->blocks[pattern->n_blocks++] = (unsigned char)kind;
+    for (size_t i = 0; i < times; i++) pattern->blocks[pattern->n_blocks++] = (unsigned char)kind;
     return ATTN_OK;
 }
 
@@ -120,8 +122,7 @@ static void spell(attn_pattern *pattern)
 static attn_status parse_pattern(span text, attn_pattern *pattern, attn_error *error)
 {
     *pattern = (attn_pattern){.n_kinds = 0};
-    if (text.n == 0)
-        return attn_fail(error, ATTN_EARGUMENT, "an empty name among the mechanisms");
+    if (text.n == 0) return attn_fail(error, ATTN_EARGUMENT, "an empty name among the mechanisms");
     if (text.n >= ATTN_PATTERN_BYTES)
         return attn_fail(error, ATTN_EARGUMENT, "'%.*s' is too long for a mechanism", SPAN(text));
     for (const char *at = text.at, *end = text.at + text.n;;) {

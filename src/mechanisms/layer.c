@@ -15,8 +15,10 @@
 
 static const attn_option no_options[] = {{.name = NULL}};
 
-const attn_option attn_option_causal = {"causal", ATTN_OPTION_FLAG, "true", 0, 0,
-                                        "false: the bidirectional form, which sees the future"};
+const attn_option attn_option_causal = {
+    "causal", ATTN_OPTION_FLAG,
+    "true",   0,
+    0,        "false: the bidirectional form, which sees the future"};
 
 static const attn_option *option_table(const attn_mechanism *mechanism)
 {
@@ -212,8 +214,7 @@ attn_status attn_layer_create(attn_layer **out, const attn_layer_config *config,
     layer->positions = config->positions;
     layer->is_causal = config->is_causal;
     status = options_parse(layer, config->options, error);
-    if (status == ATTN_OK)
-        status = check_form(layer, layer->is_causal != config->is_causal, error);
+    if (status == ATTN_OK) status = check_form(layer, layer->is_causal != config->is_causal, error);
     if (status == ATTN_OK && layer->mechanism->check)
         status = layer->mechanism->check(layer, error);
     if (status != ATTN_OK) {

@@ -31,17 +31,19 @@ attn_status attn_model_check_sizes(const attn_model_config *c, attn_error *error
 static attn_status make_layer(attn_layer **out, const attn_model_config *config,
                               const attn_label *label, attn_error *error)
 {
+    const attn_mechanism *mechanism = attn_mechanism_find(label->name);
+    if (mechanism && mechanism->reads_memory)
+        return attn_fail(error, ATTN_EARGUMENT,
+                         "%s reads a memory beside the tokens, and a language model has none",
+                         label->label);
     const attn_layer_config sizes = {.mechanism = label->name,
                                      .options = label->options,
                                      .d_model = config->d_model,
                                      .heads = config->heads,
                                      .positions = config->positions,
-                                     .is_causal = true};
+                                     .is_causal = !mechanism || !mechanism->is_bidirectional_only};
     const attn_status status = attn_layer_create(out, &sizes, error);
     if (status != ATTN_OK) return status;
-    if ((*out)->mechanism->reads_memory)
-        return attn_fail(error, ATTN_EARGUMENT,
-                         "%s reads a memory, and a language model has only its text", label->label);
     if (config->is_causal && !attn_layer_is_causal(*out))
         return attn_fail(error, ATTN_EARGUMENT,
                          "%s lets a token see later ones, which gives away what a language model "

@@ -38,9 +38,9 @@ static attn_work attention_work(const attn_model *model, attn_phase phase, size_
     size_t n = 0;
     const attn_model_kind *kinds = attn_model_kinds(model, &n);
     for (size_t i = 0; i < n; i++)
-        attn_work_add(&w, attn_work_times(attn_layer_work(kinds[i].layer, phase, batch, length,
-                                                          document_start),
-                                          kinds[i].n_blocks));
+        attn_work_add(&w, attn_work_times(
+                              attn_layer_work(kinds[i].layer, phase, batch, length, document_start),
+                              kinds[i].n_blocks));
     return w;
 }
 
@@ -77,10 +77,10 @@ static attn_work step_backward(const attn_model *model, size_t batch, size_t len
     const uint64_t rows = (uint64_t)batch * length, v = config->vocabulary;
     const uint64_t c = config->d_model, f = ATTN_MODEL_EXPANSION * c, layers = config->layers;
     const attn_work block = {.matmul = 2 * 4 * rows * c * f,      /* up and down, dx and dw */
-                       .exponential = rows * f,             /* GELU */
-                       .other = rows * (f + c)              /* biases */
-                                + 16 * rows * f             /* GELU */
-                                + 2 * (11 + 1) * rows * c}; /* norms and residuals */
+                             .exponential = rows * f,             /* GELU */
+                             .other = rows * (f + c)              /* biases */
+                                      + 16 * rows * f             /* GELU */
+                                      + 2 * (11 + 1) * rows * c}; /* norms and residuals */
     attn_work w = attn_work_times(block, layers);
     attn_work_add(&w, attention_work(model, ATTN_PHASE_BACKWARD, batch, length, document_start));
     w.matmul += 4 * rows * c * v;

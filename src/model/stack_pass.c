@@ -109,8 +109,8 @@ attn_status attn_stack_forward(attn_stack *stack, const attn_stack_input *in, at
         const attn_block_offsets *own = &at->blocks[l];
         float *next = l + 1 == layers ? stack->last : stack->blocks[in->keeps ? l + 1 : 0].x;
         since = attn_clock_ns();
-        const attn_rows_norm norm1 = norm_of(stack, in, p + own->norm1_gain, p + own->norm1_bias,
-                                             b->mean1, b->inverse1);
+        const attn_rows_norm norm1 =
+            norm_of(stack, in, p + own->norm1_gain, p + own->norm1_bias, b->mean1, b->inverse1);
         attn_rows_norm_forward(stack->context, &norm1, residual, b->x, b->norm1);
         attn_profile_lap(&stack->profile, ATTN_PART_NORM, ATTN_PASS_FORWARD, since);
         const attn_status status = block_forward(stack, in, l, b, next, &cache, error);

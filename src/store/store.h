@@ -74,8 +74,8 @@ typedef struct attn_store_run {
 typedef struct attn_store_trial {
     int64_t id;
     int64_t run_id;
-    uint32_t round;    /* from 1 */
-    uint32_t position; /* place within the round, from 1 */
+    uint32_t round;      /* from 1 */
+    uint32_t position;   /* place within the round, from 1 */
     char mechanism[128]; /* as the user named it */
     attn_trial_state state;
     char reason[256]; /* "" when done */

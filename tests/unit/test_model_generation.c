@@ -83,6 +83,9 @@ static void test_decoding(void **state)
         check_decoding(attn_mechanism_name(i), "ref", 1);
         check_decoding(attn_mechanism_name(i), "auto", 2);
     }
+    /* caches of different sizes beside each other */
+    check_decoding("sliding:window=5:sinks=1+gla", "ref", 1);
+    check_decoding("retnet+flash", "auto", 2);
 }
 
 static void generate(const attn_model *model, attn_context *context, attn_sampling sampling,

@@ -97,6 +97,8 @@ static void test_work(void **state)
         check_work(mechanism, 2, "auto", 3, 40, 1);
         check_work(mechanism, 3, "auto", 2, 33, 3);
     }
+    check_work("sliding:window=9*2+gla+flash", 1, "ref", 2, 17, 6);
+    check_work("linear+sliding:window=5", 2, "auto", 3, 33, 3);
 }
 
 /* ---- threads and memory ------------------------------------------------------------------ */
