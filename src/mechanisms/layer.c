@@ -55,15 +55,20 @@ static attn_status option_parse(const attn_option *option, const char *mechanism
         return attn_fail(error, ATTN_EARGUMENT, "%s: option %s is one of %s, not '%s'", mechanism,
                          option->name, option->initial, text);
     }
+    const bool has_auto = strcmp(option->initial, "auto") == 0;
+    if (has_auto && strcmp(text, "auto") == 0) {
+        value->size = ATTN_AUTO;
+        return ATTN_OK;
+    }
     errno = 0;
     const double number = strtod(text, &end);
     const bool whole = option->kind != ATTN_OPTION_SIZE || number == floor(number);
     if (end == text || *end || errno || !whole || !(number >= option->minimum) ||
         !(number <= option->maximum))
         return attn_fail(error, ATTN_EARGUMENT,
-                         "%s: option %s takes a %snumber from %g to %g, not '%s'", mechanism,
+                         "%s: option %s takes a %snumber from %g to %g%s, not '%s'", mechanism,
                          option->name, option->kind == ATTN_OPTION_SIZE ? "whole " : "",
-                         option->minimum, option->maximum, text);
+                         option->minimum, option->maximum, has_auto ? " or auto" : "", text);
     if (option->kind == ATTN_OPTION_SIZE)
         value->size = (size_t)number;
     else
@@ -166,8 +171,9 @@ static attn_status check_form(const attn_layer *layer, bool is_option, attn_erro
     const attn_mechanism *mechanism = layer->mechanism;
     if (layer->is_causal ? !mechanism->is_bidirectional_only : !mechanism->is_causal_only)
         return ATTN_OK;
-    return attn_fail(error, is_option ? ATTN_EARGUMENT : ATTN_EUNSUPPORTED, "%s has no %s form",
-                     layer->name, layer->is_causal ? "causal" : "bidirectional");
+    return attn_fail(error, is_option ? ATTN_EARGUMENT : ATTN_EUNSUPPORTED, "%s has no %s form%s",
+                     layer->name, layer->is_causal ? "causal" : "bidirectional",
+                     mechanism->reads_memory ? ": it reads a memory beside the tokens" : "");
 }
 
 static attn_status check_sizes(const attn_layer_config *config, attn_error *error)
@@ -236,6 +242,12 @@ bool attn_layer_is_causal(const attn_layer *layer)
     return layer->is_causal;
 }
 
+void attn_layer_memory(const attn_layer *layer, size_t *length, size_t *width)
+{
+    *length = layer->memory_length;
+    *width = layer->memory_width;
+}
+
 const attn_parameter *attn_layer_parameters(const attn_layer *layer, size_t *count)
 {
     *count = layer->n_parameters;
@@ -273,9 +285,11 @@ static attn_status check_call(attn_context *context, const attn_layer *layer, co
         return attn_fail(&context->error, ATTN_ESHAPE,
                          "%zu tokens are more than the %zu positions of the layer", call->length,
                          layer->positions);
-    if (layer->mechanism->reads_memory && (!call->memory || !call->memory_length))
-        return attn_fail(&context->error, ATTN_ESHAPE, "%s reads a memory: none was given",
-                         layer->name);
+    if (layer->mechanism->reads_memory &&
+        (!call->memory || call->memory_length != layer->memory_length))
+        return attn_fail(&context->error, ATTN_ESHAPE,
+                         "%s reads a memory of %zu positions: %zu were given", layer->name,
+                         layer->memory_length, call->memory ? call->memory_length : 0);
     if (call->document_start && !layer->is_causal)
         return attn_fail(&context->error, ATTN_EUNSUPPORTED,
                          "packed documents need a causal layer");

@@ -45,15 +45,6 @@ static const struct {
     {attn_check_documents, ATTN_PROPERTY_DOCUMENTS, true},
 };
 
-/* `wanted`, or the next shorter length that the layer takes. */
-static size_t fitting_length(const attn_layer *layer, size_t wanted)
-{
-    if (!layer->mechanism->check_length) return wanted;
-    for (size_t length = wanted; length >= 2; length--)
-        if (layer->mechanism->check_length(layer, length, NULL) == ATTN_OK) return length;
-    return wanted;
-}
-
 attn_status attn_verify_layer(const attn_layer *layer, const attn_verify_options *options,
                               attn_verification *out, attn_error *error)
 {
@@ -61,14 +52,16 @@ attn_status attn_verify_layer(const attn_layer *layer, const attn_verify_options
     *out = (attn_verification){0};
     if (!options->batch || options->length < 2)
         return attn_fail(error, ATTN_EARGUMENT, "verifying takes sequences of 2 tokens or more");
-    attn_verify_options fitting = *options;
-    fitting.length = fitting_length(layer, options->length);
-    attn_status status = attn_probe_begin(&probe, layer, &fitting, out, error);
+    attn_status status = attn_probe_begin(&probe, layer, options, out, error);
     for (size_t i = 0; i < sizeof checks / sizeof *checks && status == ATTN_OK; i++) {
         if (checks[i].needs_order && !layer->is_causal) {
             attn_verdict *verdict = &out->of[checks[i].property];
-            attn_verdict_skip(verdict, "not causal by design");
-            verdict->outcome = ATTN_OUTCOME_BY_DESIGN;
+            if (layer->mechanism->reads_memory) {
+                attn_verdict_skip(verdict, "reads a memory; its tokens see nothing of each other");
+            } else {
+                attn_verdict_skip(verdict, "not causal by design");
+                verdict->outcome = ATTN_OUTCOME_BY_DESIGN;
+            }
             continue;
         }
         struct attn_probe_block *mark = attn_probe_mark(&probe);

@@ -63,8 +63,7 @@ typedef struct attn_verify_options {
     size_t batch, length; /* length: at least 2 */
 } attn_verify_options;
 
-/* Every property of one layer, whose positions must be at least options->length; a layer that does
- * not take that length is verified with the next shorter one that it takes.
+/* Every property of one layer, whose positions must be at least options->length.
  * ATTN_EMEMORY, what attn_context_create() says, or the failure of a call that must not fail. */
 ATTN_MUST_CHECK attn_status attn_verify_layer(const attn_layer *layer,
                                               const attn_verify_options *options,
