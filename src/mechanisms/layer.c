@@ -15,10 +15,11 @@
 
 static const attn_option no_options[] = {{.name = NULL}};
 
-const attn_option attn_option_causal = {
-    "causal", ATTN_OPTION_FLAG,
-    "true",   0,
-    0,        "false: the bidirectional form, which sees the future"};
+const attn_option attn_option_causal = {.name = "causal",
+                                        .kind = ATTN_OPTION_FLAG,
+                                        .initial = "true",
+                                        .help =
+                                            "false: the bidirectional form, which sees the future"};
 
 static const attn_option *option_table(const attn_mechanism *mechanism)
 {
@@ -91,6 +92,7 @@ static attn_status option_assign(attn_layer *layer, char *name, attn_error *erro
         if (status == ATTN_OK) layer->is_causal = is_causal.flag;
         return status;
     }
+    attn_nearest_offer(&nearest, attn_option_causal.name);
     const attn_option *table = option_table(layer->mechanism);
     for (size_t i = 0; table[i].name; i++) {
         if (strcmp(table[i].name, name) == 0)

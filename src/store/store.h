@@ -76,7 +76,7 @@ typedef struct attn_store_trial {
     int64_t run_id;
     uint32_t round;      /* from 1 */
     uint32_t position;   /* place within the round, from 1 */
-    char mechanism[128]; /* as the user named it */
+    char mechanism[128]; /* its pattern, in the shortest spelling */
     attn_trial_state state;
     char reason[256]; /* "" when done */
     char started_utc[32], ended_utc[32];

@@ -46,9 +46,11 @@ static void lists_are_parted(void **state)
     assert_int_equal(plan.n_mechanisms, 2);
 
     assert_ok(attn_plan_set_mechanisms(&plan, "all", &error));
-    assert_int_equal(plan.n_mechanisms, attn_mechanism_count());
-    for (size_t i = 0; i < plan.n_mechanisms; i++)
-        assert_string_equal(plan.mechanisms[i].label, attn_mechanism_name(i));
+    size_t n = 0;
+    for (size_t i = 0; i < attn_mechanism_count(); i++)
+        if (attn_mechanism_is_causal(attn_mechanism_name(i)))
+            assert_string_equal(plan.mechanisms[n++].label, attn_mechanism_name(i));
+    assert_int_equal(plan.n_mechanisms, n);
 }
 
 static void assert_list_fails(const char *list, attn_status status, const char *text)
@@ -147,7 +149,7 @@ static void leaks_need_leave(void **state)
     plan.allows_leak = true;
     assert_leak(plan, "flex:mask=full,flash*3+flex:mask=prefix,nystrom:causal=false", ATTN_OK, "");
     plan.length = 500;
-    assert_leak(plan, "nystrom:causal=false", ATTN_ESHAPE,
+    assert_leak(plan, "nystrom:causal=false:landmarks=64", ATTN_ESHAPE,
                 "nystrom: landmarks=64 do not divide the 500 tokens of the sequence");
     plan.is_packed = true;
     assert_leak(plan, "flash,nystrom", ATTN_OK, "");

@@ -146,7 +146,7 @@
           y: Object.assign(axis("", false), { stacked: true,
             ticks: { color: css("--ink"), autoSkip: false, callback(v) {
               const name = this.getLabelForValue(v);
-              const short = name.length > 24 ? name.slice(0, 23) + "\u2026" : name;
+              const short = name.length > 16 ? name.slice(0, 15) + "\u2026" : name;
               return mechanisms[v].sees_future ? [short, "sees the future"] : short;
             } } }),
         },
