@@ -91,12 +91,12 @@ static void test_round_trip(void **state)
 static void test_mechanisms(void **state)
 {
     (void)state;
-    for (size_t i = 0; i < attn_mechanism_count(); i++) {
+    for (size_t i = 0; language_mechanism(i); i++) {
         attn_error error = {0};
         attn_model_config config = small_config();
         config.d_model = 32;
         config.heads = 4;
-        config.mechanism = attn_mechanism_name(i);
+        config.mechanism = language_mechanism(i);
         attn_model *model = make_distinct(&config), *loaded = NULL;
         assert_ok(attn_checkpoint_save(model, path, &error), &error);
         assert_ok(load(&loaded, NULL, &error), &error);
