@@ -115,18 +115,24 @@ attn_status attn_generator_prefill(attn_generator *generator, const uint32_t *id
     if (n == 0 || n > generator->capacity)
         return attn_fail(error, ATTN_ESHAPE, "a prompt of %zu tokens: give 1 to %zu", n,
                          generator->capacity);
+    /* Scratch memory is that of the capacity: what such layers need may grow as texts shrink. */
+    if (!generator->caches && n != generator->capacity)
+        return attn_fail(error, ATTN_ESHAPE,
+                         "a prompt of %zu tokens, but the model sees later tokens and reads texts "
+                         "of the capacity alone, %zu",
+                         n, generator->capacity);
     generator->position = 0;
     return advance(generator, ids, n, false, error);
 }
 
 attn_status attn_generator_feed(attn_generator *generator, const uint32_t *ids, attn_error *error)
 {
-    if (generator->position == generator->capacity)
-        return attn_fail(error, ATTN_ESHAPE, "the sequences are full: %zu tokens is their capacity",
-                         generator->capacity);
     if (!generator->caches)
         return attn_fail(error, ATTN_EUNSUPPORTED,
                          "the model sees later tokens, so it cannot go on one by one");
+    if (generator->position == generator->capacity)
+        return attn_fail(error, ATTN_ESHAPE, "the sequences are full: %zu tokens is their capacity",
+                         generator->capacity);
     return advance(generator, ids, 1, true, error);
 }
 

@@ -21,7 +21,8 @@ ATTN_MUST_CHECK attn_status attn_generator_create(attn_generator **out, const at
 void attn_generator_free(attn_generator *generator); /* NULL is fine */
 
 /* Starts anew with prompts ids[batch][n] and takes the logits of each one's last token.
- * ATTN_EARGUMENT for ids outside the vocabulary, ATTN_ESHAPE for n = 0 or above the capacity. */
+ * ATTN_EARGUMENT for ids outside the vocabulary, ATTN_ESHAPE for n = 0 or above the capacity, and
+ * for any other than the capacity in a model that sees later tokens. */
 ATTN_MUST_CHECK attn_status attn_generator_prefill(attn_generator *generator, const uint32_t *ids,
                                                    size_t n, attn_error *error);
 

@@ -107,7 +107,7 @@ cmp -s first again || fail 'report: differs from what run printed'
 # ---- hybrid stacks, and models that see the future -----------------------------------------------
 run 0 --mechanisms 'flash+flash,sliding:window=4:sinks=2+sliding:window=4:sinks=2*2+gated-deltanet,sliding:window=4+flex:mask=full' \
     --allow-leak --store h.db --save . --sort time --out h.html
-long=sliding:window=4:sinks=2*3+gated-deltanet leak=sliding:window=4+flex:mask=full
+long='sliding:window=4:sinks=2*3+gated-deltanet' leak='sliding:window=4+flex:mask=full'
 awk 'length > 80 { bad = 1; print } END { exit bad }' out || fail 'hybrid: wider than 80 columns'
 # Figures come and go, the shape of the table stays; flash and the pattern may change places.
 table="flash #

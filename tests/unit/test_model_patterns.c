@@ -282,10 +282,14 @@ static void test_future(void **state)
     /* It reads a text at once, but cannot go on token by token. */
     attn_generator *generator = NULL;
     assert_ok(attn_generator_create(&generator, model, context, B, T, &error), &error);
-    assert_ok(attn_generator_prefill(generator, b.inputs, T - 1, &error), &error);
+    assert_ok(attn_generator_prefill(generator, b.inputs, T, &error), &error);
     assert_int_equal(attn_generator_cache_bytes(generator), 0);
     assert_int_equal(attn_generator_feed(generator, b.inputs, &error), ATTN_EUNSUPPORTED);
     assert_string_equal(error.text, "the model sees later tokens, so it cannot go on one by one");
+    error = (attn_error){0};
+    assert_int_equal(attn_generator_prefill(generator, b.inputs, T - 1, &error), ATTN_ESHAPE);
+    assert_string_equal(error.text, "a prompt of 18 tokens, but the model sees later tokens and "
+                                    "reads texts of the capacity alone, 19");
     attn_generator_free(generator);
     attn_model_free(model);
     attn_context_free(context);
