@@ -28,7 +28,7 @@ static const cli_option options[] = {
      .offset = offsetof(settings, mechanism),
      .argument = "NAME",
      .initial = "flash",
-     .help = "The attention mechanism, with its defaults."},
+     .help = "The attention mechanism, as in attnscope run: sliding:window=64*3+flash."},
     {.name = "batch",
      .kind = CLI_SIZE,
      .offset = offsetof(settings, batch),

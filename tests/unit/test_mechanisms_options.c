@@ -27,6 +27,11 @@ static void test_refusals(void **state)
         {"sliding", "window=4.5",
          "sliding: option window takes a whole number from 1 to 2.68435e+08, not '4.5'",
          ATTN_EARGUMENT},
+        {"flash", "causal=maybe", "flash: option causal is true or false, not 'maybe'",
+         ATTN_EARGUMENT},
+        {"flash", "casual=false", "flash has no option 'casual'; did you mean 'causal'?",
+         ATTN_ENOTFOUND},
+        {"gla", "causal=false", "gla has no bidirectional form", ATTN_EARGUMENT},
         {"sliding", "window", "sliding: option 'window' needs a value: window=...", ATTN_EARGUMENT},
         {"sliding", "sinks=101", "sliding: sinks=101 are more than the 100 positions", ATTN_ESHAPE},
         {"sparse", "block=0",
@@ -186,13 +191,49 @@ static void test_memory(void **state)
     attn_layer_free(layer);
 }
 
+/* causal=... is an option of all that have both forms, and outweighs the caller. */
+static void test_forms(void **state)
+{
+    (void)state;
+    static const struct {
+        const char *mechanism, *options;
+        bool asked, got;
+    } cases[] = {
+        {"flash", "causal=false", true, false},
+        {"flash", "causal=true", false, true},
+        {"sliding", "window=4,causal=0", true, false},
+        {"linformer", "causal=false", true, false},
+        {"flex", "causal=false", true, false},
+        {"flex", "mask=causal,causal=false", true, true}, /* the mask decides */
+        {"gla", "causal=true", true, true},
+        {"gla", "causal=true", false, true},
+    };
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        attn_layer_config config = sizes;
+        config.mechanism = cases[i].mechanism;
+        config.options = cases[i].options;
+        config.is_causal = cases[i].asked;
+        attn_layer *layer = NULL;
+        assert_int_equal(attn_layer_create(&layer, &config, NULL), ATTN_OK);
+        assert_int_equal(attn_layer_is_causal(layer), cases[i].got);
+        attn_layer_free(layer);
+    }
+    /* What the caller wants and there is not is no mistake in the options. */
+    attn_layer_config config = sizes;
+    attn_error error = {0};
+    attn_layer *layer = NULL;
+    config.mechanism = "gla";
+    config.is_causal = false;
+    assert_int_equal(attn_layer_create(&layer, &config, &error), ATTN_EUNSUPPORTED);
+    assert_string_equal(error.text, "gla has no bidirectional form");
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_refusals),
-        cmocka_unit_test(test_edges),
-        cmocka_unit_test(test_latent_sizes),
-        cmocka_unit_test(test_memory),
+        cmocka_unit_test(test_refusals),     cmocka_unit_test(test_edges),
+        cmocka_unit_test(test_latent_sizes), cmocka_unit_test(test_memory),
+        cmocka_unit_test(test_forms),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
