@@ -421,13 +421,15 @@ static void kernel_elu_plus_one(size_t n, const float *x, float *y)
     }
 }
 
-static void kernel_elu_plus_one_gradient(size_t n, const float *y, const float *dy, float *dx)
+static void kernel_elu_plus_one_gradient(size_t n, const float *x, const float *y, const float *dy,
+                                         float *dx)
 {
     const vf one = all(1.0f);
     FOR_VECTORS(n)
     {
-        const vf yi = take(y + at, left), di = take(dy + at, left);
-        put(dx + at, left, choose_greater(yi, one, di, mul(di, yi)));
+        const vf xi = take(x + at, left), yi = take(y + at, left);
+        const vf slope = choose_greater(xi, zero(), quotient(yi, add(xi, one)), yi);
+        put(dx + at, left, mul(take(dy + at, left), slope));
     }
 }
 
@@ -491,12 +493,11 @@ static void kernel_adamw(size_t n, const attn_adamw_step *step, const float *g, 
         .sum_squares = kernel_sum_squares, .dot = kernel_dot, .add = kernel_add,                   \
         .add_scaled = kernel_add_scaled, .scale = kernel_scale, .exp_shifted = kernel_exp_shifted, \
         .online_softmax = kernel_online_softmax,                                                   \
-        .online_softmax_gradient = kernel_online_softmax_gradient,                                 \
-        .add_ramp = kernel_add_ramp, .softcap = kernel_softcap,                                    \
-        .scale_rows = kernel_scale_rows, .softmax_gradient = kernel_softmax_gradient,              \
-        .layer_norm = kernel_layer_norm, .layer_norm_gradient = kernel_layer_norm_gradient,        \
-        .gelu = kernel_gelu, .gelu_gradient = kernel_gelu_gradient,                                \
-        .elu_plus_one = kernel_elu_plus_one,                                                       \
+        .online_softmax_gradient = kernel_online_softmax_gradient, .add_ramp = kernel_add_ramp,    \
+        .softcap = kernel_softcap, .scale_rows = kernel_scale_rows,                                \
+        .softmax_gradient = kernel_softmax_gradient, .layer_norm = kernel_layer_norm,              \
+        .layer_norm_gradient = kernel_layer_norm_gradient, .gelu = kernel_gelu,                    \
+        .gelu_gradient = kernel_gelu_gradient, .elu_plus_one = kernel_elu_plus_one,                \
         .elu_plus_one_gradient = kernel_elu_plus_one_gradient, .multiply = kernel_multiply,        \
         .add_product = kernel_add_product, .silu = kernel_silu,                                    \
         .silu_gradient = kernel_silu_gradient, .log_sigmoid = kernel_log_sigmoid,                  \
