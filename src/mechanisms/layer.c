@@ -56,7 +56,7 @@ static attn_status option_parse(const attn_option *option, const char *mechanism
     if (end == text || *end || errno || !whole || !(number >= option->minimum) ||
         !(number <= option->maximum))
         return attn_fail(error, ATTN_EARGUMENT,
-                         "%s: option %s takes a %snumber from %g to %g, not '%s'", mechanism,
+                         "%s: option %s takes a %snumber from %.15g to %.15g, not '%s'", mechanism,
                          option->name, option->kind == ATTN_OPTION_SIZE ? "whole " : "",
                          option->minimum, option->maximum, text);
     if (option->kind == ATTN_OPTION_SIZE)

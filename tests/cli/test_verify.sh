@@ -82,6 +82,15 @@ refused "unknown mechanism 'flahs'; did you mean 'flash'?" --mechanisms flahs
 refused "sliding has no option 'windw'; did you mean 'window'?" --mechanisms sliding:windw=3
 refused "mechanism 'flash' is named twice" --mechanisms flash,flash
 refused 'an empty name' --mechanisms flash,
+refused 'sliding: option window takes a whole number from 1 to 268435456, not ' --mechanisms sliding:window=0
+refused 'sliding: sinks=100 are more than the 20 positions' --mechanisms sliding:sinks=100 --seq 20
+refused 'gqa: kv_heads=3 does not divide the 4 heads' --mechanisms gqa:kv_heads=3
+refused 'gla: key_dim=50 is no multiple of the 4 heads' --mechanisms gla:key_dim=50
+refused 'gla: option gate_rank takes a whole number from 1 to 65536' --mechanisms gla:gate_rank=0
+refused 'linformer: rank=100 is more than the 7 tokens of a segment' --mechanisms linformer:rank=100:segment=7
+refused 'nystrom: kernel=4 has no centre: an odd width is needed' --mechanisms nystrom:kernel=4
+refused 'sparse: option block takes a whole number from 1' --mechanisms sparse:block=0
+refused 'flex: option cap takes a number from 0.001 to 1000000' --mechanisms flex:cap=0
 refused '--seq' --seq 1
 refused '--isa' --isa sse
 
