@@ -51,6 +51,10 @@ diff "$folder/first" "$folder/out" || fail 'the same seed gives other figures'
 verify 0 "${small[@]}" --isa auto --threads 2
 awk 'length > 80 { exit 1 }' "$folder/out" || fail 'wider than 80 columns'
 
+verify 0 --mechanisms cross:mem_len=1,cross:mem_len=70:mem_dim=9 --seq 5 --isa ref
+[[ $(grep -c 'reads a memory; its tokens see nothing of each other' "$folder/out") == 2 ]] ||
+    fail 'no word on why cross has no order'
+
 # ---- seeds --------------------------------------------------------------------------------
 
 seed_of() { sed -n 's/.*seed //p' "$folder/out"; }
@@ -84,13 +88,6 @@ refused "mechanism 'flash' is named twice" --mechanisms flash,flash
 refused 'an empty name' --mechanisms flash,
 refused 'sliding: option window takes a whole number from 1 to 268435456, not ' --mechanisms sliding:window=0
 refused 'sliding: sinks=100 are more than the 20 positions' --mechanisms sliding:sinks=100 --seq 20
-refused 'gqa: kv_heads=3 does not divide the 4 heads' --mechanisms gqa:kv_heads=3
-refused 'gla: key_dim=50 is no multiple of the 4 heads' --mechanisms gla:key_dim=50
-refused 'gla: option gate_rank takes a whole number from 1 to 65536' --mechanisms gla:gate_rank=0
-refused 'linformer: rank=100 is more than the 7 tokens of a segment' --mechanisms linformer:rank=100:segment=7
-refused 'nystrom: kernel=4 has no centre: an odd width is needed' --mechanisms nystrom:kernel=4
-refused 'sparse: option block takes a whole number from 1' --mechanisms sparse:block=0
-refused 'flex: option cap takes a number from 0.001 to 1000000' --mechanisms flex:cap=0
 refused '--seq' --seq 1
 refused '--isa' --isa sse
 
