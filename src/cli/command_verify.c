@@ -1,4 +1,5 @@
 /* attnscope verify: what every mechanism promises, checked on this machine. */
+#include "attn/layer.h"
 #include "base/clock.h"
 #include "base/error.h"
 #include "base/threads.h"
@@ -22,6 +23,7 @@ static const cli_option options[] = {
      .kind = CLI_TEXT,
      .offset = offsetof(settings, mechanisms),
      .argument = "LIST",
+     .names = attn_mechanism_name,
      .initial = "all",
      .help = "Mechanisms apart by commas, each with its options behind colons: "
              "flash,sliding:window=64. 'all' is every one. Of a pattern such as "

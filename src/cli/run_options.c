@@ -1,6 +1,7 @@
 /* The options of `attnscope run`. */
 #include "cli/run_options.h"
 
+#include "attn/layer.h"
 #include "base/error.h"
 #include "base/memory.h"
 #include "base/threads.h"
@@ -29,6 +30,7 @@ const cli_option cli_run_options[] = {
      .kind = CLI_TEXT,
      FIELD(mechanisms),
      .argument = "LIST",
+     .names = attn_mechanism_name,
      .initial = "all",
      .help = "Mechanisms apart by commas, each with its options behind colons: "
              "flash,sliding:window=64. 'all' is every causal one. A hybrid stack is a pattern of "

@@ -91,8 +91,9 @@ typedef struct attn_kernels {
 
     /* y = elu(x) + 1: x + 1 above 0, else exp(x) */
     void (*elu_plus_one)(size_t n, const float *x, float *y);
-    /* dx = dy * phi'(x), from y = phi(x): 1 where y > 1, else y; dx may be dy */
-    void (*elu_plus_one_gradient)(size_t n, const float *y, const float *dy, float *dx);
+    /* dx = dy * y where x <= 0, else dy * y / (x + 1), for y any multiple of phi(x); dx may be dy */
+    void (*elu_plus_one_gradient)(size_t n, const float *x, const float *y, const float *dy,
+                                  float *dx);
 
     /* Elementwise, for gates and recurrences. */
     void (*multiply)(size_t n, const float *x, float *y);                        /* y *= x */

@@ -218,9 +218,10 @@ static void elu_plus_one(size_t n, const float *x, float *y)
     for (size_t i = 0; i < n; i++) y[i] = x[i] > 0.0f ? x[i] + 1.0f : expf(x[i]);
 }
 
-static void elu_plus_one_gradient(size_t n, const float *y, const float *dy, float *dx)
+static void elu_plus_one_gradient(size_t n, const float *x, const float *y, const float *dy,
+                                  float *dx)
 {
-    for (size_t i = 0; i < n; i++) dx[i] = y[i] > 1.0f ? dy[i] : dy[i] * y[i];
+    for (size_t i = 0; i < n; i++) dx[i] = dy[i] * (x[i] > 0.0f ? y[i] / (x[i] + 1.0f) : y[i]);
 }
 
 static void multiply(size_t n, const float *x, float *y)

@@ -426,13 +426,15 @@ static void kernel_elu_plus_one(size_t n, const float *x, float *y)
     }
 }
 
-static void kernel_elu_plus_one_gradient(size_t n, const float *y, const float *dy, float *dx)
+static void kernel_elu_plus_one_gradient(size_t n, const float *x, const float *y, const float *dy,
+                                         float *dx)
 {
     const vf one = all(1.0f);
     FOR_VECTORS(n)
     {
-        const vf yi = take(y + at, left), di = take(dy + at, left);
-        put(dx + at, left, choose_greater(yi, one, di, mul(di, yi)));
+        const vf xi = take(x + at, left), yi = take(y + at, left);
+        const vf slope = choose_greater(xi, zero(), quotient(yi, add(xi, one)), yi);
+        put(dx + at, left, mul(take(dy + at, left), slope));
     }
 }
 

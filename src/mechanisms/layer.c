@@ -67,8 +67,8 @@ static attn_status option_parse(const attn_option *option, const char *mechanism
     if (end == text || *end || errno || !whole || !(number >= option->minimum) ||
         !(number <= option->maximum))
         return attn_fail(error, ATTN_EARGUMENT,
-                         "%s: option %s takes a %snumber from %g to %g%s, not '%s'", mechanism,
-                         option->name, option->kind == ATTN_OPTION_SIZE ? "whole " : "",
+                         "%s: option %s takes a %snumber from %.15g to %.15g%s, not '%s'",
+                         mechanism, option->name, option->kind == ATTN_OPTION_SIZE ? "whole " : "",
                          option->minimum, option->maximum, has_auto ? " or auto" : "", text);
     if (option->kind == ATTN_OPTION_SIZE)
         value->size = (size_t)number;

@@ -107,6 +107,8 @@ refused "sliding has no option 'windw'; did you mean 'window'?" --mechanisms sli
 refused "mechanism 'flash' is named twice" --mechanisms flash,flash
 refused 'an empty name' --mechanisms flash,
 refused "'sliding*0': behind * comes a number of blocks" --mechanisms 'flash,sliding*0'
+refused 'sliding: option window takes a whole number from 1 to 268435456, not ' --mechanisms sliding:window=0
+refused 'sliding: sinks=100 are more than the 20 positions' --mechanisms sliding:sinks=100 --seq 20
 refused '--seq' --seq 1
 refused '--isa' --isa sse
 
