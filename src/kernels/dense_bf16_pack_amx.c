@@ -87,17 +87,16 @@ static void pack_row_strip(void *argument, size_t strip, size_t worker)
     for (size_t cell = 0; cell < column_strips; cell++) {
         __m512i square[32], tile[16];
         read_square(p, strip * ATTN_STRIP, cell * ATTN_STRIP, square);
-        for (size_t half = 0; half < 2; half++) {
-            const size_t at = half * ATTN_CELL / 2;
-            if (p->along_rows) {
-                interleave(square, half, tile);
-                put_tile(tile, p->along_rows + (cell * row_strips + strip) * ATTN_CELL + at);
-            }
-            if (p->along_columns) {
-                transpose_pairs(square + 16 * half);
-                put_tile(square + 16 * half,
-                         p->along_columns + (strip * column_strips + cell) * ATTN_CELL + at);
-            }
+        for (size_t half = 0; p->along_rows && half < 2; half++) {
+            interleave(square, half, tile);
+            put_tile(tile, p->along_rows + (cell * row_strips + strip) * ATTN_CELL +
+                               half * ATTN_CELL / 2);
+        }
+        for (size_t half = 0; p->along_columns && half < 2; half++) {
+            transpose_pairs(square + 16 * half);
+            put_tile(square + 16 * half, p->along_columns +
+                                             (strip * column_strips + cell) * ATTN_CELL +
+                                             half * ATTN_CELL / 2);
         }
     }
 }
