@@ -36,7 +36,7 @@ void attn_dense_free(attn_dense *dense)
 
 void *attn_dense_scratch(attn_dense *dense, size_t size_bytes)
 {
-    if (size_bytes > dense->scratch_bytes) {
+    if (!dense->scratch || size_bytes > dense->scratch_bytes) {
         attn_free(dense->scratch);
         dense->scratch = attn_alloc(ATTN_MEMORY_WORKSPACE, size_bytes);
         dense->scratch_bytes = dense->scratch ? size_bytes : 0;

@@ -15,8 +15,7 @@
 
 enum {
     HALF_CELL = ATTN_CELL / 2,
-    PASS_CELLS = 24,          /* of k in one pass over the result; later passes add to it */
-    NEAR_CELLS = 20,          /* of a left strip that stay in L1: 40 of 48 KiB */
+    PASS_CELLS = 24,          /* of k in one pass, a left strip of 48 KiB; later passes add */
     TASK_ROWS = 1024,         /* at most */
     RIGHT_BYTES = 800 * 1024, /* of a task's right factor at most: L2 holds 2 MiB */
     STORE_ROWS = 2,           /* rows of the block before that one step stores */
@@ -96,7 +95,7 @@ static void configure_tiles(void)
 
 static inline __mmask16 first_16(size_t n)
 {
-    return n < 16 ? (__mmask16)((1u << n) - 1u) : (__mmask16)~0u;
+    return (__mmask16)(n < 16 ? (1u << n) - 1u : 0xffffu);
 }
 
 static inline void store_row(const pending_block *b)
@@ -131,7 +130,7 @@ static inline void store_rows(pending_block *b, size_t count)
 static inline void copy_line(const pending_strip *s, const attn_bf16 *from)
 {
     const size_t left = s->columns - s->cell * ATTN_STRIP;
-    const __mmask32 inside = left < ATTN_STRIP ? (__mmask32)((1u << left) - 1u) : (__mmask32)~0u;
+    const __mmask32 inside = left < ATTN_STRIP ? (1u << left) - 1u : ~0u;
     _mm512_store_si512(s->copy + s->cell * ATTN_CELL + s->row * ATTN_STRIP,
                        _mm512_maskz_loadu_epi16(s->row < s->rows ? inside : 0, from));
 }
@@ -174,28 +173,10 @@ static void finish_strip(pending_strip *s)
 
 /* ---- products ---------------------------------------------------------------------------- */
 
-/* One cell of each factor into the sums, tiles 0 to 3. */
-#define STEP(load_left)                                                                            \
-    do {                                                                                           \
-        _tile_stream_loadd(6, right, 64);                                                          \
-        load_left(4, left, left_row);                                                              \
-        load_left(5, left + strip->half, left_row);                                                \
-        _tile_dpbf16ps(0, 4, 6);                                                                   \
-        _tile_dpbf16ps(2, 5, 6);                                                                   \
-        _tile_stream_loadd(7, right + HALF_CELL, 64);                                              \
-        store_rows(before, STORE_ROWS);                                                            \
-        advance_strip(next);                                                                       \
-        _tile_dpbf16ps(1, 4, 7);                                                                   \
-        _tile_dpbf16ps(3, 5, 7);                                                                   \
-        left += strip->cell;                                                                       \
-        right += ATTN_CELL;                                                                        \
-    } while (0)
-
-/* sums[32][32] = left right over n_cells; stores the block before. */
+/* sums[32][32] = left right over n_cells; `before` is stored and `next` advanced on the way. */
 static void multiply_block(size_t n_cells, const left_strip *strip, const attn_bf16 *right,
                            float *sums, pending_block *before, pending_strip *next)
 {
-    const size_t near_cells = smaller(n_cells, NEAR_CELLS);
     const size_t left_row = strip->row * sizeof(attn_bf16), sums_row = ATTN_STRIP * sizeof *sums;
     const attn_bf16 *left = strip->cells;
     settle_memory();
@@ -203,8 +184,18 @@ static void multiply_block(size_t n_cells, const left_strip *strip, const attn_b
     _tile_zero(1);
     _tile_zero(2);
     _tile_zero(3);
-    for (size_t k = 0; k < near_cells; k++) STEP(_tile_loadd);
-    for (size_t k = near_cells; k < n_cells; k++) STEP(_tile_stream_loadd);
+    for (size_t k = 0; k < n_cells; k++, left += strip->cell, right += ATTN_CELL) {
+        _tile_stream_loadd(6, right, 64);
+        _tile_loadd(4, left, left_row);
+        _tile_loadd(5, left + strip->half, left_row);
+        _tile_dpbf16ps(0, 4, 6);
+        _tile_dpbf16ps(2, 5, 6);
+        _tile_stream_loadd(7, right + HALF_CELL, 64);
+        store_rows(before, STORE_ROWS);
+        advance_strip(next);
+        _tile_dpbf16ps(1, 4, 7);
+        _tile_dpbf16ps(3, 5, 7);
+    }
     store_rows(before, ATTN_STRIP);
     _tile_stored(0, sums, sums_row);
     _tile_stored(1, sums + 16, sums_row);
@@ -279,8 +270,9 @@ static void run_task(void *argument, size_t index, size_t worker)
                             copies ? copies + ++n_strips % 2 * copy_size : NULL, &next);
         for (size_t j = first; j < last; j++, n_blocks++) {
             const attn_bf16 *right = pass->right + (j * pass->cells + pass->cell) * ATTN_CELL;
-            multiply_block(pass->n_cells, &here, right, sums[n_blocks % 2], &before, &next);
-            before = block_at(pass, i0, j * ATTN_STRIP, sums[n_blocks % 2]);
+            float *to = sums[n_blocks % 2];
+            multiply_block(pass->n_cells, &here, right, to, &before, &next);
+            before = block_at(pass, i0, j * ATTN_STRIP, to);
         }
     }
     _tile_release();

@@ -9,12 +9,12 @@
 /* The first n of 32 numbers. */
 static __mmask32 first_32(size_t n)
 {
-    return n < 32 ? (__mmask32)((1u << n) - 1u) : (__mmask32)~0u;
+    return n < 32 ? (1u << n) - 1u : ~0u;
 }
 
 static __mmask16 first_16(size_t n)
 {
-    return n < 16 ? (__mmask16)((1u << n) - 1u) : (__mmask16)~0u;
+    return (__mmask16)(n < 16 ? (1u << n) - 1u : 0xffffu);
 }
 
 /* 16 rows of 16 pairs, transposed in place: by pairs of rows, by fours, and whole quarters. */
