@@ -30,7 +30,7 @@ typedef struct layer {
     float *w, *dw, *bias;
 } layer;
 
-static const layer layers[] = {{768, 768}, {768, 2304}, {768, 3072}, {3072, 768}, {768, 50257}};
+static const size_t sizes[][2] = {{768, 768}, {768, 2304}, {768, 3072}, {3072, 768}, {768, 50257}};
 
 static void fail(const char *text)
 {
@@ -51,7 +51,7 @@ static void *room(size_t count, size_t size_bytes)
     return block;
 }
 
-static attn_bf16 *random_halves(const attn_context *context, size_t count, uint64_t stream)
+static attn_bf16 *random_halves(const attn_context *context, size_t count, uint32_t stream)
 {
     float *wide = room(count, sizeof *wide);
     attn_bf16 *out = room(count, sizeof *out);
@@ -137,11 +137,13 @@ static double median(double *values, size_t n)
     return attn_statistics_median(values, n);
 }
 
-static void bench_layer(attn_context *context, size_t tokens, size_t repeats, double peak, layer l)
+static void bench_layer(attn_context *context, size_t tokens, size_t repeats, double peak,
+                        size_t in, size_t out)
 {
     static double packed_s[REPEATS_MOST];
     static double ours_s[DIRECTIONS][REPEATS_MOST], theirs_s[DIRECTIONS][REPEATS_MOST];
     bench_onednn *onednn[DIRECTIONS];
+    layer l = {.in = in, .out = out};
     layer_make(&l, context, tokens);
     for (direction d = FORWARD; d < DIRECTIONS; d++) onednn[d] = theirs_make(tokens, &l, d);
     for (size_t r = 0; r < repeats + WARM_UP; r++) {
@@ -195,8 +197,8 @@ int main(int count, char **arguments)
            tokens, repeats);
     if (peak > 0.0) printf("; AMX peak %.2f TFLOP/s", 1e-12 * peak);
     printf("\nin -> out       product   TFLOP/s%s    oneDNN  ratio\n", peak > 0.0 ? "  peak" : "");
-    for (size_t i = 0; i < sizeof layers / sizeof *layers; i++)
-        bench_layer(context, tokens, repeats, peak, layers[i]);
+    for (size_t i = 0; i < sizeof sizes / sizeof *sizes; i++)
+        bench_layer(context, tokens, repeats, peak, sizes[i][0], sizes[i][1]);
     attn_context_free(context);
     return 0;
 }

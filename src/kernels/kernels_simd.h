@@ -223,11 +223,16 @@ static float kernel_sum(size_t n, const float *x)
     return sum_lanes(s);
 }
 
+static double kernel_dot_double(size_t n, const float *x, const float *y)
+{
+    vd s = zero_double();
+    FOR_VECTORS(n) s = fused_double(take(x + at, left), take(y + at, left), s);
+    return sum_lanes_double(s);
+}
+
 static double kernel_sum_squares(size_t n, const float *x)
 {
-    double s = 0.0;
-    FOR_VECTORS(n) s = sum_squares_lanes(take(x + at, left), s);
-    return s;
+    return kernel_dot_double(n, x, x);
 }
 
 static float kernel_dot(size_t n, const float *x, const float *y)
@@ -455,9 +460,9 @@ static void kernel_bf16_to_float(size_t n, const attn_bf16 *x, float *y)
     {                                                                                              \
         .isa = level, .product = kernel_product, .product_double = kernel_product_double,          \
         .transpose = kernel_transpose, .maximum = kernel_maximum, .sum = kernel_sum,               \
-        .sum_squares = kernel_sum_squares, .dot = kernel_dot, .add = kernel_add,                   \
-        .add_scaled = kernel_add_scaled, .scale = kernel_scale, .exp_shifted = kernel_exp_shifted, \
-        .online_softmax = kernel_online_softmax,                                                   \
+        .sum_squares = kernel_sum_squares, .dot = kernel_dot, .dot_double = kernel_dot_double,     \
+        .add = kernel_add, .add_scaled = kernel_add_scaled, .scale = kernel_scale,                 \
+        .exp_shifted = kernel_exp_shifted, .online_softmax = kernel_online_softmax,                \
         .online_softmax_gradient = kernel_online_softmax_gradient, .add_ramp = kernel_add_ramp,    \
         .softcap = kernel_softcap, .scale_rows = kernel_scale_rows,                                \
         .softmax_gradient = kernel_softmax_gradient, .layer_norm = kernel_layer_norm,              \
