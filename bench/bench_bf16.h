@@ -7,7 +7,7 @@
 #include <stdbool.h>
 #include <stddef.h>
 
-/* What AMX tiles do from registers alone, operations a second; needs level `amx`. */
+/* What AMX tiles do with factors from the L1 cache, operations a second; needs level `amx`. */
 double bench_amx_peak(size_t threads);
 
 /* c[m][n] = a[m][k] b[k][n] through oneDNN: a and b by the strides of their elements, rows of c
