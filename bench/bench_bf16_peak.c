@@ -1,5 +1,5 @@
 /* The limit of the tiles: the inner loop of a product, with factors that stay in the L1 cache.
- * The numbers are random: with zeros in one factor a processor draws less power and clocks higher. */
+ * The numbers are random: with zeros in one factor the processor clocks higher. */
 #include "bench_bf16.h"
 
 #include "base/clock.h"

@@ -7,6 +7,9 @@
  * element is summed by one task in an order that depends on the sizes alone: the bits are the
  * same for any number of threads. Level `amx` counts subnormal numbers as 0.
  *
+ * Sizes are at least 1. Packed weights lie on 64 bytes, as attn_alloc() gives them; nothing else
+ * needs to. Scratch memory is the context's and grows at the first call of a shape at most.
+ *
  * Each call adds its work to context->work: 2 rows in out, and rows * out for a bias. */
 #ifndef KERNELS_DENSE_BF16_H
 #define KERNELS_DENSE_BF16_H

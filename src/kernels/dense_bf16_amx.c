@@ -7,7 +7,7 @@
  *
  * What is not a product happens between the instructions of the next product, since tiles work for
  * 64 cycles on what one step issues: the sums of the block before are rounded and stored, and the
- * next strip of the left factor is fetched into L2 or copied. docs/SPEED.md has what each of this brings. */
+ * next strip of the left factor is fetched into L2 or copied. docs/SPEED.md has what each brings. */
 #include "base/threads.h"
 #include "kernels/dense_bf16_internal.h"
 
