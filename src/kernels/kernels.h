@@ -7,6 +7,7 @@
 #define KERNELS_KERNELS_H
 
 #include "base/cpu.h"
+#include "kernels/bf16.h"
 
 #include <stdbool.h>
 #include <stddef.h>
@@ -108,6 +109,10 @@ typedef struct attn_kernels {
      * x. `sign` -1 turns back. */
     void (*rotate)(size_t n, const float *cosine, const float *sine, float sign, const float *x,
                    float *y);
+
+    /* Between storage and arithmetic; one rounding there, none back (kernels/bf16.h). */
+    void (*bf16_from_float)(size_t n, const float *x, attn_bf16 *y);
+    void (*bf16_to_float)(size_t n, const attn_bf16 *x, float *y);
 
     /* Loss of one row of logits, -log softmax(logits)[target], in nats. With `gradient_scale`
      * not 0 the logits become gradient_scale * (softmax(logits) - onehot(target)). */

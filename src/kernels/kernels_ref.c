@@ -267,6 +267,16 @@ static void rotate(size_t n, const float *cosine, const float *sine, float sign,
     }
 }
 
+static void bf16_from_float(size_t n, const float *x, attn_bf16 *y)
+{
+    for (size_t i = 0; i < n; i++) y[i] = attn_bf16_from_float(x[i]);
+}
+
+static void bf16_to_float(size_t n, const attn_bf16 *x, float *y)
+{
+    for (size_t i = 0; i < n; i++) y[i] = attn_bf16_to_float(x[i]);
+}
+
 static double cross_entropy(size_t n, float *logits, size_t target, float gradient_scale)
 {
     const float top = maximum(n, logits), wanted = logits[target];
@@ -333,6 +343,8 @@ const attn_kernels attn_kernels_ref = {
     .log_sigmoid = log_sigmoid,
     .log_sigmoid_gradient = log_sigmoid_gradient,
     .rotate = rotate,
+    .bf16_from_float = bf16_from_float,
+    .bf16_to_float = bf16_to_float,
     .cross_entropy = cross_entropy,
     .adamw = adamw,
 };
