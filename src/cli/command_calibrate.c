@@ -187,7 +187,7 @@ static attn_status check_one(const settings *s, const attn_catalog *catalog, con
     spec.vocabulary = WORDS;
     attn_cost_request request = {
         .catalog = catalog, .spec = &spec, .type = ATTN_COST_F32, .batch = BATCH, .keys = LENGTH};
-    snprintf(request.mechanism.name, sizeof request.mechanism.name, "%s", mechanism);
+    if (status == ATTN_OK) status = attn_pattern_parse(mechanism, &request.pattern, error);
     attn_cost_estimate *estimate = attn_alloc(ATTN_MEMORY_OTHER, sizeof *estimate);
     attn_prediction prediction;
     if (!estimate && status == ATTN_OK) status = attn_fail(error, ATTN_EMEMORY, "no memory");
@@ -210,7 +210,7 @@ static attn_status check_core(const settings *s, const attn_catalog *catalog, si
     const attn_calibration_options wanted = {.threads = s->threads, .isa = s->isa};
     const attn_cost_request request = {.catalog = catalog,
                                        .spec = attn_records_find(&catalog->models, "gpt2", NULL),
-                                       .mechanism = {.label = "flash", .name = "flash"},
+                                       .pattern = attn_cost_flash,
                                        .type = ATTN_COST_F32,
                                        .batch = 1,
                                        .keys = length};

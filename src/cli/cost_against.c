@@ -83,13 +83,9 @@ static void where_text(const attn_prediction *p, char *text, size_t room)
 static attn_status print_mechanism(against *a, const attn_summary_mechanism *m)
 {
     const attn_summary_figure *step = attn_summary_find(m, "step_time_s");
-    attn_label labels[ATTN_LABELS_MAX];
-    size_t count;
     attn_prediction p;
-    attn_status status =
-        attn_labels_parse(m->name, attn_mechanism_is_causal, labels, &count, a->error);
+    attn_status status = attn_pattern_parse(m->name, &a->request.pattern, a->error);
     if (status != ATTN_OK) return status;
-    a->request.mechanism = labels[0];
     status = attn_cost_estimate_make(&a->request, a->estimate, a->error);
     if (status == ATTN_OK) status = attn_cost_predict(a->estimate, a->device, &p, a->error);
     if (status != ATTN_OK) return status;

@@ -22,8 +22,8 @@ static void csv_row(FILE *out, const cli_cost_rows *rows, const cli_cost_row *ro
     const attn_cost_request *r = &e->request;
     const attn_work work = attn_cost_total(e);
     fprintf(out, "%s,%s,%s,%s,%zu,%zu,%zu,%" PRIu64 ",%" PRIu64 ",%" PRIu64, r->spec->record.name,
-            r->mechanism.label, cli_cost_phase_text(r->phase), attn_cost_type_name(r->type),
-            r->batch, r->queries, r->keys, work.matmul, work.exponential, work.other);
+            r->pattern.label, cli_cost_phase_text(r->phase), attn_cost_type_name(r->type), r->batch,
+            r->queries, r->keys, work.matmul, work.exponential, work.other);
     for (size_t c = ATTN_CONVENTION_USEFUL; c < ATTN_CONVENTIONS; c++)
         csv_number(out, attn_convention_flop(e, (attn_cost_convention)c));
     fprintf(out, ",%" PRIu64 ",%" PRIu64 ",%" PRIu64, e->parameters, e->memory.total,

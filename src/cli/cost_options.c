@@ -85,8 +85,8 @@ static attn_status find_mechanisms(cli_cost_question *q, const char *list, attn_
     const attn_spec_kind kind = (attn_spec_kind)q->request.spec->kind;
     const bool is_causal = kind == ATTN_SPEC_DECODER || kind == ATTN_SPEC_VISION_LANGUAGE;
     q->is_every_mechanism = strcmp(list, "all") == 0;
-    return attn_labels_parse(list, is_causal ? attn_mechanism_is_causal : is_for_encoders,
-                             q->mechanisms, &q->n_mechanisms, error);
+    return attn_patterns_parse(list, is_causal ? attn_mechanism_is_causal : is_for_encoders,
+                               q->mechanisms, &q->n_mechanisms, error);
 }
 
 attn_status cli_cost_question_make(const cli_cost_settings *s, cli_cost_question *q,
@@ -132,7 +132,7 @@ void cli_cost_question_free(cli_cost_question *question)
 attn_cost_request cli_cost_request(const cli_cost_question *q, size_t mechanism, size_t length)
 {
     attn_cost_request request = q->request;
-    request.mechanism = q->mechanisms[mechanism];
+    request.pattern = q->mechanisms[mechanism];
     request.keys = q->lengths.values[length];
     return request;
 }

@@ -18,7 +18,7 @@ typedef struct cli_cost_settings {
 typedef struct cli_cost_question {
     attn_catalog catalog;
     attn_cost_request request; /* without mechanism and length */
-    attn_label mechanisms[ATTN_LABELS_MAX];
+    attn_pattern mechanisms[ATTN_PATTERNS_MAX];
     size_t n_mechanisms;
     bool is_every_mechanism; /* "all": those that do not fit are left out, and named */
     attn_range lengths;      /* one 0 for models that take no --seq */

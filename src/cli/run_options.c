@@ -1,6 +1,7 @@
 /* The options of `attnscope run`. */
 #include "cli/run_options.h"
 
+#include "attn/layer.h"
 #include "base/error.h"
 #include "base/memory.h"
 #include "base/threads.h"
@@ -29,9 +30,17 @@ const cli_option cli_run_options[] = {
      .kind = CLI_TEXT,
      FIELD(mechanisms),
      .argument = "LIST",
+     .names = attn_mechanism_name,
      .initial = "all",
      .help = "Mechanisms apart by commas, each with its options behind colons: "
-             "flash,sliding:window=64. 'all' is every causal one."},
+             "flash,sliding:window=64. 'all' is every causal one. A hybrid stack is a pattern of "
+             "blocks, repeated down the layers and cut at the last: sliding:window=64*3+softmax."},
+    {.name = "allow-leak",
+     .kind = CLI_FLAG,
+     FIELD(allow_leak),
+     .help = "Run mechanisms too whose options let a token see later ones (flex:mask=full, "
+             "linformer:causal=false). They are marked everywhere and ranked behind all others, "
+             "out of competition: their loss is not that of a language model."},
     {.name = "rounds",
      .kind = CLI_SIZE,
      FIELD(rounds),
@@ -253,6 +262,7 @@ attn_plan cli_run_plan(const cli_run_settings *s)
 {
     const preset *p = find_preset(s->preset);
     return (attn_plan){
+        .allows_leak = s->allow_leak,
         .rounds = or_else(s->rounds, p->rounds),
         .model = s->model ? s->model : p->model,
         .batch = or_else(s->batch, p->batch),
@@ -287,18 +297,18 @@ attn_status cli_run_title(const cli_run_settings *s, const attn_plan *plan, char
     char text[8192];
     const int n = snprintf(
         text, sizeof text,
-        "attnscope run --mechanisms '%s' --model '%s'%s%s%s --batch %zu --seq %zu --steps %zu "
+        "attnscope run --mechanisms '%s'%s --model '%s'%s%s%s --batch %zu --seq %zu --steps %zu "
         "--rounds %zu --learning-rate %.15g --learning-rate-warmup %zu --schedule %s "
         "--weight-decay %.15g --clip %.15g --loss %s%s --held-out %.15g --evaluate-every %zu "
         "--evaluate-batches %zu --timing-warmup %zu --decode-tokens %zu --seed %zu --threads "
         "%zu%s%s%s%s",
-        s->mechanisms, plan->model, s->data ? " --data '" : "", s->data ? s->data : "",
-        s->data ? "'" : "", plan->batch, plan->length, plan->steps, plan->rounds,
-        plan->learning_rate, s->learning_rate_warmup, s->schedule, s->weight_decay, s->clip,
-        s->loss, s->pack ? " --pack" : "", s->held_out, s->evaluate_every, s->evaluate_batches,
-        s->timing_warmup, s->decode_tokens, s->seed, s->threads, s->isa ? " --isa " : "",
-        s->isa ? s->isa : "", s->cpu_watts ? " --cpu-watts " : "",
-        s->cpu_watts ? s->cpu_watts : "");
+        s->mechanisms, s->allow_leak ? " --allow-leak" : "", plan->model,
+        s->data ? " --data '" : "", s->data ? s->data : "", s->data ? "'" : "", plan->batch,
+        plan->length, plan->steps, plan->rounds, plan->learning_rate, s->learning_rate_warmup,
+        s->schedule, s->weight_decay, s->clip, s->loss, s->pack ? " --pack" : "", s->held_out,
+        s->evaluate_every, s->evaluate_batches, s->timing_warmup, s->decode_tokens, s->seed,
+        s->threads, s->isa ? " --isa " : "", s->isa ? s->isa : "",
+        s->cpu_watts ? " --cpu-watts " : "", s->cpu_watts ? s->cpu_watts : "");
     if (n < 0 || (size_t)n >= sizeof text)
         return attn_fail(error, ATTN_EARGUMENT, "the options are too long to be recorded");
     *title = attn_strdup(text);

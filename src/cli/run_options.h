@@ -11,10 +11,10 @@ typedef struct cli_run_settings {
     size_t batch, seq, steps, rounds, seed, threads, evaluate_every, evaluate_batches,
         learning_rate_warmup, timing_warmup, decode_tokens;
     double held_out, learning_rate, weight_decay, clip;
-    bool pack, resume, json;
+    bool allow_leak, pack, resume, json;
 } cli_run_settings;
 
-enum { CLI_RUN_OPTIONS = 36 };
+enum { CLI_RUN_OPTIONS = 37 };
 extern const cli_option cli_run_options[];
 
 /* The preset's numbers where the settings say nothing. Mechanisms, sizes and the default data

@@ -25,6 +25,16 @@ attn_quality attn_mechanism_quality(const char *name)
                                                                          : ATTN_QUALITY_NEAR;
 }
 
+static attn_quality quality_of(const attn_pattern *pattern)
+{
+    attn_quality worst = ATTN_QUALITY_EXACT;
+    for (size_t i = 0; i < pattern->n_kinds; i++) {
+        const attn_quality one = attn_mechanism_quality(pattern->kinds[i].name);
+        if (one > worst) worst = one;
+    }
+    return worst;
+}
+
 /* ---- one mechanism -------------------------------------------------------------------------- */
 
 /* Estimates are large: one of each serves all. */
@@ -35,10 +45,10 @@ typedef struct workspace {
     attn_prediction prediction;
 } workspace;
 
-static attn_status predict(workspace *w, const attn_label *mechanism, size_t keys,
+static attn_status predict(workspace *w, const attn_pattern *mechanism, size_t keys,
                            attn_error *error)
 {
-    w->request.mechanism = *mechanism;
+    w->request.pattern = *mechanism;
     w->request.keys = keys;
     const attn_status status = attn_cost_estimate_make(&w->request, &w->estimate, error);
     if (status != ATTN_OK) return status;
@@ -46,20 +56,19 @@ static attn_status predict(workspace *w, const attn_label *mechanism, size_t key
 }
 
 /* Time at a length; infinite where there is no form. */
-static double time_at(workspace *w, const attn_label *mechanism, size_t keys)
+static double time_at(workspace *w, const attn_pattern *mechanism, size_t keys)
 {
     return predict(w, mechanism, keys, NULL) == ATTN_OK ? w->prediction.time_s.value : INFINITY;
 }
 
-static const attn_label flash = {.label = "flash", .name = "flash"};
-
-static bool is_ahead(workspace *w, const attn_label *mechanism, size_t keys)
+static bool is_ahead(workspace *w, const attn_pattern *mechanism, size_t keys)
 {
-    return time_at(w, mechanism, keys) * (1.0 + ATTN_ADVICE_MATTERS) < time_at(w, &flash, keys);
+    return time_at(w, mechanism, keys) * (1.0 + ATTN_ADVICE_MATTERS) <
+           time_at(w, &attn_cost_flash, keys);
 }
 
 /* By doubling, then halving the interval to a sixteenth of the length. */
-static size_t ahead_from(workspace *w, const attn_label *mechanism)
+static size_t ahead_from(workspace *w, const attn_pattern *mechanism)
 {
     size_t keys = 64;
     while (keys <= ATTN_ADVICE_LENGTH_MAX && !is_ahead(w, mechanism, keys)) keys *= 2;
@@ -125,7 +134,7 @@ static size_t best_exact(const attn_advice *a)
     size_t best = 0;
     while (best < a->candidates && a->lines[best].quality != ATTN_QUALITY_EXACT) best++;
     for (size_t i = best; i < a->candidates; i++)
-        if (strcmp(a->lines[i].mechanism.label, flash.label) == 0 &&
+        if (strcmp(a->lines[i].mechanism.label, attn_cost_flash.label) == 0 &&
             a->lines[i].time_s.value <= (1.0 + ATTN_ADVICE_MATTERS) * a->lines[best].time_s.value)
             return i;
     return best;
@@ -149,7 +158,7 @@ static void judge(attn_advice *out)
     out->verdict = matters || is_first ? ATTN_VERDICT_TAKE : ATTN_VERDICT_NO_DIFFERENCE;
 }
 
-attn_status attn_advise(const attn_cost_request *request, const attn_label *mechanisms,
+attn_status attn_advise(const attn_cost_request *request, const attn_pattern *mechanisms,
                         size_t count, const attn_device *device, const attn_advice_limits *limits,
                         attn_advice *out, attn_error *error)
 {
@@ -158,9 +167,9 @@ attn_status attn_advise(const attn_cost_request *request, const attn_label *mech
     if (!w) return attn_fail(error, ATTN_EMEMORY, "no memory for advice");
     w->request = *request;
     w->device = device;
-    attn_status status = predict(w, &flash, request->keys, error);
+    attn_status status = predict(w, &attn_cost_flash, request->keys, error);
     if (status == ATTN_OK) {
-        out->reference.mechanism = flash;
+        out->reference.mechanism = attn_cost_flash;
         fill_line(w, &out->reference);
         out->is_calibrated = w->prediction.is_calibrated;
     }
@@ -168,7 +177,7 @@ attn_status attn_advise(const attn_cost_request *request, const attn_label *mech
         attn_advice_line *line = &out->lines[out->count++];
         attn_error here = {0};
         line->mechanism = mechanisms[i];
-        line->quality = attn_mechanism_quality(mechanisms[i].name);
+        line->quality = quality_of(&mechanisms[i]);
         const attn_status one = predict(w, &mechanisms[i], request->keys, &here);
         if (one == ATTN_OK) {
             fill_line(w, line);

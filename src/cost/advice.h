@@ -13,7 +13,7 @@ typedef enum attn_quality {
 
 /* "exact", "near", "other" */
 const char *attn_quality_name(attn_quality quality);
-attn_quality attn_mechanism_quality(const char *name);
+attn_quality attn_mechanism_quality(const char *name); /* a pattern has the worst of its kinds */
 
 typedef struct attn_advice_limits {
     double memory_bytes; /* 0: the device's */
@@ -22,7 +22,7 @@ typedef struct attn_advice_limits {
 } attn_advice_limits;
 
 typedef struct attn_advice_line {
-    attn_label mechanism;
+    attn_pattern mechanism;
     attn_quality quality;
     char why_not[200]; /* "" when it is a candidate */
     attn_cost_span time_s, energy_j;
@@ -45,7 +45,7 @@ typedef enum attn_verdict {
 } attn_verdict;
 
 typedef struct attn_advice {
-    attn_advice_line lines[ATTN_LABELS_MAX]; /* candidates by time, then those that are none */
+    attn_advice_line lines[ATTN_PATTERNS_MAX]; /* candidates by time, then those that are none */
     size_t count, candidates;
     size_t pick; /* of the lines, with a verdict of TAKE or NO_DIFFERENCE */
     attn_verdict verdict;
@@ -55,7 +55,7 @@ typedef struct attn_advice {
 
 /* Mechanisms that have no form for the request become lines with a reason. */
 ATTN_MUST_CHECK attn_status attn_advise(const attn_cost_request *request,
-                                        const attn_label *mechanisms, size_t count,
+                                        const attn_pattern *mechanisms, size_t count,
                                         const attn_device *device, const attn_advice_limits *limits,
                                         attn_advice *out, attn_error *error);
 

@@ -13,6 +13,9 @@ const char *attn_cost_class_name(attn_cost_class class)
     return names[class];
 }
 
+const attn_pattern attn_cost_flash = {
+    .label = "flash", .kinds = {{.label = "flash", .name = "flash"}}, .n_kinds = 1, .n_blocks = 1};
+
 /* ---- composed models ------------------------------------------------------------------------ */
 
 /* The image tower, two products that bring its patches to the width of words, and the language
@@ -23,12 +26,12 @@ static void vision_language(attn_cost_builder *b, const attn_spec *vision,
     attn_cost_request *r = &b->out->request;
     const size_t image = r->image ? r->image : vision->image;
     const size_t side = image / vision->patch, patches = side * side;
-    const attn_label chosen = r->mechanism;
-    r->mechanism = (attn_label){.label = "flash", .name = "flash"};
+    const attn_pattern *chosen = b->pattern;
+    b->pattern = &attn_cost_flash;
     b->spec = vision;
     b->prefix = "vision: ";
     attn_parts_vision(b, image, false);
-    r->mechanism = chosen;
+    b->pattern = chosen;
     const uint64_t rows = attn_whole_times(&b->whole, b->batch, patches);
     b->prefix = "projector: ";
     attn_part_linear(b, "up", ATTN_COST_ENDS, 1, rows, vision->width, language->width, true,
@@ -202,6 +205,7 @@ attn_status attn_cost_estimate_make(const attn_cost_request *request, attn_cost_
     if (status != ATTN_OK) return status;
     attn_cost_builder b = {.out = out,
                            .spec = r->spec,
+                           .pattern = &r->pattern,
                            .error = error,
                            .prefix = "",
                            .batch = r->batch,

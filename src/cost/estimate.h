@@ -27,7 +27,7 @@ typedef enum attn_cost_latent {
 typedef struct attn_cost_request {
     const attn_catalog *catalog; /* where the parts of composed models are found */
     const attn_spec *spec;
-    attn_label mechanism;
+    attn_pattern pattern; /* of mechanisms, down the layers */
     attn_cost_phase phase;
     attn_cost_type type;
     attn_cost_recompute recompute;
@@ -48,6 +48,9 @@ typedef enum attn_cost_class {
     ATTN_COST_UPDATE, /* AdamW */
     ATTN_COST_CLASSES
 } attn_cost_class;
+
+/* flash in every layer: what others are held against. */
+extern const attn_pattern attn_cost_flash;
 
 const char *attn_cost_class_name(attn_cost_class class);
 

@@ -7,6 +7,8 @@
 typedef struct attn_cost_builder {
     attn_cost_estimate *out;
     const attn_spec *spec;
+    const attn_pattern *pattern;
+    const attn_label *mechanism; /* of the layers that are added */
     attn_whole whole;
     attn_error *error;
     const char *prefix;     /* "vision ", of a composed model's part; "" */

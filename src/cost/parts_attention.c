@@ -91,7 +91,7 @@ static bool counted(attn_cost_builder *b, const attn_cost_heads *heads, const at
                     attn_cost_core *core)
 {
     if (b->status == ATTN_OK)
-        b->status = attn_cost_core_count(&b->out->request.mechanism, heads, call, core, b->error);
+        b->status = attn_cost_core_count(b->mechanism, heads, call, core, b->error);
     return b->status == ATTN_OK;
 }
 
@@ -120,10 +120,13 @@ void attn_part_attention(attn_cost_builder *b, uint64_t times, size_t window, si
     attn_cost_core core;
     if (!counted(b, &heads, &call, &core)) return;
     char name[40];
-    if (window)
+    const char *what = core.has_pairs ? "core" : "attention";
+    if (b->pattern->n_kinds > 1)
+        snprintf(name, sizeof name, "%s, %.24s", what, b->mechanism->label);
+    else if (window)
         snprintf(name, sizeof name, "core, window %zu", window);
     else
-        snprintf(name, sizeof name, "%s", core.has_pairs ? "core" : "attention");
+        snprintf(name, sizeof name, "%s", what);
     if (!core.has_pairs) {
         attn_part_core(b, name, times, &core, &heads, queries, keys);
         return;
@@ -223,7 +226,7 @@ void attn_part_latent(attn_cost_builder *b, uint64_t times, size_t queries, size
 {
     const attn_spec *s = b->spec;
     const bool is_decoding = b->out->request.phase == ATTN_COST_DECODE && queries == 1;
-    const attn_mechanism *mechanism = attn_mechanism_find(b->out->request.mechanism.name);
+    const attn_mechanism *mechanism = attn_mechanism_find(b->mechanism->name);
     if (!mechanism || !mechanism->core || mechanism->core->walk == ATTN_WALK_NONE) {
         attn_part_attention(b, times, 0, queries, keys); /* replaces the latents too */
         return;

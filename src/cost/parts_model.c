@@ -55,16 +55,25 @@ static void norms(attn_cost_builder *b, uint64_t layers)
     attn_part_residual(b, 2 * layers);
 }
 
+/* Layers of each kind of the pattern, those with the model's window apart. */
 static void attention(attn_cost_builder *b, size_t queries, size_t keys)
 {
     const attn_spec *s = b->spec;
-    if (s->rank_kv) {
-        attn_part_latent(b, s->layers, queries, keys);
-        return;
+    const attn_pattern *pattern = b->pattern;
+    size_t counts[ATTN_PATTERN_KINDS_MAX][2] = {{0}};
+    for (size_t i = 0; i < s->layers; i++) {
+        const bool is_windowed = s->window && i % (s->window_every ? s->window_every : 1) == 0;
+        counts[pattern->blocks[i % pattern->n_blocks]][is_windowed]++;
     }
-    const size_t windowed = s->window ? s->layers / (s->window_every ? s->window_every : 1) : 0;
-    if (windowed) attn_part_attention(b, windowed, s->window, queries, keys);
-    if (windowed < s->layers) attn_part_attention(b, s->layers - windowed, 0, queries, keys);
+    for (size_t k = 0; k < pattern->n_kinds; k++)
+        for (size_t w = 2; w-- > 0;) {
+            b->mechanism = &pattern->kinds[k];
+            if (!counts[k][w]) continue;
+            if (s->rank_kv)
+                attn_part_latent(b, counts[k][w], queries, keys);
+            else
+                attn_part_attention(b, counts[k][w], w ? s->window : 0, queries, keys);
+        }
 }
 
 static void layers(attn_cost_builder *b, size_t queries, size_t keys)
@@ -172,7 +181,7 @@ void attn_parts_qformer(attn_cost_builder *b)
     queries->parameters = (s->queries + s->vocabulary + s->positions) * s->width;
     attn_part_norm(b, "first norm", 1, b->rows, s->width, (attn_spec_norm)s->norm, true);
     b->is_in_layer = true;
-    attn_part_attention(b, s->layers, 0, s->queries, s->queries);
+    attention(b, s->queries, s->queries);
     cross_attention(b, s->layers / s->cross_every);
     const size_t first = b->out->n_parts;
     attn_part_feed_forward(b, "", s->layers, b->rows, s->ffn);

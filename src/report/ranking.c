@@ -54,6 +54,18 @@ const char *attn_ranking_absence(const attn_summary *summary, const char *figure
     return "no trial of this run recorded it";
 }
 
+/* Keeps the order within the two groups. */
+static void put_future_last(const attn_summary *summary, size_t *order)
+{
+    size_t n_ranked = 0;
+    for (size_t i = 0; i < summary->n_mechanisms; i++) {
+        const size_t own = order[i];
+        if (summary->mechanisms[own].sees_future) continue;
+        memmove(order + n_ranked + 1, order + n_ranked, (i - n_ranked) * sizeof *order);
+        order[n_ranked++] = own;
+    }
+}
+
 attn_status attn_ranking_order(const attn_summary *summary, const char *key, size_t *order,
                                attn_error *error)
 {
@@ -73,10 +85,20 @@ attn_status attn_ranking_order(const attn_summary *summary, const char *key, siz
                              "does not rank mechanisms",
                              attn_ranking_absence(summary, "energy_cpu_package_j"));
         attn_summary_order(summary, c->figure, c->is_lower_better, order);
+        put_future_last(summary, order);
         return ATTN_OK;
     }
     return attn_fail(error, ATTN_EARGUMENT, "cannot sort by '%s': use one of %s", key,
                      ATTN_RANKING_KEYS);
+}
+
+/* NULL without a value, and for mechanisms that do not compete. */
+static const attn_summary_figure *competing(const attn_summary *summary, size_t mechanism,
+                                            const attn_ranking_column *column)
+{
+    const attn_summary_mechanism *m = &summary->mechanisms[mechanism];
+    const attn_summary_figure *f = m->sees_future ? NULL : attn_summary_find(m, column->figure);
+    return f && !isnan(f->median) ? f : NULL;
 }
 
 static const attn_summary_figure *column_best(const attn_summary *summary,
@@ -84,8 +106,8 @@ static const attn_summary_figure *column_best(const attn_summary *summary,
 {
     const attn_summary_figure *best = NULL;
     for (size_t i = 0; i < summary->n_mechanisms; i++) {
-        const attn_summary_figure *f = attn_summary_find(&summary->mechanisms[i], column->figure);
-        if (!f || isnan(f->median)) continue;
+        const attn_summary_figure *f = competing(summary, i, column);
+        if (!f) continue;
         if (!best ||
             (column->is_lower_better ? f->median < best->median : f->median > best->median))
             best = f;
@@ -95,7 +117,7 @@ static const attn_summary_figure *column_best(const attn_summary *summary,
 
 static bool ties(const attn_summary_figure *best, const attn_summary_figure *f)
 {
-    if (!f || isnan(f->median)) return false;
+    if (!f) return false;
     /* A single round resolves nothing: there the best value alone is marked. */
     return f->median == best->median ||
            (best->spread != ATTN_SPREAD_NONE && !attn_summary_resolved(best, f));
@@ -108,11 +130,10 @@ bool attn_ranking_is_best(const attn_summary *summary, const attn_ranking_column
     if (!best || is_modelled(summary, column->figure)) return false;
     bool some_lose = false;
     for (size_t i = 0; i < summary->n_mechanisms; i++) {
-        const attn_summary_figure *f = attn_summary_find(&summary->mechanisms[i], column->figure);
-        some_lose |= f && !isnan(f->median) && !ties(best, f);
+        const attn_summary_figure *f = competing(summary, i, column);
+        some_lose |= f && !ties(best, f);
     }
-    return some_lose &&
-           ties(best, attn_summary_find(&summary->mechanisms[mechanism], column->figure));
+    return some_lose && ties(best, competing(summary, mechanism, column));
 }
 
 int attn_ranking_decimals(const attn_summary *summary, const attn_ranking_column *column)

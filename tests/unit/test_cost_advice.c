@@ -12,14 +12,14 @@
 #include <cmocka.h>
 
 static attn_catalog catalog;
-static attn_label every[ATTN_LABELS_MAX];
+static attn_pattern every[ATTN_PATTERNS_MAX];
 static size_t n_every;
 static attn_advice advice;
 
 static int load(void **state)
 {
     (void)state;
-    if (attn_labels_parse("all", attn_mechanism_is_causal, every, &n_every, NULL) != ATTN_OK)
+    if (attn_patterns_parse("all", attn_mechanism_is_causal, every, &n_every, NULL) != ATTN_OK)
         return -1;
     return attn_catalog_load(&catalog, NULL, NULL, NULL) == ATTN_OK ? 0 : -1;
 }

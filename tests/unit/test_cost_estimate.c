@@ -37,7 +37,7 @@ static attn_cost_request request(const char *model, const char *mechanism, size_
                            .batch = batch,
                            .keys = keys};
     assert_non_null(r.spec);
-    snprintf(r.mechanism.name, sizeof r.mechanism.name, "%s", mechanism);
+    assert_int_equal(attn_pattern_parse(mechanism, &r.pattern, NULL), ATTN_OK);
     return r;
 }
 

@@ -37,7 +37,7 @@ static attn_cost_estimate estimate(const char *model, const char *mechanism, att
                            .type = type,
                            .batch = batch,
                            .keys = keys};
-    snprintf(r.mechanism.name, sizeof r.mechanism.name, "%s", mechanism);
+    assert_int_equal(attn_pattern_parse(mechanism, &r.pattern, NULL), ATTN_OK);
     if (attn_cost_estimate_make(&r, &e, &error) != ATTN_OK) fail_msg("%s", error.text);
     return e;
 }
