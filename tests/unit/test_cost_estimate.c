@@ -172,19 +172,21 @@ static void test_equals_trained_model(void **state)
 {
     (void)state;
     size_t compared = 0;
-    for (size_t m = 0; m < attn_mechanism_count(); m++) {
-        const char *name = attn_mechanism_name(m);
-        if (!attn_mechanism_is_causal(name)) continue;
+    static const char *const patterns[] = {"sliding*3+flash", "gla+softmax"};
+    const size_t alone = attn_mechanism_count();
+    for (size_t m = 0; m < alone + 2; m++) {
+        const char *name = m < alone ? attn_mechanism_name(m) : patterns[m - alone];
+        if (m < alone && !attn_mechanism_is_causal(name)) continue;
         attn_model_config config;
         attn_model *model = NULL;
         attn_error error = {0};
         assert_int_equal(attn_model_preset("gpt2", &config, &error), ATTN_OK);
-        config.layers = 2;
+        config.layers = 5;
         config.vocabulary = 512;
         config.mechanism = name;
         if (attn_model_create(&model, &config, &error) != ATTN_OK) fail_msg("%s", error.text);
         attn_spec spec = *(const attn_spec *)attn_records_find(&catalog.models, "gpt2", NULL);
-        spec.layers = 2;
+        spec.layers = 5;
         spec.vocabulary = 512;
         attn_cost_request r = request("gpt2", name, 3, 192);
         r.spec = &spec;
