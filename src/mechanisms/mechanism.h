@@ -1,5 +1,4 @@
 /* What a mechanism must supply. Its name is its line in mechanisms.def, nowhere else.
- *
  * Most mechanisms are cores: they map q, k, v to o and share the projections of heads.c. They
  * fill `core` and take `attn_heads_functions`. A mechanism with projections of its own fills
  * `functions` itself. */
@@ -129,8 +128,7 @@ typedef struct attn_core {
                          attn_node *k, attn_node *v, attn_node *const *parameters,
                          const uint32_t *document_start);
     attn_walk walk;
-    /* The keys that queries see, for cores that walk; `room` holds the rule while the mask lives. */
-    attn_mask (*mask)(const attn_layer *layer, attn_visibility *room);
+    attn_mask (*mask)(const attn_layer *layer, attn_visibility *room); /* room of its rule */
     /* Work of the whole batch, without projections. */
     attn_work (*work)(const attn_layer *layer, attn_phase phase, size_t batch, size_t length,
                       const uint32_t *document_start);
