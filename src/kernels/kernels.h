@@ -22,6 +22,16 @@ typedef struct attn_adamw_step {
     float gradient_scale; /* multiplies every gradient: clipping */
 } attn_adamw_step;
 
+enum { ATTN_RUNNING_SUMS = 16, ATTN_RUNNING_ROOM = 8 };
+
+/* What a running softmax keeps of its rows, all of it as multiples of 2^top. */
+typedef struct attn_running_rows {
+    float *top;   /* [rows]; -inf: nothing seen yet, and total and o are 0 */
+    float *total; /* [rows][ATTN_RUNNING_SUMS], partial sums: the row's total is their sum */
+    float *o;     /* [rows][width], o_row apart: the weighted sum so far */
+    size_t o_row, width;
+} attn_running_rows;
+
 typedef struct attn_kernels {
     attn_isa isa;
 
@@ -39,6 +49,11 @@ typedef struct attn_kernels {
     /* out[columns][rows] = in[rows][columns] transposed */
     void (*transpose)(size_t rows, size_t columns, const float *in, size_t in_row, float *out,
                       size_t out_row);
+
+    /* Rows `to_row` apart become factor * factors[i] times those that lie `from_row` apart;
+     * factors NULL: all 1. For rows that come from far away or go there. */
+    void (*copy_rows)(size_t rows, size_t n, float factor, const float *factors, const float *from,
+                      size_t from_row, float *to, size_t to_row);
 
     float (*maximum)(size_t n, const float *x); /* -inf when n = 0; NaN is passed over */
     float (*sum)(size_t n, const float *x);
@@ -62,6 +77,19 @@ typedef struct attn_kernels {
     void (*online_softmax_gradient)(size_t rows, size_t n, float scale, const float *top,
                                     const float *delta, float *s, size_t s_row, float *dp,
                                     size_t dp_row);
+
+    /* One step of a softmax that rarely moves its reference, in powers of two, over a tile
+     * s[rows][n]. With x = factor * s: a row whose largest x is above top + ATTN_RUNNING_ROOM, or
+     * that saw nothing before, takes it as its new top and multiplies total and o by
+     * 2^(old - new). Then s becomes p = 2^(x - top), and total grows by p. In a row that has still
+     * seen nothing s becomes 0; NaN stays. factor > 0. */
+    void (*running_softmax)(size_t rows, size_t n, float factor, float *s, size_t s_row,
+                            const attn_running_rows *state);
+
+    /* Its backward over a tile: s becomes p = 2^(factor * s - top), dp becomes p * (dp - delta) */
+    void (*running_softmax_gradient)(size_t rows, size_t n, float factor, const float *top,
+                                     const float *delta, float *s, size_t s_row, float *dp,
+                                     size_t dp_row);
 
     /* Score functions, from products s. s = scale * s + step * (first + j): a bias linear in the
      * position, whose whole numbers first + j are exact. */

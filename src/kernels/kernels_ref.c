@@ -42,6 +42,15 @@ static void transpose(size_t rows, size_t columns, const float *in, size_t in_ro
         for (size_t j = 0; j < columns; j++) out[j * out_row + i] = in[i * in_row + j];
 }
 
+static void copy_rows(size_t rows, size_t n, float factor, const float *factors, const float *from,
+                      size_t from_row, float *to, size_t to_row)
+{
+    for (size_t i = 0; i < rows; i++) {
+        const float by = factors ? factor * factors[i] : factor;
+        for (size_t j = 0; j < n; j++) to[i * to_row + j] = by * from[i * from_row + j];
+    }
+}
+
 static float maximum(size_t n, const float *x)
 {
     float m = -INFINITY;
@@ -125,6 +134,46 @@ static void online_softmax_gradient(size_t rows, size_t n, float factor, const f
         float *si = s + i * s_row, *di = dp + i * dp_row;
         for (size_t j = 0; j < n; j++) {
             si[j] = expf(fmaf(factor, si[j], -top[i]));
+            di[j] = si[j] * (di[j] - delta[i]);
+        }
+    }
+}
+
+/* A row's new reference, when its largest score asks for one. */
+static void raise_top(const attn_running_rows *state, size_t i, float largest)
+{
+    float *top = &state->top[i];
+    const bool is_first = *top == -INFINITY;
+    if (!(largest > *top) || !(is_first || largest - *top > ATTN_RUNNING_ROOM)) return;
+    const float down = exp2f(*top - largest);
+    *top = largest;
+    if (is_first) return;
+    scale(ATTN_RUNNING_SUMS, down, state->total + i * ATTN_RUNNING_SUMS);
+    scale(state->width, down, state->o + i * state->o_row);
+}
+
+static void running_softmax(size_t rows, size_t n, float factor, float *s, size_t s_row,
+                            const attn_running_rows *state)
+{
+    for (size_t i = 0; i < rows; i++) {
+        float *si = s + i * s_row;
+        raise_top(state, i, factor * maximum(n, si));
+        const float top = state->top[i], shift = top == -INFINITY ? 0.0f : top;
+        for (size_t j = 0; j < n; j++) {
+            si[j] = exp2f(fmaf(factor, si[j], -shift));
+            state->total[i * ATTN_RUNNING_SUMS] += si[j];
+        }
+    }
+}
+
+static void running_softmax_gradient(size_t rows, size_t n, float factor, const float *top,
+                                     const float *delta, float *s, size_t s_row, float *dp,
+                                     size_t dp_row)
+{
+    for (size_t i = 0; i < rows; i++) {
+        float *si = s + i * s_row, *di = dp + i * dp_row;
+        for (size_t j = 0; j < n; j++) {
+            si[j] = exp2f(fmaf(factor, si[j], -top[i]));
             di[j] = si[j] * (di[j] - delta[i]);
         }
     }
@@ -299,6 +348,7 @@ const attn_kernels attn_kernels_ref = {
     .product = product,
     .product_double = product_double,
     .transpose = transpose,
+    .copy_rows = copy_rows,
     .maximum = maximum,
     .sum = sum,
     .sum_squares = sum_squares,
@@ -309,6 +359,8 @@ const attn_kernels attn_kernels_ref = {
     .exp_shifted = exp_shifted,
     .online_softmax = online_softmax,
     .online_softmax_gradient = online_softmax_gradient,
+    .running_softmax = running_softmax,
+    .running_softmax_gradient = running_softmax_gradient,
     .add_ramp = add_ramp,
     .softcap = softcap,
     .scale_rows = scale_rows,

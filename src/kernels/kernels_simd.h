@@ -60,7 +60,7 @@ static inline void put(float *p, size_t left, vf a)
 
 /* ---- product -----------------------------------------------------------------------------
  * A tile of `rows` x `vectors` accumulators stays in registers over all of k. */
-#define UNROLL _Pragma("GCC unroll 8")
+#define UNROLL _Pragma("GCC unroll 16")
 
 static inline __attribute__((always_inline)) void
 product_tile(size_t rows, size_t vectors, vmask last, bool is_tail, size_t k, const float *a,
@@ -190,15 +190,35 @@ static void kernel_product_double(size_t m, size_t n, size_t k, const double *a,
     }
 }
 
-/* Blocks of 8 x 8 keep both sides within a few cache lines. */
+/* Squares of LANES x LANES in registers; the edges one by one. */
 static void kernel_transpose(size_t rows, size_t columns, const float *in, size_t in_row,
                              float *out, size_t out_row)
 {
-    enum { BLOCK = 8 };
-    for (size_t i0 = 0; i0 < rows; i0 += BLOCK) {
-        const size_t i1 = i0 + BLOCK < rows ? i0 + BLOCK : rows;
-        for (size_t j = 0; j < columns; j++)
-            for (size_t i = i0; i < i1; i++) out[j * out_row + i] = in[i * in_row + j];
+    const size_t whole_rows = rows - rows % LANES, whole_columns = columns - columns % LANES;
+    for (size_t i = 0; i < whole_rows; i += LANES)
+        for (size_t j = 0; j < whole_columns; j += LANES) {
+            vf square[LANES];
+            UNROLL for (size_t r = 0; r < LANES; r++) square[r] = load(in + (i + r) * in_row + j);
+            transpose_square(square);
+            UNROLL for (size_t r = 0; r < LANES; r++) store(out + (j + r) * out_row + i, square[r]);
+        }
+    for (size_t i = 0; i < rows; i++)
+        for (size_t j = i < whole_rows ? whole_columns : 0; j < columns; j++)
+            out[j * out_row + i] = in[i * in_row + j];
+}
+
+/* Rows of one head lie far apart, where no prefetcher of the machine looks: those to come are
+ * asked for. An address behind the last row does no harm. */
+static void kernel_copy_rows(size_t rows, size_t n, float factor, const float *factors,
+                             const float *from, size_t from_row, float *to, size_t to_row)
+{
+    enum { AHEAD = 8, LINE = 16 };
+    for (size_t i = 0; i < rows; i++) {
+        const vf by = all(factors ? factor * factors[i] : factor);
+        const float *row = from + i * from_row;
+        if (i + AHEAD < rows)
+            for (size_t j = 0; j < n; j += LINE) __builtin_prefetch(row + AHEAD * from_row + j);
+        FOR_VECTORS(n) put(to + i * to_row + at, left, mul(by, take(row + at, left)));
     }
 }
 
@@ -432,17 +452,20 @@ static void kernel_elu_plus_one_gradient(size_t n, const float *y, const float *
 }
 
 #include "kernels/kernels_simd_gates.h"
+#include "kernels/kernels_simd_running.h"
 #include "kernels/kernels_simd_scores.h"
 #include "kernels/kernels_simd_training.h"
 
 #define KERNELS_TABLE(level)                                                                       \
     {                                                                                              \
         .isa = level, .product = kernel_product, .product_double = kernel_product_double,          \
-        .transpose = kernel_transpose, .maximum = kernel_maximum, .sum = kernel_sum,               \
-        .sum_squares = kernel_sum_squares, .dot = kernel_dot, .add = kernel_add,                   \
-        .add_scaled = kernel_add_scaled, .scale = kernel_scale, .exp_shifted = kernel_exp_shifted, \
-        .online_softmax = kernel_online_softmax,                                                   \
-        .online_softmax_gradient = kernel_online_softmax_gradient, .add_ramp = kernel_add_ramp,    \
+        .transpose = kernel_transpose, .copy_rows = kernel_copy_rows, .maximum = kernel_maximum,   \
+        .sum = kernel_sum, .sum_squares = kernel_sum_squares, .dot = kernel_dot,                   \
+        .add = kernel_add, .add_scaled = kernel_add_scaled, .scale = kernel_scale,                 \
+        .exp_shifted = kernel_exp_shifted, .online_softmax = kernel_online_softmax,                \
+        .online_softmax_gradient = kernel_online_softmax_gradient,                                 \
+        .running_softmax = kernel_running_softmax,                                                 \
+        .running_softmax_gradient = kernel_running_softmax_gradient, .add_ramp = kernel_add_ramp,  \
         .softcap = kernel_softcap, .scale_rows = kernel_scale_rows,                                \
         .softmax_gradient = kernel_softmax_gradient, .layer_norm = kernel_layer_norm,              \
         .layer_norm_gradient = kernel_layer_norm_gradient, .gelu = kernel_gelu,                    \

@@ -105,6 +105,25 @@ void check_slot_transpose(check_run *run, const check_shape *shape)
     check_same_bits(run, columns * out_row, out, want, "transpose of %zu x %zu", rows, columns);
 }
 
+void check_slot_copy_rows(check_run *run, const check_shape *shape)
+{
+    enum { ROWS = 19 };
+    const size_t n = shape->n, row = n + check_below(run, 3), to_row = n + check_below(run, 3);
+    const float *from = check_random(run, shape, ROWS * row);
+    const float *factors = check_random(run, shape, ROWS);
+    const float *start = check_random(run, shape, ROWS * to_row), factor = 0.7f;
+    for (size_t variant = 0; variant < 2; variant++) {
+        float *to = check_copy(run, shape, ROWS * to_row, start);
+        float *want = check_copy(run, shape, ROWS * to_row, start);
+        run->kernels->copy_rows(ROWS, n, variant ? 1.0f : factor, variant ? NULL : factors, from,
+                                row, to, to_row);
+        for (size_t i = 0; i < ROWS; i++)
+            for (size_t j = 0; j < n; j++)
+                want[i * to_row + j] = (variant ? 1.0f : factor * factors[i]) * from[i * row + j];
+        check_same_bits(run, ROWS * to_row, to, want, variant ? "copy" : "scaled copy");
+    }
+}
+
 /* ---- one number from a row --------------------------------------------------------------- */
 
 void check_slot_maximum(check_run *run, const check_shape *shape)
