@@ -8,6 +8,7 @@
 
 #include "base/cpu.h"
 
+#include <float.h>
 #include <stdbool.h>
 #include <stddef.h>
 
@@ -23,10 +24,11 @@ typedef struct attn_adamw_step {
 } attn_adamw_step;
 
 enum { ATTN_RUNNING_SUMS = 16, ATTN_RUNNING_ROOM = 8 };
+#define ATTN_RUNNING_START (-FLT_MAX) /* finite: -inf minus it is -inf, and 2^-inf is 0 */
 
 /* What a running softmax keeps of its rows, all of it as multiples of 2^top. */
 typedef struct attn_running_rows {
-    float *top;   /* [rows]; -inf: nothing seen yet, and total and o are 0 */
+    float *top;   /* [rows]; ATTN_RUNNING_START at first, with total and o 0 */
     float *total; /* [rows][ATTN_RUNNING_SUMS], partial sums: the row's total is their sum */
     float *o;     /* [rows][width], o_row apart: the weighted sum so far */
     size_t o_row, width;
@@ -79,10 +81,9 @@ typedef struct attn_kernels {
                                     size_t dp_row);
 
     /* One step of a softmax that rarely moves its reference, in powers of two, over a tile
-     * s[rows][n]. With x = factor * s: a row whose largest x is above top + ATTN_RUNNING_ROOM, or
-     * that saw nothing before, takes it as its new top and multiplies total and o by
-     * 2^(old - new). Then s becomes p = 2^(x - top), and total grows by p. In a row that has still
-     * seen nothing s becomes 0; NaN stays. factor > 0. */
+     * s[rows][n]. With x = factor * s: a row whose largest x is above top + ATTN_RUNNING_ROOM
+     * takes it as its new top and multiplies total and o by 2^(old - new). Then s becomes
+     * p = 2^(x - top), 0 for a score of -inf, and total grows by p. factor > 0. */
     void (*running_softmax)(size_t rows, size_t n, float factor, float *s, size_t s_row,
                             const attn_running_rows *state);
 

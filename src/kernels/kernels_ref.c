@@ -139,28 +139,20 @@ static void online_softmax_gradient(size_t rows, size_t n, float factor, const f
     }
 }
 
-/* A row's new reference, when its largest score asks for one. */
-static void raise_top(const attn_running_rows *state, size_t i, float largest)
-{
-    float *top = &state->top[i];
-    const bool is_first = *top == -INFINITY;
-    if (!(largest > *top) || !(is_first || largest - *top > ATTN_RUNNING_ROOM)) return;
-    const float down = exp2f(*top - largest);
-    *top = largest;
-    if (is_first) return;
-    scale(ATTN_RUNNING_SUMS, down, state->total + i * ATTN_RUNNING_SUMS);
-    scale(state->width, down, state->o + i * state->o_row);
-}
-
 static void running_softmax(size_t rows, size_t n, float factor, float *s, size_t s_row,
                             const attn_running_rows *state)
 {
     for (size_t i = 0; i < rows; i++) {
-        float *si = s + i * s_row;
-        raise_top(state, i, factor * maximum(n, si));
-        const float top = state->top[i], shift = top == -INFINITY ? 0.0f : top;
+        float *si = s + i * s_row, *top = &state->top[i];
+        const float largest = factor * maximum(n, si);
+        if (largest - *top > ATTN_RUNNING_ROOM) {
+            const float down = exp2f(*top - largest);
+            scale(ATTN_RUNNING_SUMS, down, state->total + i * ATTN_RUNNING_SUMS);
+            scale(state->width, down, state->o + i * state->o_row);
+            *top = largest;
+        }
         for (size_t j = 0; j < n; j++) {
-            si[j] = exp2f(fmaf(factor, si[j], -shift));
+            si[j] = exp2f(fmaf(factor, si[j], -*top));
             state->total[i * ATTN_RUNNING_SUMS] += si[j];
         }
     }

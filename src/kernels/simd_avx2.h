@@ -66,10 +66,20 @@ static inline vf first_of(vf a, size_t left)
 {
     return left >= LANES ? a : _mm256_and_ps(a, _mm256_castsi256_ps(first_lanes(left)));
 }
+/* the first `left` lanes, those of `fill` in the others */
+static inline vf fill_after(vf a, size_t left, vf fill)
+{
+    return left >= LANES ? a : _mm256_blendv_ps(fill, a, _mm256_castsi256_ps(first_lanes(left)));
+}
 /* a b + c in one rounding */
 static inline vf fused(vf a, vf b, vf c)
 {
     return _mm256_fmadd_ps(a, b, c);
+}
+/* a b - c in one rounding */
+static inline vf fused_difference(vf a, vf b, vf c)
+{
+    return _mm256_fmsub_ps(a, b, c);
 }
 /* c - a b in one rounding */
 static inline vf fused_negative(vf a, vf b, vf c)

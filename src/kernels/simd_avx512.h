@@ -65,10 +65,20 @@ static inline vf first_of(vf a, size_t left)
 {
     return left >= LANES ? a : _mm512_maskz_mov_ps(first_lanes(left), a);
 }
+/* the first `left` lanes, those of `fill` in the others */
+static inline vf fill_after(vf a, size_t left, vf fill)
+{
+    return left >= LANES ? a : _mm512_mask_mov_ps(fill, first_lanes(left), a);
+}
 /* a b + c in one rounding */
 static inline vf fused(vf a, vf b, vf c)
 {
     return _mm512_fmadd_ps(a, b, c);
+}
+/* a b - c in one rounding */
+static inline vf fused_difference(vf a, vf b, vf c)
+{
+    return _mm512_fmsub_ps(a, b, c);
 }
 /* c - a b in one rounding */
 static inline vf fused_negative(vf a, vf b, vf c)

@@ -25,7 +25,8 @@ typedef struct head_room {
     float *keys, *values, *key_rows, *q, *dq, *d_o, *dk, *dv, *top, *delta, *s, *ds, *slope;
 } head_room;
 
-enum { TILE = ATTN_TILE_QUERIES * ATTN_TILE_KEYS };
+/* Queries of a step: a multiple of the rows of a product's register tile. */
+enum { STEP_QUERIES = 48, TILE = STEP_QUERIES * ATTN_TILE_KEYS };
 
 static head_room divide_room(float *room, const attn_tile_shape *shape)
 {
@@ -113,16 +114,18 @@ static void run_head(const backward_job *job, const head_room *room, size_t head
 {
     const attn_tile_shape *shape = &job->call->shape;
     const attn_tile_rule *rule = &job->call->rule;
-    for (size_t j0 = 0; j0 < shape->keys; j0 += ATTN_TILE_KEYS)
-        for (size_t i0 = 0; i0 < shape->queries; i0 += ATTN_TILE_QUERIES) {
-            const attn_tile tile = {.i0 = i0,
-                                    .ni = attn_smaller(ATTN_TILE_QUERIES, shape->queries - i0),
-                                    .j0 = j0,
-                                    .nj = attn_smaller(ATTN_TILE_KEYS, shape->keys - j0)};
-            const attn_tile_kind kind = rule->mask.tile(rule->mask.rule, head, &tile, documents);
-            if (kind == ATTN_TILE_EMPTY) continue;
-            run_tile(job, room, head, documents, &tile, kind);
-            const uint64_t pairs = (uint64_t)tile.ni * tile.nj;
+    attn_tile run;
+    attn_tile_kind kind;
+    for (size_t j0 = 0; j0 < shape->keys; j0 += ATTN_TILE_KEYS) {
+        size_t i0 = 0;
+        run.j0 = j0;
+        run.nj = attn_smaller(ATTN_TILE_KEYS, shape->keys - j0);
+        while (attn_tile_next_run(&rule->mask, head, documents, &i0, shape->queries, &run, &kind)) {
+            for (size_t i = run.i0; i < i0; i += STEP_QUERIES) {
+                const attn_tile step = {i, attn_smaller(STEP_QUERIES, i0 - i), j0, run.nj};
+                run_tile(job, room, head, documents, &step, kind);
+            }
+            const uint64_t pairs = (uint64_t)run.ni * run.nj;
             work->matmul += pairs * (6 * shape->key_width + 4 * shape->value_width);
             work->exponential += pairs;
             work->other += (kind == ATTN_TILE_FULL ? 4 : 5) * pairs;
@@ -130,6 +133,7 @@ static void run_head(const backward_job *job, const head_room *room, size_t head
             attn_work_add(work, attn_work_times(rule->score->value, pairs));
             attn_work_add(work, attn_work_times(rule->score->slope, pairs));
         }
+    }
 }
 
 static void run_kv_head(void *argument, size_t index, size_t worker)

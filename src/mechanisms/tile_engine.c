@@ -6,8 +6,9 @@
 
 #include <string.h>
 
-/* Queries of a task: more of them read each key fewer times from far away. */
-enum { FORWARD_QUERIES = 3 * ATTN_TILE_QUERIES };
+/* Queries of a task: more of them read each key fewer times from far away. Queries of a step:
+ * a multiple of the rows of a product's register tile, with scores that fit the nearest cache. */
+enum { FORWARD_QUERIES = 3 * ATTN_TILE_QUERIES, STEP_QUERIES = 48 };
 
 size_t attn_packed_count(size_t length, size_t n)
 {
@@ -85,6 +86,24 @@ typedef struct query_block {
     float *top, *total;         /* of the running softmax */
 } query_block;
 
+bool attn_tile_next_run(const attn_mask *mask, size_t head, const uint32_t *documents, size_t *i0,
+                        size_t end, attn_tile *run, attn_tile_kind *kind)
+{
+    attn_tile tile = *run;
+    run->ni = 0;
+    for (tile.i0 = *i0; tile.i0 < end; tile.i0 += ATTN_TILE_QUERIES) {
+        tile.ni = attn_smaller(ATTN_TILE_QUERIES, end - tile.i0);
+        const attn_tile_kind found = mask->tile(mask->rule, head, &tile, documents);
+        if (run->ni > 0 && found != *kind) break;
+        if (found == ATTN_TILE_EMPTY) continue;
+        if (run->ni == 0) run->i0 = tile.i0;
+        run->ni += tile.ni;
+        *kind = found;
+    }
+    *i0 = run->ni > 0 ? run->i0 + run->ni : end;
+    return run->ni > 0;
+}
+
 void attn_tile_finish_scores(const attn_tile_rule *rule, const attn_kernels *kernels, size_t head,
                              const attn_tile *tile, attn_tile_kind kind, const uint32_t *documents,
                              float scale, float *s, size_t s_row, float *slope, size_t slope_row)
@@ -98,17 +117,14 @@ void attn_tile_finish_scores(const attn_tile_rule *rule, const attn_kernels *ker
                         documents ? documents[i0 + i] : 0, s + i * s_row);
 }
 
-/* Scores of the tile at s; its kind, EMPTY when nothing was done. */
-static attn_tile_kind score_tile(const forward_job *job, const query_block *block,
-                                 const attn_tile *tile, float *s, size_t s_row, attn_work *work)
+/* Scores of a tile that is not empty, at s. */
+static void score_tile(const forward_job *job, const query_block *block, const attn_tile *tile,
+                       attn_tile_kind kind, float *s, size_t s_row, attn_work *work)
 {
     const attn_tile_rule *rule = &job->call->rule;
     const attn_kernels *kernels = job->call->context->kernels;
     const attn_tile_shape *shape = &job->call->shape;
     const size_t dk = shape->key_width;
-    const attn_tile_kind kind =
-        rule->mask.tile(rule->mask.rule, block->head, tile, block->documents);
-    if (kind == ATTN_TILE_EMPTY) return kind;
     kernels->product(tile->ni, tile->nj, dk, block->q + (tile->i0 - block->i0) * dk, dk, 1,
                      block->keys + tile->j0 * dk, ATTN_TILE_KEYS, s, s_row, false);
     attn_tile_finish_scores(rule, kernels, block->head, tile, kind, block->documents, job->scale, s,
@@ -117,7 +133,6 @@ static attn_tile_kind score_tile(const forward_job *job, const query_block *bloc
     work->matmul += 2 * pairs * (dk + shape->value_width);
     work->other += kind == ATTN_TILE_FULL ? 0 : pairs;
     if (rule->score) attn_work_add(work, attn_work_times(rule->score->value, pairs));
-    return kind;
 }
 
 /* O += P V for the queries of `tile` and the `n` keys from j0 on whose scores lie at s. */
@@ -138,18 +153,24 @@ static void add_values(const forward_job *job, const query_block *block, const a
     work->other += (uint64_t)4 * tile->ni * n + tile->ni;
 }
 
-/* The keys of one tile stay in the nearest cache for all queries of the block. */
+/* One tile of keys stays in the nearest cache for all queries of the block, which go by it in
+ * steps that suit the product better than a tile does. */
 static void run_online(const forward_job *job, const query_block *block, attn_work *work)
 {
-    const size_t S = job->call->shape.keys, end = block->i0 + block->ni;
-    attn_tile tile;
-    for (tile.j0 = 0; tile.j0 < S; tile.j0 += ATTN_TILE_KEYS) {
-        tile.nj = attn_smaller(ATTN_TILE_KEYS, S - tile.j0);
-        for (tile.i0 = block->i0; tile.i0 < end; tile.i0 += ATTN_TILE_QUERIES) {
-            tile.ni = attn_smaller(ATTN_TILE_QUERIES, end - tile.i0);
-            if (score_tile(job, block, &tile, block->s, ATTN_TILE_KEYS, work) != ATTN_TILE_EMPTY)
-                add_values(job, block, &tile, tile.j0, tile.nj, block->s, ATTN_TILE_KEYS, work);
-        }
+    const size_t S = job->call->shape.keys, block_end = block->i0 + block->ni;
+    attn_tile run;
+    attn_tile_kind kind;
+    for (size_t j0 = 0; j0 < S; j0 += ATTN_TILE_KEYS) {
+        size_t i0 = block->i0;
+        run.j0 = j0;
+        run.nj = attn_smaller(ATTN_TILE_KEYS, S - j0);
+        while (attn_tile_next_run(&job->call->rule.mask, block->head, block->documents, &i0,
+                                  block_end, &run, &kind))
+            for (size_t i = run.i0; i < i0; i += STEP_QUERIES) {
+                const attn_tile step = {i, attn_smaller(STEP_QUERIES, i0 - i), j0, run.nj};
+                score_tile(job, block, &step, kind, block->s, ATTN_TILE_KEYS, work);
+                add_values(job, block, &step, j0, run.nj, block->s, ATTN_TILE_KEYS, work);
+            }
     }
 }
 
@@ -158,14 +179,17 @@ static void run_rows(const forward_job *job, const query_block *block, attn_work
 {
     const size_t S = job->call->shape.keys, block_end = block->i0 + block->ni;
     const size_t s_row = attn_packed_count(S, 1);
+    const attn_mask *mask = &job->call->rule.mask;
     attn_tile tile;
     for (tile.i0 = block->i0; tile.i0 < block_end; tile.i0 += ATTN_TILE_QUERIES) {
         size_t first = 0, end = 0;
         tile.ni = attn_smaller(ATTN_TILE_QUERIES, block_end - tile.i0);
         for (tile.j0 = 0; tile.j0 < S; tile.j0 += ATTN_TILE_KEYS) {
             tile.nj = attn_smaller(ATTN_TILE_KEYS, S - tile.j0);
-            if (score_tile(job, block, &tile, block->s + tile.j0, s_row, work) == ATTN_TILE_EMPTY)
-                continue;
+            const attn_tile_kind kind =
+                mask->tile(mask->rule, block->head, &tile, block->documents);
+            if (kind == ATTN_TILE_EMPTY) continue;
+            score_tile(job, block, &tile, kind, block->s + tile.j0, s_row, work);
             if (end == 0) first = tile.j0;
             end = tile.j0 + tile.nj;
         }
@@ -203,8 +227,8 @@ static void run_query_block(void *argument, size_t index, size_t worker)
     const size_t T = shape->queries, dk = shape->key_width, dv = shape->value_width;
     const size_t H = shape->heads;
     /* Late blocks see the most keys: they go first. */
-    const size_t block_index = job->query_blocks - 1 - index / (shape->batch * H);
-    const size_t b = index / H % shape->batch, h = index % H;
+    const size_t block_index = job->query_blocks - 1 - index % job->query_blocks;
+    const size_t b = index / job->query_blocks / H, h = index / job->query_blocks % H;
     const size_t kv = b * shape->kv_heads + h * shape->kv_heads / H;
     float *room = job->workers + worker * forward_worker(shape);
 
@@ -220,7 +244,7 @@ static void run_query_block(void *argument, size_t index, size_t worker)
     block.s = room;
     const float *q = call->q + (b * T + block.i0) * call->q_at.row + h * call->q_at.head;
     call->context->kernels->copy_rows(block.ni, dk, 1.0f, NULL, q, call->q_at.row, block.q, dk);
-    for (size_t i = 0; i < block.ni; i++) block.top[i] = -INFINITY;
+    for (size_t i = 0; i < block.ni; i++) block.top[i] = ATTN_RUNNING_START;
     memset(block.total, 0, block.ni * ATTN_RUNNING_SUMS * sizeof *block.total);
     memset(block.o, 0, block.ni * dv * sizeof *block.o);
 

@@ -102,6 +102,11 @@ static inline float attn_tile_factor(const attn_tile_rule *rule, const attn_tile
     return (float)(1.4426950408889634 * scale);
 }
 
+/* The next run of queries from *i0 on, within [.., end), whose tiles against the keys [j0,
+ * j0 + nj) are all of one kind that is not empty; its tile, with *i0 behind it. False: no more. */
+bool attn_tile_next_run(const attn_mask *mask, size_t head, const uint32_t *documents, size_t *i0,
+                        size_t end, attn_tile *run, attn_tile_kind *kind);
+
 /* From products to scores: modified, and hidden where not seen. `documents` is that of the
  * sequence or NULL. */
 void attn_tile_finish_scores(const attn_tile_rule *rule, const attn_kernels *kernels, size_t head,

@@ -175,15 +175,14 @@ static running_row want_running_row(size_t n, float factor, float top, const flo
                                     double *bounds)
 {
     const float largest = factor * attn_kernels_ref.maximum(n, s);
-    const bool is_raised = largest > top && (top == -INFINITY || largest - top > ATTN_RUNNING_ROOM);
+    const bool is_raised = largest - top > ATTN_RUNNING_ROOM;
     running_row row = {.top = is_raised ? largest : top, .down = 1.0};
-    if (is_raised && top != -INFINITY) {
+    if (is_raised) {
         row.down = exp2((double)top - (double)largest);
         row.down_bound = exp_bound((double)top - (double)largest, row.down);
     }
-    const double shift = row.top == -INFINITY ? 0.0 : (double)row.top;
     for (size_t j = 0; j < n; j++) {
-        const double exponent = (double)factor * (double)s[j] - shift;
+        const double exponent = (double)factor * (double)s[j] - (double)row.top;
         want[j] = exp2(exponent);
         bounds[j] = exp_bound(exponent, want[j]);
         row.sum += want[j];
@@ -205,6 +204,7 @@ void check_slot_running_softmax(check_run *run, const check_shape *shape)
     float *first_total = check_floats(run, SUMS, shape->place);
     check_fill_normal(run, 1.0, ROWS * o_row, first_o);
     for (size_t i = 0; i < ROWS; i++) {
+        if (first_top[i] == -INFINITY) first_top[i] = ATTN_RUNNING_START;
         for (size_t j = 0; j < ATTN_RUNNING_SUMS; j++)
             first_total[i * ATTN_RUNNING_SUMS + j] = j == 0 ? seen[i] : 0.0f;
         for (size_t j = 0; seen[i] == 0.0f && j < o_row; j++) first_o[i * o_row + j] = 0.0f;

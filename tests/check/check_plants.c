@@ -30,7 +30,7 @@ static void softmax_from_minus_10000(size_t rows, size_t n, float factor, float 
                                      const attn_running_rows *state)
 {
     for (size_t i = 0; i < rows; i++)
-        if (state->top[i] == -INFINITY) state->top[i] = -10000.0f;
+        if (state->top[i] == ATTN_RUNNING_START) state->top[i] = -10000.0f;
     attn_kernels_ref.running_softmax(rows, n, factor, s, s_row, state);
 }
 
@@ -42,7 +42,7 @@ static void softmax_that_peeks(size_t rows, size_t n, float factor, float *s, si
         const float *next = s + (i + 1 < rows ? i + 1 : i) * s_row;
         const float own = factor * attn_kernels_ref.maximum(n, s + i * s_row);
         const float seen = factor * attn_kernels_ref.maximum(n, next);
-        const bool is_first = state->top[i] == -INFINITY;
+        const bool is_first = state->top[i] == ATTN_RUNNING_START;
         if (is_first && isfinite(own) && seen > own && seen - own < 10.0f) state->top[i] = seen;
         const attn_running_rows row = {.top = state->top + i,
                                        .total = state->total + i * ATTN_RUNNING_SUMS,
