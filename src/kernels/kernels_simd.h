@@ -243,11 +243,16 @@ static float kernel_sum(size_t n, const float *x)
     return sum_lanes(s);
 }
 
+static double kernel_dot_double(size_t n, const float *x, const float *y)
+{
+    vd s = zero_double();
+    FOR_VECTORS(n) s = fused_double(take(x + at, left), take(y + at, left), s);
+    return sum_lanes_double(s);
+}
+
 static double kernel_sum_squares(size_t n, const float *x)
 {
-    double s = 0.0;
-    FOR_VECTORS(n) s = sum_squares_lanes(take(x + at, left), s);
-    return s;
+    return kernel_dot_double(n, x, x);
 }
 
 static float kernel_dot(size_t n, const float *x, const float *y)
@@ -461,8 +466,9 @@ static void kernel_elu_plus_one_gradient(size_t n, const float *y, const float *
         .isa = level, .product = kernel_product, .product_double = kernel_product_double,          \
         .transpose = kernel_transpose, .copy_rows = kernel_copy_rows, .maximum = kernel_maximum,   \
         .sum = kernel_sum, .sum_squares = kernel_sum_squares, .dot = kernel_dot,                   \
-        .add = kernel_add, .add_scaled = kernel_add_scaled, .scale = kernel_scale,                 \
-        .exp_shifted = kernel_exp_shifted, .online_softmax = kernel_online_softmax,                \
+        .dot_double = kernel_dot_double, .add = kernel_add, .add_scaled = kernel_add_scaled,       \
+        .scale = kernel_scale, .exp_shifted = kernel_exp_shifted,                                  \
+        .online_softmax = kernel_online_softmax,                                                   \
         .online_softmax_gradient = kernel_online_softmax_gradient,                                 \
         .running_softmax = kernel_running_softmax,                                                 \
         .running_softmax_gradient = kernel_running_softmax_gradient, .add_ramp = kernel_add_ramp,  \
