@@ -85,6 +85,12 @@ static float dot(size_t n, const float *x, const float *y)
     return s;
 }
 
+static void dot_rows(size_t rows, size_t n, const float *x, const float *y, size_t y_row,
+                     float *out)
+{
+    for (size_t i = 0; i < rows; i++) out[i] = dot(n, x, y + i * y_row);
+}
+
 static void add(size_t n, const float *x, float *y)
 {
     for (size_t i = 0; i < n; i++) y[i] += x[i];
@@ -351,6 +357,7 @@ const attn_kernels attn_kernels_ref = {
     .sum_squares = sum_squares,
     .dot = dot,
     .dot_double = dot_double,
+    .dot_rows = dot_rows,
     .add = add,
     .add_scaled = add_scaled,
     .scale = scale,
