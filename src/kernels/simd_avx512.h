@@ -6,6 +6,7 @@
 #include "kernels/bf16.h"
 
 #include <immintrin.h>
+#include <stdbool.h>
 #include <stddef.h>
 
 typedef __m512 vf;
@@ -66,10 +67,20 @@ static inline vf first_of(vf a, size_t left)
 {
     return left >= LANES ? a : _mm512_maskz_mov_ps(first_lanes(left), a);
 }
+/* the first `left` lanes, those of `fill` in the others */
+static inline vf fill_after(vf a, size_t left, vf fill)
+{
+    return left >= LANES ? a : _mm512_mask_mov_ps(fill, first_lanes(left), a);
+}
 /* a b + c in one rounding */
 static inline vf fused(vf a, vf b, vf c)
 {
     return _mm512_fmadd_ps(a, b, c);
+}
+/* a b - c in one rounding */
+static inline vf fused_difference(vf a, vf b, vf c)
+{
+    return _mm512_fmsub_ps(a, b, c);
 }
 /* c - a b in one rounding */
 static inline vf fused_negative(vf a, vf b, vf c)
@@ -88,6 +99,10 @@ static inline vf smaller_of(vf a, vf b)
 static inline vf choose_greater(vf a, vf b, vf then, vf otherwise)
 {
     return _mm512_mask_blend_ps(_mm512_cmp_ps_mask(a, b, _CMP_GT_OQ), otherwise, then);
+}
+static inline bool any_greater(vf a, vf b)
+{
+    return _mm512_cmp_ps_mask(a, b, _CMP_GT_OQ) != 0;
 }
 static inline float first_lane(vf a)
 {
@@ -110,6 +125,43 @@ static inline vf scale_power(vf a, vf n, vf x, vf bound)
 {
     const __mmask16 kept = _mm512_cmp_ps_mask(x, bound, _CMP_NLT_UQ);
     return _mm512_maskz_scalef_ps(kept, a, n);
+}
+/* x - floor(x), 0 at an infinity */
+static inline vf above_floor(vf x)
+{
+    return _mm512_reduce_ps(x, _MM_FROUND_TO_NEG_INF | _MM_FROUND_NO_EXC);
+}
+/* a 2^floor(x), 0 where x < bound, NaN where x is NaN */
+static inline vf scale_by_floor(vf a, vf x, vf bound)
+{
+    return _mm512_maskz_scalef_ps(_mm512_cmp_ps_mask(x, bound, _CMP_NLT_UQ), a, x);
+}
+/* a[i][j] and a[j][i] change places: pairs of floats, pairs of pairs, then 128-bit lanes */
+static inline void transpose_square(vf a[LANES])
+{
+    vf b[LANES];
+    _Pragma("GCC unroll 4") for (int i = 0; i < LANES; i += 4)
+    {
+        const vf low0 = _mm512_unpacklo_ps(a[i], a[i + 1]);
+        const vf high0 = _mm512_unpackhi_ps(a[i], a[i + 1]);
+        const vf low1 = _mm512_unpacklo_ps(a[i + 2], a[i + 3]);
+        const vf high1 = _mm512_unpackhi_ps(a[i + 2], a[i + 3]);
+        b[i] = _mm512_shuffle_ps(low0, low1, 0x44);
+        b[i + 1] = _mm512_shuffle_ps(low0, low1, 0xee);
+        b[i + 2] = _mm512_shuffle_ps(high0, high1, 0x44);
+        b[i + 3] = _mm512_shuffle_ps(high0, high1, 0xee);
+    }
+    _Pragma("GCC unroll 4") for (int i = 0; i < 4; i++)
+    {
+        const vf even0 = _mm512_shuffle_f32x4(b[i], b[i + 4], 0x88);
+        const vf odd0 = _mm512_shuffle_f32x4(b[i], b[i + 4], 0xdd);
+        const vf even1 = _mm512_shuffle_f32x4(b[i + 8], b[i + 12], 0x88);
+        const vf odd1 = _mm512_shuffle_f32x4(b[i + 8], b[i + 12], 0xdd);
+        a[i] = _mm512_shuffle_f32x4(even0, even1, 0x88);
+        a[i + 4] = _mm512_shuffle_f32x4(odd0, odd1, 0x88);
+        a[i + 8] = _mm512_shuffle_f32x4(even0, even1, 0xdd);
+        a[i + 12] = _mm512_shuffle_f32x4(odd0, odd1, 0xdd);
+    }
 }
 /* Accumulators in double, of the lower and the upper lanes. */
 typedef struct vd {

@@ -37,7 +37,7 @@ expect 0 'GPT-2 124M: training step, batch 2, f32
 
 mechanism          tokens   matmul    useful      exp    other   memory    cache
 softmax               512  817.0 G   788.0 G  326.9 M  4.424 G 2.90 GiB        -
-flash                 512  797.0 G   788.0 G  337.0 M  4.054 G 2.62 GiB        -
+flash                 512  797.0 G   788.0 G  336.4 M  4.010 G 2.62 GiB        -
 ' '' cost --mechanisms softmax,flash --batch 2 --dtype f32 --tile 64
 
 command -v python3 >/dev/null || { echo 'SKIP: python3 is absent'; exit $((failures > 0)); }
