@@ -18,7 +18,7 @@ typedef struct preset {
 } preset;
 
 static const preset presets[] = {
-    {"quick", "gpt2-micro", 2, 256, 20, 2, 5e-4},
+    {"quick", "gpt2-micro", 2, 256, 15, 2, 5e-4},
     {"paper", "gpt2", 2, 512, 100, 1, 5e-5},
 };
 
@@ -64,7 +64,7 @@ const cli_option cli_run_options[] = {
      .argument = "NAME",
      .initial = "quick",
      .choices = "quick|paper",
-     .help = "quick: gpt2-micro, batch 2, 256 tokens, 20 steps, learning rate 5e-4. paper: gpt2 "
+     .help = "quick: gpt2-micro, batch 2, 256 tokens, 15 steps, learning rate 5e-4. paper: gpt2 "
              "(124M), batch 2, 512 tokens, 100 steps, learning rate 5e-5."},
     {.name = "model",
      .kind = CLI_TEXT,
@@ -165,7 +165,7 @@ const cli_option cli_run_options[] = {
      .kind = CLI_SIZE,
      FIELD(evaluate_every),
      .argument = "N",
-     .initial = "10",
+     .initial = "15",
      .maximum = 1e9,
      .help = "Steps between two evaluations; 0: at begin and end alone."},
     {.name = "evaluate-batches",
