@@ -43,7 +43,7 @@ enum {
 
 /* One source of numbers. Times and steps are NaN where they have no meaning. */
 typedef struct meter_line {
-    const char *label; /* "MEASURED", "COUNTED", "MODELLED" or "UNAVAILABLE" */
+    const char *label; /* "MEASURED", "INTEGRATED", "COUNTED", "MODELLED" or "UNAVAILABLE" */
     char name[80];
     char path[ATTN_FIGURE_TEXT_BYTES];
     char note[128];
@@ -75,8 +75,11 @@ static void add_channel(findings *found, const attn_energy_source *source, size_
 {
     const attn_energy_channel *channel = &source->channels[index];
     meter_line *line =
-        add_line(found, channel->state == ATTN_ENERGY_OK ? "MEASURED" : "UNAVAILABLE", channel->id,
-                 channel->path);
+        add_line(found,
+                 channel->state != ATTN_ENERGY_OK            ? "UNAVAILABLE"
+                 : channel->kind == ATTN_ENERGY_GAUGE ? "INTEGRATED"
+                                                      : "MEASURED",
+                 channel->id, channel->path);
     line->update_s = channel->update_s;
     line->resolution_j = channel->resolution_j;
     line->read_cost_s = channel->read_cost_s;
@@ -88,9 +91,20 @@ static void add_channel(findings *found, const attn_energy_source *source, size_
     else if (channel->parent >= 0)
         snprintf(line->note, sizeof line->note, "inside %s: not added",
                  source->channels[channel->parent].id);
+    else if (channel->twin_of >= 0)
+        snprintf(line->note, sizeof line->note, "beside the counter %s, to check it: not added",
+                 source->channels[channel->twin_of].id);
+    else if (channel->domain == ATTN_ENERGY_RAIL)
+        snprintf(line->note, sizeof line->note, "a part of the machine: in no sum");
+    else if (channel->domain == ATTN_ENERGY_SYSTEM)
+        snprintf(line->note, sizeof line->note, "%s: not added to its parts",
+                 *channel->note ? channel->note : "the whole machine");
+    else if (*channel->note)
+        snprintf(line->note, sizeof line->note, "%s", channel->note);
     else if (channel->domain == ATTN_ENERGY_PSYS)
         snprintf(line->note, sizeof line->note, "the whole platform: not added to its parts");
-    if (channel->state == ATTN_ENERGY_OK && isnan(channel->update_s))
+    if (channel->state == ATTN_ENERGY_OK && channel->kind == ATTN_ENERGY_COUNTER &&
+        isnan(channel->update_s))
         snprintf(line->why, sizeof line->why, "it did not change in the %.2g s it was watched",
                  channel->probed_s);
 }
@@ -294,7 +308,7 @@ static int run(const void *settings_pointer, size_t n_operands, char *const *ope
         return cli_fail(&error);
     }
     found->root = wanted->root ? wanted->root : "";
-    const attn_energy_options energy = {.root = found->root};
+    const attn_energy_options energy = {.root = found->root, .gpus = "all"};
     attn_status status = attn_energy_open(&found->meter, &energy, &error);
     if (status == ATTN_OK) status = attn_context_create(&found->context, 0, NULL, &error);
     if (status == ATTN_OK) status = add_energy(found, &error);

@@ -12,6 +12,7 @@ typedef struct attn_energy_account {
     size_t channel; /* within the source */
     bool has_last;
     uint64_t last_count, last_ns;
+    uint64_t period_ns; /* between two samples of the sampler's thread */
     attn_energy_reading now;
 } attn_energy_account;
 
@@ -22,11 +23,15 @@ struct attn_energy_meter {
     size_t n_accounts;
     uint64_t (*now_ns)(void);
     double period_s;
+    uint64_t busy_ns; /* spent in reading */
     pthread_mutex_t lock; /* accounts, is_stopping */
     pthread_cond_t wake;
     pthread_t thread;
     bool is_running, is_stopping;
 };
+
+/* Its update period: as probed, else as stated, else no shorter than the probe looked. */
+double attn_energy_update_s(const attn_energy_channel *channel);
 
 /* A register whose range is unknown is taken for the smallest that exists: 32 bits of 15.26 uJ. */
 double attn_energy_range_j(const attn_energy_channel *channel);
