@@ -249,7 +249,7 @@ static void print_text(const findings *found)
     for (size_t i = 0; i < found->n_lines; i++) print_line(&found->lines[i]);
     print_machine(found);
     attn_environment_warning warnings[ATTN_ENVIRONMENT_WARNINGS_MAX];
-    const size_t n = attn_environment_warnings(found->root, warnings);
+    const size_t n = attn_environment_warnings(found->root, "all", warnings);
     if (n > 0) printf("\nWarnings\n");
     for (size_t i = 0; i < n; i++) {
         printf("  %s\n", warnings[i].what);
@@ -318,6 +318,7 @@ static int run(const void *settings_pointer, size_t n_operands, char *const *ope
         const attn_environment_input input = {.root = found->root,
                                               .version = attn_version_text(),
                                               .dense = attn_context_dense(found->context),
+                                              .gpus = "all",
                                               .meter = found->meter};
         status = attn_environment_capture(&found->environment, &input, &error);
         if (status == ATTN_OK) status = print_json(found, &error);

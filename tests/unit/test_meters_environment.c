@@ -155,7 +155,7 @@ static void warnings_and_remedies(void **state)
 {
     (void)state;
     attn_environment_warning warnings[ATTN_ENVIRONMENT_WARNINGS_MAX];
-    assert_int_equal(attn_environment_warnings(METAL, warnings), 5);
+    assert_int_equal(attn_environment_warnings(METAL, NULL, warnings), 5);
     assert_string_equal(warnings[0].what, "cpu2 has the frequency governor 'powersave'");
     assert_non_null(strstr(warnings[0].remedy, "cpupower frequency-set -g performance"));
     assert_string_equal(warnings[1].what, "other work is running: load average 3.50 on 4 cores");
@@ -164,7 +164,7 @@ static void warnings_and_remedies(void **state)
     assert_string_equal(warnings[4].what, "transparent huge pages are off");
     for (size_t i = 0; i < 5; i++) assert_true(strlen(warnings[i].remedy) > 0);
 
-    assert_int_equal(attn_environment_warnings(VIRTUAL, warnings), 1);
+    assert_int_equal(attn_environment_warnings(VIRTUAL, "none", warnings), 1);
     assert_string_equal(warnings[0].what,
                         "the hypervisor gave 0.0038 % of the time since boot to others");
 }
