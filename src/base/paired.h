@@ -33,6 +33,7 @@ typedef struct attn_paired_options {
 typedef struct attn_paired {
     size_t n;                /* pairs with two positive, finite values */
     double ratio, low, high; /* median of a / b, and its interval; NaN bounds when too few */
+    double least, greatest;  /* ratio of any pair */
     double level;            /* of this comparison */
     double spread;           /* standard deviation of the log ratios, NaN below 2 */
     bool is_exact;           /* all pairs have one and the same ratio: counts, not samples */

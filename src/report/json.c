@@ -254,6 +254,23 @@ attn_status attn_report_json(FILE *out, const attn_store_result *result,
     return write_json(out, value, style, failed, error);
 }
 
+attn_status attn_report_json_lines(FILE *out, const attn_store_result *result, attn_error *error)
+{
+    for (size_t i = 0; i < result->n_trials; i++) {
+        bool failed = false;
+        json_t *value = trial_value(&result->trials[i], &failed);
+        put(value, "schema", json_integer(ATTN_REPORT_SCHEMA), &failed);
+        put(value, "run", json_integer(result->run.id), &failed);
+        const bool is_written =
+            !failed && json_dumpf(value, out, JSON_COMPACT | JSON_REAL_PRECISION(REAL_DIGITS)) == 0;
+        json_decref(value);
+        if (failed) return attn_fail(error, ATTN_EMEMORY, "no memory for a trial in JSON");
+        if (!is_written || fputc('\n', out) == EOF)
+            return attn_fail(error, ATTN_EIO, "writing a trial in JSON failed");
+    }
+    return ATTN_OK;
+}
+
 attn_status attn_report_json_list(FILE *out, const attn_store_overview *runs, size_t n_runs,
                                   attn_error *error)
 {

@@ -26,4 +26,8 @@ ATTN_MUST_CHECK attn_status attn_report_json(FILE *out, const attn_store_result 
 ATTN_MUST_CHECK attn_status attn_report_json_list(FILE *out, const attn_store_overview *runs,
                                                   size_t n_runs, attn_error *error);
 
+/* One line a trial: an object of the run's id, the trial, its steps, evaluations and figures. */
+ATTN_MUST_CHECK attn_status attn_report_json_lines(FILE *out, const attn_store_result *result,
+                                                   attn_error *error);
+
 #endif

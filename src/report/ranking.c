@@ -5,6 +5,7 @@
 #include "report/format.h"
 
 #include <math.h>
+#include <stdint.h>
 #include <string.h>
 
 static const attn_ranking_column all_columns[ATTN_RANKING_COLUMNS] = {
@@ -79,40 +80,44 @@ attn_status attn_ranking_order(const attn_summary *summary, const char *key, siz
                      ATTN_RANKING_KEYS);
 }
 
-static const attn_summary_figure *column_best(const attn_summary *summary,
-                                              const attn_ranking_column *column)
+#define NO_MECHANISM SIZE_MAX
+
+/* The mechanism with the best value; NO_MECHANISM when none has one. */
+static size_t column_best(const attn_summary *summary, const attn_ranking_column *column)
 {
-    const attn_summary_figure *best = NULL;
+    size_t best = NO_MECHANISM;
+    double value = NAN;
     for (size_t i = 0; i < summary->n_mechanisms; i++) {
-        const attn_summary_figure *f = attn_summary_find(&summary->mechanisms[i], column->figure);
-        if (!f || isnan(f->median)) continue;
-        if (!best ||
-            (column->is_lower_better ? f->median < best->median : f->median > best->median))
-            best = f;
+        const double own = attn_summary_value(&summary->mechanisms[i], column->figure);
+        if (isnan(own)) continue;
+        if (best != NO_MECHANISM && (column->is_lower_better ? own >= value : own <= value))
+            continue;
+        best = i;
+        value = own;
     }
     return best;
 }
 
-static bool ties(const attn_summary_figure *best, const attn_summary_figure *f)
+static bool ties(const attn_summary *summary, const char *figure, size_t best, size_t i)
 {
-    if (!f || isnan(f->median)) return false;
+    const attn_summary_figure *b = attn_summary_find(&summary->mechanisms[best], figure);
+    const double value = attn_summary_value(&summary->mechanisms[i], figure);
+    if (isnan(value)) return false;
     /* A single round resolves nothing: there the best value alone is marked. */
-    return f->median == best->median ||
-           (best->spread != ATTN_SPREAD_NONE && !attn_summary_resolved(best, f));
+    return value == b->median || (b->spread != ATTN_SPREAD_NONE &&
+                                  !attn_summary_resolved(summary, best, i, figure));
 }
 
 bool attn_ranking_is_best(const attn_summary *summary, const attn_ranking_column *column,
                           size_t mechanism)
 {
-    const attn_summary_figure *best = column_best(summary, column);
-    if (!best || is_modelled(summary, column->figure)) return false;
+    const size_t best = column_best(summary, column);
+    if (best == NO_MECHANISM || is_modelled(summary, column->figure)) return false;
     bool some_lose = false;
-    for (size_t i = 0; i < summary->n_mechanisms; i++) {
-        const attn_summary_figure *f = attn_summary_find(&summary->mechanisms[i], column->figure);
-        some_lose |= f && !isnan(f->median) && !ties(best, f);
-    }
-    return some_lose &&
-           ties(best, attn_summary_find(&summary->mechanisms[mechanism], column->figure));
+    for (size_t i = 0; i < summary->n_mechanisms; i++)
+        some_lose |= !isnan(attn_summary_value(&summary->mechanisms[i], column->figure)) &&
+                     !ties(summary, column->figure, best, i);
+    return some_lose && ties(summary, column->figure, best, mechanism);
 }
 
 int attn_ranking_decimals(const attn_summary *summary, const attn_ranking_column *column)

@@ -174,14 +174,25 @@ static void the_noise_floor_withholds(void **state)
 static void rounds_that_are_needed(void **state)
 {
     (void)state;
-    assert_int_equal(attn_paired_rounds_needed(0.01, 0.01), 8);
-    assert_int_equal(attn_paired_rounds_needed(0.02, 0.01), 32);
-    assert_int_equal(attn_paired_rounds_needed(0.05, 0.01), 198);
     assert_int_equal(attn_paired_rounds_needed(0.0001, 0.01), 6);
     assert_int_equal(attn_paired_rounds_needed(NAN, 0.01), 0);
-    /* The promise: four of five runs of that size tell the difference (sign test: a little less). */
-    const size_t n = attn_paired_rounds_needed(0.02 * sqrt(2.0), 0.03);
-    assert_true(count_claims(PLAIN, n, 1.03, ATTN_INTERVAL_SIGN, 1000) > 550);
+    assert_in_range(attn_paired_rounds_needed(0.05, 0.01), 280, 340);
+    size_t last = 0;
+    for (double spread = 0.001; spread < 0.2; spread *= 1.3) {
+        const size_t n = attn_paired_rounds_needed(spread, 0.01);
+        assert_true(n >= last);
+        last = n;
+    }
+    /* The promise: four of five such runs tell the difference. */
+    static const double differences[] = {0.03, 0.04, 0.06};
+    for (size_t i = 0; i < 3; i++) {
+        const size_t n = attn_paired_rounds_needed(0.02 * sqrt(2.0), differences[i]);
+        assert_true(n <= ROUNDS_MOST);
+        const size_t told = count_claims(PLAIN, n, 1.0 + differences[i], ATTN_INTERVAL_SIGN, 1000);
+        print_message("%.0f %%: %zu rounds, told apart in %zu of 1000\n", 100.0 * differences[i], n,
+                      told);
+        assert_in_range(told, 760, 960);
+    }
 }
 
 static void exact_counts(void **state)
