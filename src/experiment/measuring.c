@@ -2,7 +2,9 @@
 #define _POSIX_C_SOURCE 200809L
 #include "experiment/measuring.h"
 
+#include "base/clock.h"
 #include "base/statistics.h"
+#include "experiment/record.h"
 #include "meters/system_clock.h"
 
 #include <math.h>
@@ -21,7 +23,8 @@ attn_energy_options attn_measuring_meters(const attn_plan *plan)
                                  .command = m->command,
                                  .csv = m->csv,
                                  .csv_offset_s = m->csv_offset_s,
-                                 .uses_dcmi = m->uses_dcmi};
+                                 .uses_dcmi = m->uses_dcmi,
+                                 .trace_s = 1.0};
 }
 
 attn_figure attn_measure_idle(attn_energy_meter *meter, double duration_s, const char *name)
@@ -177,6 +180,21 @@ static void put_steadiness(attn_figure_sink *sink, const attn_measured *m)
         steady = attn_figure_unavailable("is_steady", "", rule,
                                          "too few steps for the rule, or --steady 0");
     attn_sink_put(sink, &steady);
+}
+
+/* Power as the sampler saw it while training; the meter has stopped. */
+void attn_put_samples(attn_figure_sink *sink, const attn_energy_meter *meter, uint64_t begin_ns)
+{
+    attn_energy_power power;
+    for (size_t i = 0; sink->status == ATTN_OK && attn_energy_trace(meter, i, &power); i++) {
+        if (power.time_ns < begin_ns) continue;
+        attn_record record = {.kind = ATTN_RECORD_SAMPLE,
+                              .sample = {.time_s = attn_clock_seconds(begin_ns, power.time_ns),
+                                         .power_w = power.power_w}};
+        snprintf(record.sample.domain, sizeof record.sample.domain, "%s",
+                 attn_energy_domain_name(power.domain));
+        sink->status = attn_record_write(sink->descriptor, &record, sink->error);
+    }
 }
 
 void attn_put_measuring_figures(attn_figure_sink *sink, const attn_plan *plan,

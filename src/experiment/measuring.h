@@ -34,4 +34,7 @@ typedef struct attn_measured {
 void attn_put_measuring_figures(attn_figure_sink *sink, const attn_plan *plan,
                                 const attn_step_log *log, const attn_measured *measured);
 
+/* Sends what the meter's sampler kept since `begin_ns` (attn_clock_ns()); the meter is stopped. */
+void attn_put_samples(attn_figure_sink *sink, const attn_energy_meter *meter, uint64_t begin_ns);
+
 #endif

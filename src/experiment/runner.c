@@ -56,6 +56,8 @@ static attn_status take_record(runner *r, int64_t trial_id, size_t round, const 
         return attn_store_add_evaluation(store, trial_id, &record->evaluation, error);
     case ATTN_RECORD_FIGURE:
         return attn_store_add_figure(store, trial_id, &record->figure, error);
+    case ATTN_RECORD_SAMPLE:
+        return attn_store_add_sample(store, trial_id, &record->sample, error);
     case ATTN_RECORD_FAILED:
     case ATTN_RECORD_DONE:
         break;

@@ -360,6 +360,7 @@ attn_status attn_trial_run(const attn_trial *trial, int descriptor, attn_error *
     double first_loss = NAN, last_loss = NAN;
     if (idle_s > 0.0)
         measured.idle_before = attn_measure_idle(w.meter, idle_s, "power_idle_before_w");
+    const uint64_t begin_ns = attn_clock_ns();
     status = train(&w, &measured, &first_loss, &last_loss, error);
     if (status != ATTN_OK) goto done;
     if (idle_s > 0.0) measured.idle_after = attn_measure_idle(w.meter, idle_s, "power_idle_after_w");
@@ -371,6 +372,8 @@ attn_status attn_trial_run(const attn_trial *trial, int descriptor, attn_error *
     attn_put_window_figures(&w.sink, trial->plan, w.log.n - w.log.warmup,
                             attn_context_threads(w.context), &measured.window, train_peak.value);
     attn_put_measuring_figures(&w.sink, trial->plan, &w.log, &measured);
+    attn_energy_stop(w.meter);
+    attn_put_samples(&w.sink, w.meter, begin_ns);
     attn_put_memory_figures(&w.sink);
     attn_put_renamed(&w.sink, train_peak, "vmhwm_train_bytes");
     put_loss_figures(&w.sink, &w, first_loss, last_loss);

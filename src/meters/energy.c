@@ -246,7 +246,9 @@ static void *sampler(void *argument)
         int waited = 0;
         while (!meter->is_stopping && waited != ETIMEDOUT)
             waited = pthread_cond_timedwait(&meter->wake, &meter->lock, &due);
-        if (!meter->is_stopping) sample_due(meter);
+        if (meter->is_stopping) break;
+        sample_due(meter);
+        attn_energy_trace_add(meter);
     }
     pthread_mutex_unlock(&meter->lock);
     return NULL;
@@ -358,6 +360,15 @@ attn_status attn_energy_open(attn_energy_meter **out, const attn_energy_options 
         return status;
     }
     set_periods(meter);
+    if (filled.trace_s > 0.0 && meter->n_accounts > 0) {
+        meter->trace_ns = (uint64_t)(1e9 * filled.trace_s);
+        meter->trace =
+            attn_alloc_array(ATTN_MEMORY_OTHER, ATTN_ENERGY_TRACE_MOST, sizeof *meter->trace);
+        if (!meter->trace) {
+            attn_energy_close(meter);
+            return attn_fail(error, ATTN_EMEMORY, "energy meter: out of memory");
+        }
+    }
     *out = meter;
     return ATTN_OK;
 }
@@ -370,6 +381,7 @@ void attn_energy_close(attn_energy_meter *meter)
         meter->sources[i]->operations->close(meter->sources[i]);
     pthread_cond_destroy(&meter->wake);
     pthread_mutex_destroy(&meter->lock);
+    attn_free(meter->trace);
     attn_free(meter);
 }
 

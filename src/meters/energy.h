@@ -124,6 +124,7 @@ struct attn_energy_options {
     const char *csv;       /* the same in a file that grows; NULL: none */
     double csv_offset_s;   /* added to the file's times */
     bool uses_dcmi;        /* ask the board controller, once a second */
+    double trace_s;        /* the sampler keeps the energy so often; 0: it keeps nothing */
 };
 
 /* A channel with unit_j 1e-6, resolution unknown, no relatives, of state OK. */
@@ -152,6 +153,17 @@ double attn_energy_period_s(const attn_energy_meter *meter);
  * between marks do not need it. Marks may be taken while it runs. */
 ATTN_MUST_CHECK attn_status attn_energy_start(attn_energy_meter *meter, attn_error *error);
 void attn_energy_stop(attn_energy_meter *meter);
+
+/* Mean power of one domain between two moments of the sampler. */
+typedef struct attn_energy_power {
+    attn_energy_domain domain;
+    uint64_t time_ns; /* of the later one */
+    double power_w;
+} attn_energy_power;
+
+/* What the sampler kept: the `index`-th power, by domain and then time; false behind the last. No
+ * more than a few hundred of a domain, further apart in long runs. Not while the sampler runs. */
+bool attn_energy_trace(const attn_energy_meter *meter, size_t index, attn_energy_power *power);
 
 /* What one mark keeps of one channel. */
 typedef struct attn_energy_reading {

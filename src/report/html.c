@@ -142,7 +142,7 @@ static attn_status write_body(FILE *out, const attn_store_result *result,
                               attn_error *error)
 {
     static const char *const sections[][2] = {
-        {"findings", "Findings"},  {"ranking", "Ranking"}, {"loss", "Loss"},
+        {"findings", "Findings"},  {"ranking", "Ranking"}, {"loss", "Loss"}, {"tradeoff", "Cost of loss"},
         {"time", "Time"},          {"energy", "Energy"},   {"memory", "Memory"},
         {"work", "Work"},          {"latency", "Latency"}, {"provenance", "Provenance"},
         {"reproduce", "Reproduce"}};
@@ -159,7 +159,7 @@ static attn_status write_body(FILE *out, const attn_store_result *result,
     html_provenance(out, summary);
     write_reproduction(out, result);
     fputs("</main>\n<script type=\"application/json\" id=\"data\">", out);
-    return attn_report_json(out, result, summary, ATTN_JSON_SCRIPT, error);
+    return attn_report_json(out, result, summary, ATTN_JSON_PAGE, error);
 }
 
 attn_status attn_report_html(FILE *out, const attn_store_result *result,
