@@ -225,6 +225,11 @@ static json_t *energy_array(capture *c, const attn_energy_meter *meter)
             put(c, entry, "id", text_or_null(channel->id));
             put(c, entry, "path", text_or_null(channel->path));
             put(c, entry, "domain", json_string(attn_energy_domain_name(channel->domain)));
+            put(c, entry, "kind",
+                json_string(channel->kind == ATTN_ENERGY_GAUGE ? "gauge" : "counter"));
+            put(c, entry, "accuracy",
+                channel->accuracy > 0.0 ? json_real(channel->accuracy) : json_null());
+            put(c, entry, "note", text_or_null(channel->note));
             put(c, entry, "state", json_string(attn_energy_state_name(channel->state)));
             put(c, entry, "counted", json_boolean(attn_energy_is_counted(meter, source, i)));
             put(c, entry, "mirror_of",
