@@ -98,16 +98,18 @@ static void joules_count_and_watts_check(void **state)
     attn_energy_meter *meter = NULL;
     attn_error error = {0};
     static const char command[] =
-        "n=0; while :; do echo \"$(date +%s.%N) 200 $n\"; n=$((n + 10)); sleep 0.05; done";
+        "first=$(date +%s%N); while :; do now=$(date +%s%N); "
+        "echo \"${now%?????????}.${now#??????????} 200 $(((now - first) / 5000000))\"; "
+        "sleep 0.02; done"; /* 200 J a second, however slow this machine is now */
     assert_int_equal(open_meter(&meter, (attn_energy_options){.command = command}, &error), 0);
     const attn_energy_source *source = attn_energy_source_at(meter, 0);
     assert_int_equal(source->n_channels, 2);
     assert_int_equal(source->channels[1].twin_of, 0);
     assert_true(attn_energy_is_counted(meter, source, 0));
     assert_false(attn_energy_is_counted(meter, source, 1));
-    const attn_figure *power = watch(meter, 1.3);
-    assert_int_equal(power->provenance, ATTN_MEASURED);
-    assert_true(power->value > 100.0 && power->value < 260.0); /* on a busy machine */
+    const attn_figure *power = watch(meter, 2.0);
+    if (power->provenance != ATTN_MEASURED) fail_msg("%s", power->why);
+    assert_true(power->value > 100.0 && power->value < 300.0); /* lines are late when it is busy */
     attn_energy_close(meter);
 }
 
