@@ -81,6 +81,9 @@ void attn_layer_free(attn_layer *layer);
 /** Whether no position of y depends on a later one of x: what a language model needs. */
 bool attn_layer_is_causal(const attn_layer *layer);
 
+/** The memory that the layer reads beside x, [B][length][width]; both 0 when it reads none. */
+void attn_layer_memory(const attn_layer *layer, size_t *length, size_t *width);
+
 /** The layer's parameters, in the order of their storage. */
 const attn_parameter *attn_layer_parameters(const attn_layer *layer, size_t *count);
 /**
@@ -117,7 +120,7 @@ typedef struct attn_call {
     const uint32_t *document_start; /**< [B][T]: first position of the token's own document;
                                          NULL: each sequence is one document */
     const float *memory;            /**< [B][S][C_memory] for mechanisms that read one, else NULL */
-    size_t memory_length;           /**< S */
+    size_t memory_length;           /**< S, that of attn_layer_memory() */
     float *d_memory;  /**< backward: gradient of memory, overwritten; NULL: not wanted */
     const float *dy;  /**< [B][T][C] */
     float *dx;        /**< [B][T][C], overwritten */
@@ -155,7 +158,7 @@ typedef enum attn_phase { ATTN_PHASE_FORWARD, ATTN_PHASE_BACKWARD, ATTN_PHASE_DE
 /**
  * Closed-form work of one call, equal to what the kernels count. For ATTN_PHASE_DECODE
  * `length` is the number of tokens in the cache before the call. `document_start` is that of
- * the call, or NULL.
+ * the call, or NULL. Backward is with d_memory, where there is a memory.
  */
 attn_work attn_layer_work(const attn_layer *layer, attn_phase phase, size_t batch, size_t length,
                           const uint32_t *document_start);

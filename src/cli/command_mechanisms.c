@@ -72,7 +72,8 @@ static void print_mechanism(const attn_mechanism_entry *entry, const settings *s
         printf("    %zu parameters a layer of width %zu with %zu heads\n", parameters, s->width,
                s->heads);
     if (!attn_mechanism_is_causal(entry->name))
-        print_wrapped("", "not for language models: it sees later positions, or reads a memory");
+        print_wrapped("", m->reads_memory ? "not for language models: it reads a memory"
+                                          : "not for language models: it sees later positions");
     for (const attn_option *o = m->options; o && o->name; o++) {
         char label[64];
         snprintf(label, sizeof label, ":%s=%s  ", o->name, o->initial);

@@ -44,6 +44,7 @@ typedef struct attn_kernels {
     float (*sum)(size_t n, const float *x);
     double (*sum_squares)(size_t n, const float *x);
     float (*dot)(size_t n, const float *x, const float *y);
+    double (*dot_double)(size_t n, const float *x, const float *y);  /* summed in double */
     void (*add)(size_t n, const float *x, float *y);                 /* y += x */
     void (*add_scaled)(size_t n, float a, const float *x, float *y); /* y += a x */
     void (*scale)(size_t n, float a, float *x);                      /* x *= a */

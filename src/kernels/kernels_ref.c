@@ -57,11 +57,16 @@ static float sum(size_t n, const float *x)
     return s;
 }
 
-static double sum_squares(size_t n, const float *x)
+static double dot_double(size_t n, const float *x, const float *y)
 {
     double s = 0.0;
-    for (size_t i = 0; i < n; i++) s += (double)x[i] * (double)x[i];
+    for (size_t i = 0; i < n; i++) s += (double)x[i] * (double)y[i];
     return s;
+}
+
+static double sum_squares(size_t n, const float *x)
+{
+    return dot_double(n, x, x);
 }
 
 static float dot(size_t n, const float *x, const float *y)
@@ -303,6 +308,7 @@ const attn_kernels attn_kernels_ref = {
     .sum = sum,
     .sum_squares = sum_squares,
     .dot = dot,
+    .dot_double = dot_double,
     .add = add,
     .add_scaled = add_scaled,
     .scale = scale,

@@ -223,11 +223,16 @@ static float kernel_sum(size_t n, const float *x)
     return sum_lanes(s);
 }
 
+static double kernel_dot_double(size_t n, const float *x, const float *y)
+{
+    vd s = zero_double();
+    FOR_VECTORS(n) s = fused_double(take(x + at, left), take(y + at, left), s);
+    return sum_lanes_double(s);
+}
+
 static double kernel_sum_squares(size_t n, const float *x)
 {
-    double s = 0.0;
-    FOR_VECTORS(n) s = sum_squares_lanes(take(x + at, left), s);
-    return s;
+    return kernel_dot_double(n, x, x);
 }
 
 static float kernel_dot(size_t n, const float *x, const float *y)
@@ -433,70 +438,20 @@ static void kernel_elu_plus_one_gradient(size_t n, const float *y, const float *
 
 #include "kernels/kernels_simd_gates.h"
 #include "kernels/kernels_simd_scores.h"
-
-/* ---- loss and optimizer ------------------------------------------------------------------ */
-
-static float sum_exponentials(size_t n, float shift, const float *x)
-{
-    const vf by = all(shift);
-    vf s = zero();
-    FOR_VECTORS(n) s = add(s, first_of(exponential(sub(take(x + at, left), by)), left));
-    return sum_lanes(s);
-}
-
-static double kernel_cross_entropy(size_t n, float *logits, size_t target, float gradient_scale)
-{
-    enum { CHUNK = 2048 }; /* a chunk's sum is taken in float, the chunks' in double */
-    const bool wants_gradient = gradient_scale != 0.0f;
-    const float top = kernel_maximum(n, logits), wanted = logits[target];
-    double total = 0.0;
-    for (size_t first = 0; first < n; first += CHUNK) {
-        const size_t count = first + CHUNK < n ? (size_t)CHUNK : n - first;
-        total += (double)(wants_gradient ? kernel_exp_shifted(count, top, logits + first)
-                                         : sum_exponentials(count, top, logits + first));
-    }
-    if (wants_gradient) {
-        kernel_scale(n, (float)((double)gradient_scale / total), logits);
-        logits[target] -= gradient_scale;
-    }
-    return log(total) - (double)(wanted - top);
-}
-
-static void kernel_adamw(size_t n, const attn_adamw_step *step, const float *g, float *m, float *v,
-                         float *p)
-{
-    const vf b1 = all(step->beta1), c1 = all(1.0f - step->beta1);
-    const vf b2 = all(step->beta2), c2 = all(1.0f - step->beta2);
-    const vf by = all(step->gradient_scale), epsilon = all(step->epsilon);
-    const vf keep = all(1.0f - step->learning_rate * step->decay);
-    const vf rate = all(step->learning_rate / step->correction1);
-    const vf inverse_root = all(1.0f / sqrtf(step->correction2));
-    FOR_VECTORS(n)
-    {
-        const vf gi = mul(by, take(g + at, left));
-        const vf mi = fused(c1, gi, mul(b1, take(m + at, left)));
-        const vf vi = fused(mul(c2, gi), gi, mul(b2, take(v + at, left)));
-        const vf deviation = fused(root(vi), inverse_root, epsilon);
-        put(m + at, left, mi);
-        put(v + at, left, vi);
-        put(p + at, left,
-            fused_negative(rate, quotient(mi, deviation), mul(keep, take(p + at, left))));
-    }
-}
+#include "kernels/kernels_simd_training.h"
 
 #define KERNELS_TABLE(level)                                                                       \
     {                                                                                              \
         .isa = level, .product = kernel_product, .product_double = kernel_product_double,          \
         .transpose = kernel_transpose, .maximum = kernel_maximum, .sum = kernel_sum,               \
-        .sum_squares = kernel_sum_squares, .dot = kernel_dot, .add = kernel_add,                   \
-        .add_scaled = kernel_add_scaled, .scale = kernel_scale, .exp_shifted = kernel_exp_shifted, \
-        .online_softmax = kernel_online_softmax,                                                   \
-        .online_softmax_gradient = kernel_online_softmax_gradient,                                 \
-        .add_ramp = kernel_add_ramp, .softcap = kernel_softcap,                                    \
-        .scale_rows = kernel_scale_rows, .softmax_gradient = kernel_softmax_gradient,              \
-        .layer_norm = kernel_layer_norm, .layer_norm_gradient = kernel_layer_norm_gradient,        \
-        .gelu = kernel_gelu, .gelu_gradient = kernel_gelu_gradient,                                \
-        .elu_plus_one = kernel_elu_plus_one,                                                       \
+        .sum_squares = kernel_sum_squares, .dot = kernel_dot, .dot_double = kernel_dot_double,     \
+        .add = kernel_add, .add_scaled = kernel_add_scaled, .scale = kernel_scale,                 \
+        .exp_shifted = kernel_exp_shifted, .online_softmax = kernel_online_softmax,                \
+        .online_softmax_gradient = kernel_online_softmax_gradient, .add_ramp = kernel_add_ramp,    \
+        .softcap = kernel_softcap, .scale_rows = kernel_scale_rows,                                \
+        .softmax_gradient = kernel_softmax_gradient, .layer_norm = kernel_layer_norm,              \
+        .layer_norm_gradient = kernel_layer_norm_gradient, .gelu = kernel_gelu,                    \
+        .gelu_gradient = kernel_gelu_gradient, .elu_plus_one = kernel_elu_plus_one,                \
         .elu_plus_one_gradient = kernel_elu_plus_one_gradient, .multiply = kernel_multiply,        \
         .add_product = kernel_add_product, .silu = kernel_silu,                                    \
         .silu_gradient = kernel_silu_gradient, .log_sigmoid = kernel_log_sigmoid,                  \

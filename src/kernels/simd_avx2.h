@@ -118,14 +118,28 @@ static inline vf scale_power(vf a, vf n, vf x, vf bound)
     const vf q = _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_add_epi32(rest, bias), 23));
     return _mm256_and_ps(_mm256_cmp_ps(x, bound, _CMP_NLT_UQ), mul(mul(a, p), q));
 }
-/* accumulators in double: sum of squares */
-static inline double sum_squares_lanes(vf a, double so_far)
+/* Accumulators in double, of the lower and the upper lanes. */
+typedef struct vd {
+    __m256d low, high;
+} vd;
+static inline vd zero_double(void)
 {
-    const __m256d low = _mm256_cvtps_pd(_mm256_castps256_ps128(a));
-    const __m256d high = _mm256_cvtps_pd(_mm256_extractf128_ps(a, 1));
-    const __m256d s = _mm256_fmadd_pd(high, high, _mm256_mul_pd(low, low));
+    return (vd){_mm256_setzero_pd(), _mm256_setzero_pd()};
+}
+/* a b + c */
+static inline vd fused_double(vf a, vf b, vd c)
+{
+    const __m256d a_low = _mm256_cvtps_pd(_mm256_castps256_ps128(a));
+    const __m256d b_low = _mm256_cvtps_pd(_mm256_castps256_ps128(b));
+    const __m256d a_high = _mm256_cvtps_pd(_mm256_extractf128_ps(a, 1));
+    const __m256d b_high = _mm256_cvtps_pd(_mm256_extractf128_ps(b, 1));
+    return (vd){_mm256_fmadd_pd(a_low, b_low, c.low), _mm256_fmadd_pd(a_high, b_high, c.high)};
+}
+static inline double sum_lanes_double(vd a)
+{
+    const __m256d s = _mm256_add_pd(a.low, a.high);
     const __m128d t = _mm_add_pd(_mm256_castpd256_pd128(s), _mm256_extractf128_pd(s, 1));
-    return so_far + _mm_cvtsd_f64(_mm_add_sd(t, _mm_unpackhi_pd(t, t)));
+    return _mm_cvtsd_f64(_mm_add_sd(t, _mm_unpackhi_pd(t, t)));
 }
 
 #endif

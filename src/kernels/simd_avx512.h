@@ -109,12 +109,26 @@ static inline vf scale_power(vf a, vf n, vf x, vf bound)
     const __mmask16 kept = _mm512_cmp_ps_mask(x, bound, _CMP_NLT_UQ);
     return _mm512_maskz_scalef_ps(kept, a, n);
 }
-/* accumulators in double: sum of squares */
-static inline double sum_squares_lanes(vf a, double so_far)
+/* Accumulators in double, of the lower and the upper lanes. */
+typedef struct vd {
+    __m512d low, high;
+} vd;
+static inline vd zero_double(void)
 {
-    const __m512d low = _mm512_cvtps_pd(_mm512_castps512_ps256(a));
-    const __m512d high = _mm512_cvtps_pd(_mm512_extractf32x8_ps(a, 1));
-    return so_far + _mm512_reduce_add_pd(_mm512_fmadd_pd(high, high, _mm512_mul_pd(low, low)));
+    return (vd){_mm512_setzero_pd(), _mm512_setzero_pd()};
+}
+/* a b + c */
+static inline vd fused_double(vf a, vf b, vd c)
+{
+    const __m512d a_low = _mm512_cvtps_pd(_mm512_castps512_ps256(a));
+    const __m512d b_low = _mm512_cvtps_pd(_mm512_castps512_ps256(b));
+    const __m512d a_high = _mm512_cvtps_pd(_mm512_extractf32x8_ps(a, 1));
+    const __m512d b_high = _mm512_cvtps_pd(_mm512_extractf32x8_ps(b, 1));
+    return (vd){_mm512_fmadd_pd(a_low, b_low, c.low), _mm512_fmadd_pd(a_high, b_high, c.high)};
+}
+static inline double sum_lanes_double(vd a)
+{
+    return _mm512_reduce_add_pd(_mm512_add_pd(a.low, a.high));
 }
 
 #endif

@@ -5,6 +5,9 @@
 
 #include "kernels/context.h"
 
+#include <math.h>
+#include <string.h>
+
 typedef struct attn_counted {
     const attn_kernels *kernels;
     attn_work *work; /* of this worker */
@@ -86,6 +89,28 @@ static inline void attn_counted_silu_gradient(attn_counted on, size_t n, const f
     on.kernels->silu_gradient(n, x, dy, dx);
     on.work->exponential += n;
     on.work->other += 7 * (uint64_t)n;
+}
+
+/* out = u / sqrt(mean(u^2) + 1e-5), the root mean square norm; returns the factor. */
+static inline float attn_counted_norm(attn_counted on, size_t n, const float *u, float *out)
+{
+    const double mean = on.kernels->sum_squares(n, u) / (double)n;
+    const float factor = 1.0f / sqrtf((float)mean + 1e-5f);
+    on.work->exponential += 1;
+    on.work->other += 2 * (uint64_t)n + 2;
+    memcpy(out, u, n * sizeof *out);
+    attn_counted_scale(on, n, factor, out);
+    return factor;
+}
+
+/* Its gradient, in place: d becomes factor (d - out mean(out o d)). */
+static inline void attn_counted_norm_gradient(attn_counted on, size_t n, const float *out,
+                                              float factor, float *d)
+{
+    const float mean = attn_counted_dot(on, n, out, d) / (float)n;
+    attn_counted_add_scaled(on, n, -mean, out, d);
+    attn_counted_scale(on, n, factor, d);
+    on.work->other += 2;
 }
 
 #endif

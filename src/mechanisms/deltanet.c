@@ -316,8 +316,8 @@ static attn_node *oracle(attn_tape *tape, const attn_layer *layer, size_t head, 
     attn_node *q = silu_project(tape, layer, parameters, "wq.weight", x, head);
     attn_node *k = silu_project(tape, layer, parameters, "wk.weight", x, head);
     attn_node *v = silu_project(tape, layer, parameters, "wv.weight", x, head);
-    q = attn_scaled(tape, attn_recurrent_normal(tape, q, 1.0, 1e-6), scale);
-    k = attn_recurrent_normal(tape, k, 1.0, 1e-6);
+    q = attn_scaled(tape, attn_normal(tape, q, 1.0, 1e-6), scale);
+    k = attn_normal(tape, k, 1.0, 1e-6);
     attn_node *b =
         attn_sigmoid(tape, attn_recurrent_project(tape, layer, parameters, "wb.weight", x, head));
     attn_node *a = is_gated(layer) ? decay(tape, layer, parameters, x, head) : NULL;

@@ -42,8 +42,10 @@ static const attn_option options[] = {
 
 static attn_status check(attn_layer *layer, attn_error *error)
 {
-    (void)error;
     size_t *mask = &layer->options[MASK].size;
+    if (*mask == PREFIXED && layer->options[PREFIX].size > layer->positions)
+        return attn_fail(error, ATTN_ESHAPE, "flex: prefix=%zu is more than the %zu positions",
+                         layer->options[PREFIX].size, layer->positions);
     if (*mask == AUTO) *mask = layer->is_causal ? CAUSAL : FULL;
     layer->is_causal = *mask == CAUSAL || *mask == DOCUMENT;
     return ATTN_OK;

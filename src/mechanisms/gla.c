@@ -18,8 +18,8 @@
 enum { KEY_DIM, GATE_RANK };
 
 static const attn_option options[] = {
-    [KEY_DIM] = {"key_dim", ATTN_OPTION_SIZE, "0", 0, 1048576,
-                 "width of queries and keys over all heads; the heads divide it. 0: half of the "
+    [KEY_DIM] = {"key_dim", ATTN_OPTION_SIZE, "auto", 1, 1048576,
+                 "width of queries and keys over all heads; the heads divide it. auto: half of the "
                  "model's"},
     [GATE_RANK] = {"gate_rank", ATTN_OPTION_SIZE, "16", 1, 65536,
                    "rank of the projection that makes the decays"},
@@ -30,7 +30,7 @@ static const float exponent = 1.0f / 16.0f; /* of the sigmoid */
 static attn_status check(attn_layer *layer, attn_error *error)
 {
     size_t *keys = &layer->options[KEY_DIM].size;
-    if (*keys == 0) *keys = layer->heads * (layer->head_dim > 1 ? layer->head_dim / 2 : 1);
+    if (*keys == ATTN_AUTO) *keys = layer->heads * (layer->head_dim > 1 ? layer->head_dim / 2 : 1);
     if (*keys % layer->heads == 0) return ATTN_OK;
     return attn_fail(error, ATTN_ESHAPE, "gla: key_dim=%zu is no multiple of the %zu heads", *keys,
                      layer->heads);

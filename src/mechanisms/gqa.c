@@ -8,8 +8,9 @@
 enum { KV_HEADS };
 
 static const attn_option options[] = {
-    [KV_HEADS] = {"kv_heads", ATTN_OPTION_SIZE, "0", 0, 65536,
-                  "key/value heads; divides the heads. 0: the divisor nearest to a third of them"},
+    [KV_HEADS] =
+        {"kv_heads", ATTN_OPTION_SIZE, "auto", 1, 65536,
+         "key/value heads; divides the heads. auto: the divisor nearest to a third of them"},
     {.name = NULL}};
 
 /* The divisor of `heads` nearest to a third of it, above 1 where there is one. */
@@ -28,11 +29,12 @@ static size_t usual_kv_heads(size_t heads)
 
 static attn_status check(attn_layer *layer, attn_error *error)
 {
-    const size_t asked = layer->options[KV_HEADS].size;
-    if (asked && (asked > layer->heads || layer->heads % asked != 0))
+    size_t *kv_heads = &layer->options[KV_HEADS].size;
+    if (*kv_heads == ATTN_AUTO) *kv_heads = usual_kv_heads(layer->heads);
+    if (layer->heads % *kv_heads != 0)
         return attn_fail(error, ATTN_ESHAPE, "gqa: kv_heads=%zu does not divide the %zu heads",
-                         asked, layer->heads);
-    layer->kv_heads = asked ? asked : usual_kv_heads(layer->heads);
+                         *kv_heads, layer->heads);
+    layer->kv_heads = *kv_heads;
     return ATTN_OK;
 }
 

@@ -7,12 +7,6 @@
 
 enum { HEADS_PARAMETERS = 8 }; /* declared here; the core's own follow */
 
-/* Regions start on 64-byte borders. */
-static size_t rounded(size_t count)
-{
-    return (count + 15) / 16 * 16;
-}
-
 static size_t row_width(const attn_layer *layer)
 {
     return (layer->heads + 2 * layer->kv_heads) * layer->head_dim;
@@ -48,8 +42,8 @@ static weights weights_of(const attn_layer *layer, const float *block)
 static size_t heads_saved(const attn_layer *layer, size_t batch, size_t length)
 {
     const size_t rows = batch * length;
-    return rounded(rows * row_width(layer)) + rounded(rows * layer->d_model) +
-           rounded(layer->mechanism->core->saved(layer, batch, length));
+    return attn_rounded(rows * row_width(layer)) + attn_rounded(rows * layer->d_model) +
+           attn_rounded(layer->mechanism->core->saved(layer, batch, length));
 }
 
 static size_t heads_scratch(const attn_layer *layer, size_t threads, size_t batch, size_t length)
@@ -57,7 +51,7 @@ static size_t heads_scratch(const attn_layer *layer, size_t threads, size_t batc
     const size_t rows = batch * length;
     const size_t core = layer->mechanism->core->scratch(layer, threads, batch, length);
     const size_t decode = threads * layer->positions; /* one row of scores each */
-    return rounded(rows * row_width(layer)) + rounded(rows * layer->d_model) +
+    return attn_rounded(rows * row_width(layer)) + attn_rounded(rows * layer->d_model) +
            (core > decode ? core : decode);
 }
 
@@ -92,7 +86,7 @@ static void project_around(attn_context *context, const attn_layer *layer, const
     const size_t rows = call->batch * call->length, C = layer->d_model, W = row_width(layer);
     const weights w = weights_of(layer, call->parameters);
     float *qkv = call->saved ? call->saved : call->scratch;
-    float *o = qkv + rounded(rows * W), *rest = o + rounded(rows * C);
+    float *o = qkv + attn_rounded(rows * W), *rest = o + attn_rounded(rows * C);
 
     attn_dense_forward(context, rows, C, W, call->x, w.qkv, w.qkv_bias, qkv);
     attn_core_call inner = core_call(context, layer, call, qkv, o);
@@ -120,16 +114,16 @@ static void heads_backward(attn_context *context, const attn_layer *layer, const
     float *dw_o = call->gradients + (w.o - call->parameters);
     float *db_o = call->gradients + (w.o_bias - call->parameters);
     float *db_qkv = call->gradients + (w.qkv_bias - call->parameters);
-    float *qkv = call->saved, *o = qkv + rounded(rows * W);
-    float *d_qkv = call->scratch, *d_o = d_qkv + rounded(rows * W);
+    float *qkv = call->saved, *o = qkv + attn_rounded(rows * W);
+    float *d_qkv = call->scratch, *d_o = d_qkv + attn_rounded(rows * W);
 
     /* y = o Wo^T + b */
     attn_dense_weight_gradient(context, rows, C, C, o, call->dy, dw_o, db_o, false);
     attn_dense_input_gradient(context, rows, C, C, call->dy, w.o, d_o, false);
     /* o = core(q, k, v) */
     attn_core_call inner = core_call(context, layer, call, qkv, o);
-    inner.saved = o + rounded(rows * C);
-    inner.scratch = d_o + rounded(rows * C);
+    inner.saved = o + attn_rounded(rows * C);
+    inner.scratch = d_o + attn_rounded(rows * C);
     inner.d_o = d_o;
     inner.dq = d_qkv;
     inner.dk = d_qkv + layer->heads * d;

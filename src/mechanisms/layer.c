@@ -50,15 +50,20 @@ static attn_status option_parse(const attn_option *option, const char *mechanism
         return attn_fail(error, ATTN_EARGUMENT, "%s: option %s is one of %s, not '%s'", mechanism,
                          option->name, option->initial, text);
     }
+    const bool has_auto = strcmp(option->initial, "auto") == 0;
+    if (has_auto && strcmp(text, "auto") == 0) {
+        value->size = ATTN_AUTO;
+        return ATTN_OK;
+    }
     errno = 0;
     const double number = strtod(text, &end);
     const bool whole = option->kind != ATTN_OPTION_SIZE || number == floor(number);
     if (end == text || *end || errno || !whole || !(number >= option->minimum) ||
         !(number <= option->maximum))
         return attn_fail(error, ATTN_EARGUMENT,
-                         "%s: option %s takes a %snumber from %g to %g, not '%s'", mechanism,
+                         "%s: option %s takes a %snumber from %g to %g%s, not '%s'", mechanism,
                          option->name, option->kind == ATTN_OPTION_SIZE ? "whole " : "",
-                         option->minimum, option->maximum, text);
+                         option->minimum, option->maximum, has_auto ? " or auto" : "", text);
     if (option->kind == ATTN_OPTION_SIZE)
         value->size = (size_t)number;
     else
@@ -183,7 +188,9 @@ attn_status attn_layer_create(attn_layer **out, const attn_layer_config *config,
     if (!config->is_causal && entry->mechanism->is_causal_only)
         return attn_fail(error, ATTN_EUNSUPPORTED, "%s has no bidirectional form", entry->name);
     if (config->is_causal && entry->mechanism->is_bidirectional_only)
-        return attn_fail(error, ATTN_EUNSUPPORTED, "%s has no causal form", entry->name);
+        return attn_fail(error, ATTN_EUNSUPPORTED, "%s has no causal form%s", entry->name,
+                         entry->mechanism->reads_memory ? ": it reads a memory beside the tokens"
+                                                        : "");
 
     attn_layer *layer = attn_alloc(ATTN_MEMORY_OTHER, sizeof *layer);
     if (!layer) return attn_fail(error, ATTN_EMEMORY, "no memory for a layer");
@@ -215,6 +222,12 @@ void attn_layer_free(attn_layer *layer)
 bool attn_layer_is_causal(const attn_layer *layer)
 {
     return layer->is_causal;
+}
+
+void attn_layer_memory(const attn_layer *layer, size_t *length, size_t *width)
+{
+    *length = layer->memory_length;
+    *width = layer->memory_width;
 }
 
 const attn_parameter *attn_layer_parameters(const attn_layer *layer, size_t *count)
@@ -254,9 +267,11 @@ static attn_status check_call(attn_context *context, const attn_layer *layer, co
         return attn_fail(&context->error, ATTN_ESHAPE,
                          "%zu tokens are more than the %zu positions of the layer", call->length,
                          layer->positions);
-    if (layer->mechanism->reads_memory && (!call->memory || !call->memory_length))
-        return attn_fail(&context->error, ATTN_ESHAPE, "%s reads a memory: none was given",
-                         layer->name);
+    if (layer->mechanism->reads_memory &&
+        (!call->memory || call->memory_length != layer->memory_length))
+        return attn_fail(&context->error, ATTN_ESHAPE,
+                         "%s reads a memory of %zu positions: %zu were given", layer->name,
+                         layer->memory_length, call->memory ? call->memory_length : 0);
     if (call->document_start && !layer->is_causal)
         return attn_fail(&context->error, ATTN_EUNSUPPORTED,
                          "packed documents need a causal layer");

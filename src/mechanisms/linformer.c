@@ -21,8 +21,8 @@ static const attn_option options[] = {
     [ATTN_LINFORMER_SEGMENT] = {"segment", ATTN_OPTION_SIZE, "64", 1, 65536,
                                 "causal: tokens that are compressed together"},
     [ATTN_LINFORMER_RANK] =
-        {"rank", ATTN_OPTION_SIZE, "0", 0, 65536,
-         "virtual keys for each segment, or for the whole sequence. 0: a quarter of the tokens "
+        {"rank", ATTN_OPTION_SIZE, "auto", 1, 65536,
+         "virtual keys for each segment, or for the whole sequence. auto: a quarter of the tokens "
          "that they stand for"},
     [ATTN_LINFORMER_MASS_BIAS] = {"mass_bias", ATTN_OPTION_FLAG, "false", 0, 1,
                                   "causal: weigh virtual keys by the tokens that they stand for"},
@@ -37,7 +37,7 @@ static attn_status check(attn_layer *layer, attn_error *error)
 {
     attn_value *rank = &layer->options[ATTN_LINFORMER_RANK];
     const size_t columns = attn_linformer_columns(layer);
-    if (rank->size == 0) rank->size = columns < 4 ? 1 : columns / 4;
+    if (rank->size == ATTN_AUTO) rank->size = columns < 4 ? 1 : columns / 4;
     if (rank->size > columns)
         return attn_fail(
             error, ATTN_ESHAPE, "linformer: rank=%zu is more than the %zu tokens %s: at most %zu",

@@ -21,6 +21,8 @@ typedef enum attn_option_kind {
 
 enum { ATTN_OPTIONS_MAX = 8 };
 
+#define ATTN_AUTO SIZE_MAX /* what a size is that says "auto" */
+
 typedef union attn_value {
     size_t size;
     double number;
@@ -32,7 +34,7 @@ typedef struct attn_option {
     const char *name;
     attn_option_kind kind;
     const char *initial; /* as a person would type it; all words "first|second" of a choice, of
-                            which the first is the default */
+                            which the first is the default; "auto" for a size that check() chooses */
     double minimum, maximum;
     const char *help;
 } attn_option;
@@ -51,7 +53,8 @@ struct attn_layer {
     attn_value options[ATTN_OPTIONS_MAX]; /* by index in the mechanism's table */
     attn_parameter parameters[ATTN_PARAMETERS_MAX];
     size_t n_parameters, parameter_count;
-    attn_flex flex; /* the caller's functions, of flex */
+    size_t memory_length, memory_width; /* of mechanisms that read one: S, C_memory */
+    attn_flex flex;                     /* the caller's functions, of flex */
 };
 
 /* Appends a parameter [rows][columns], or [rows] with columns 0. */
@@ -166,6 +169,12 @@ const attn_mechanism *attn_mechanism_find(const char *name); /* NULL when unknow
 static inline size_t attn_smaller(size_t a, size_t b)
 {
     return a < b ? a : b;
+}
+
+/* Regions start on 64-byte borders. */
+static inline size_t attn_rounded(size_t count)
+{
+    return (count + 15) / 16 * 16;
 }
 
 /* The first `count` floats of what remains of a memory. */

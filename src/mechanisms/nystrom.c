@@ -24,8 +24,9 @@
 #include <math.h>
 
 static const attn_option options[] = {
-    [ATTN_NYSTROM_LANDMARKS] = {"landmarks", ATTN_OPTION_SIZE, "64", 1, 65536,
-                                "bidirectional: landmarks; they divide the length"},
+    [ATTN_NYSTROM_LANDMARKS] = {"landmarks", ATTN_OPTION_SIZE, "auto", 1, 65536,
+                                "bidirectional: landmarks, a divisor of the length. auto: the "
+                                "largest up to 64"},
     [ATTN_NYSTROM_SEGMENT] = {"segment", ATTN_OPTION_SIZE, "64", 1, 65536,
                               "causal: tokens for each landmark"},
     [ATTN_NYSTROM_KERNEL] = {"kernel", ATTN_OPTION_SIZE, "33", 1, 1023,
@@ -40,7 +41,7 @@ static attn_status check(attn_layer *layer, attn_error *error)
     if (kernel % 2 == 0)
         return attn_fail(error, ATTN_ESHAPE,
                          "nystrom: kernel=%zu has no centre: an odd width is needed", kernel);
-    if (landmarks > layer->positions)
+    if (landmarks != ATTN_AUTO && landmarks > layer->positions)
         return attn_fail(error, ATTN_ESHAPE,
                          "nystrom: landmarks=%zu are more than the %zu positions", landmarks,
                          layer->positions);
@@ -50,10 +51,17 @@ static attn_status check(attn_layer *layer, attn_error *error)
 static attn_status check_length(const attn_layer *layer, size_t length, attn_error *error)
 {
     const size_t landmarks = layer->options[ATTN_NYSTROM_LANDMARKS].size;
-    if (layer->is_causal || length % landmarks == 0) return ATTN_OK;
+    if (layer->is_causal || landmarks == ATTN_AUTO || length % landmarks == 0) return ATTN_OK;
     return attn_fail(error, ATTN_ESHAPE,
                      "nystrom: landmarks=%zu do not divide the %zu tokens of the sequence",
                      landmarks, length);
+}
+
+static size_t default_landmarks(size_t length)
+{
+    size_t landmarks = attn_smaller(64, length);
+    while (length % landmarks != 0) landmarks--;
+    return landmarks;
 }
 
 static void declare(attn_layer *layer)
@@ -75,6 +83,7 @@ attn_nystrom_sizes attn_nystrom_sizes_of(const attn_layer *layer, size_t length)
     z.left = z.kernel - 1;
     if (layer->is_causal) return z;
     z.marks = layer->options[ATTN_NYSTROM_LANDMARKS].size;
+    if (z.marks == ATTN_AUTO) z.marks = default_landmarks(length);
     z.segment = length / z.marks;
     z.block = ATTN_TILE_QUERIES;
     z.left = z.kernel / 2;

@@ -22,8 +22,8 @@
 enum { FEATURES };
 
 static const attn_option options[] = {
-    [FEATURES] = {"features", ATTN_OPTION_SIZE, "0", 0, 1 << 16,
-                  "random features m. 0: d ln d, the number that the paper's bound asks for, "
+    [FEATURES] = {"features", ATTN_OPTION_SIZE, "auto", 1, 1 << 16,
+                  "random features m. auto: d ln d, the number that the paper's bound asks for, "
                   "rounded up to a multiple of 8"},
     {.name = NULL}};
 
@@ -33,7 +33,7 @@ static size_t count(const attn_layer *layer)
 {
     const size_t asked = layer->options[FEATURES].size;
     const double d = (double)layer->head_dim;
-    return asked ? asked : 8 * ((size_t)(d * log(d) / 8.0) + 1);
+    return asked != ATTN_AUTO ? asked : 8 * ((size_t)(d * log(d) / 8.0) + 1);
 }
 
 /* ---- W ----------------------------------------------------------------------------------- */

@@ -8,8 +8,6 @@
 #include <math.h>
 #include <string.h>
 
-static const float epsilon = 1e-5f;
-
 static const attn_recurrence *recurrence_of(const attn_layer *layer)
 {
     return layer->mechanism->recurrence;
@@ -44,23 +42,17 @@ static void declare(attn_layer *layer)
 
 /* ---- memory ------------------------------------------------------------------------------ */
 
-/* Regions start on 64-byte borders. */
-static size_t rounded(size_t count)
-{
-    return (count + 15) / 16 * 16;
-}
-
 static size_t own_count(size_t (*count)(const attn_layer *, size_t, size_t),
                         const attn_layer *layer, size_t batch, size_t length)
 {
-    return count ? rounded(count(layer, batch, length)) : 0;
+    return count ? attn_rounded(count(layer, batch, length)) : 0;
 }
 
 /* Kept: rows, o, and the recurrence's own. */
 static size_t saved_count(const attn_layer *layer, size_t batch, size_t length)
 {
     const size_t rows = batch * length;
-    return rounded(rows * shape_of(layer).row) + rounded(rows * layer->d_model) +
+    return attn_rounded(rows * shape_of(layer).row) + attn_rounded(rows * layer->d_model) +
            own_count(recurrence_of(layer)->saved, layer, batch, length);
 }
 
@@ -68,8 +60,8 @@ static size_t saved_count(const attn_layer *layer, size_t batch, size_t length)
 static size_t worker_count(const attn_layer *layer, size_t length)
 {
     const size_t dv = layer->head_dim;
-    return rounded(length * dv) + rounded(recurrence_of(layer)->key_dim(layer) * dv) +
-           rounded(4 * dv) + rounded(recurrence_of(layer)->room(layer, length));
+    return attn_rounded(length * dv) + attn_rounded(recurrence_of(layer)->key_dim(layer) * dv) +
+           attn_rounded(4 * dv) + attn_rounded(recurrence_of(layer)->room(layer, length));
 }
 
 /* All of a call's scratch memory. */
@@ -85,10 +77,10 @@ static places divide(const attn_layer *layer, size_t batch, size_t length, float
 {
     const size_t rows = batch * length;
     places p;
-    p.rows = attn_cut(&scratch, rounded(rows * shape_of(layer).row));
-    p.gated = attn_cut(&scratch, rounded(rows * layer->d_model));
-    p.d_gated = attn_cut(&scratch, rounded(rows * layer->d_model));
-    p.d_norm = attn_cut(&scratch, rounded(batch * layer->d_model));
+    p.rows = attn_cut(&scratch, attn_rounded(rows * shape_of(layer).row));
+    p.gated = attn_cut(&scratch, attn_rounded(rows * layer->d_model));
+    p.d_gated = attn_cut(&scratch, attn_rounded(rows * layer->d_model));
+    p.d_norm = attn_cut(&scratch, attn_rounded(batch * layer->d_model));
     p.shared = attn_cut(&scratch, own_count(recurrence_of(layer)->shared, layer, batch, length));
     p.workers = scratch;
     return p;
@@ -97,8 +89,8 @@ static places divide(const attn_layer *layer, size_t batch, size_t length, float
 static size_t scratch_count(const attn_layer *layer, size_t threads, size_t batch, size_t length)
 {
     const size_t rows = batch * length;
-    return rounded(rows * shape_of(layer).row) + 2 * rounded(rows * layer->d_model) +
-           rounded(batch * layer->d_model) +
+    return attn_rounded(rows * shape_of(layer).row) + 2 * attn_rounded(rows * layer->d_model) +
+           attn_rounded(batch * layer->d_model) +
            own_count(recurrence_of(layer)->shared, layer, batch, length) +
            threads * worker_count(layer, length);
 }
@@ -131,9 +123,9 @@ static attn_recurrent_head head_of(job *j, size_t index, size_t worker, worker_r
     const attn_layer *layer = j->run.layer;
     const size_t T = call->length, b = index / layer->heads;
     float *memory = j->place.workers + worker * worker_count(layer, T);
-    room->o = attn_cut(&memory, rounded(T * layer->head_dim));
-    room->state = attn_cut(&memory, rounded(j->run.shape.key_dim * layer->head_dim));
-    room->rows = attn_cut(&memory, rounded(4 * layer->head_dim));
+    room->o = attn_cut(&memory, attn_rounded(T * layer->head_dim));
+    room->state = attn_cut(&memory, attn_rounded(j->run.shape.key_dim * layer->head_dim));
+    room->rows = attn_cut(&memory, attn_rounded(4 * layer->head_dim));
     return (attn_recurrent_head){.run = &j->run,
                                  .index = index,
                                  .h = index % layer->heads,
@@ -144,24 +136,12 @@ static attn_recurrent_head head_of(job *j, size_t index, size_t worker, worker_r
                                  .room = memory};
 }
 
-/* n = u / sqrt(mean(u^2) + epsilon); returns the factor */
-static float normalise(attn_counted on, size_t d, const float *u, float *n)
-{
-    const double mean = on.kernels->sum_squares(d, u) / (double)d;
-    const float factor = 1.0f / sqrtf((float)mean + epsilon);
-    on.work->exponential += 1;
-    on.work->other += 2 * d + 2;
-    memcpy(n, u, d * sizeof *n);
-    attn_counted_scale(on, d, factor, n);
-    return factor;
-}
-
 /* out = w o norm(o) o silu(g); `gate` holds silu(g) afterwards */
 static void gate_row(const job *j, attn_counted on, const float *o, const float *g, float *gate,
                      float *out)
 {
     const size_t d = j->run.layer->head_dim;
-    normalise(on, d, o, out);
+    attn_counted_norm(on, d, o, out);
     if (j->norm_weight) attn_counted_multiply(on, d, j->norm_weight, out);
     if (!recurrence_of(j->run.layer)->has_gate) return;
     attn_counted_silu(on, d, g, gate);
@@ -201,7 +181,7 @@ static void gate_row_gradient(const job *j, const attn_recurrent_head *head, siz
     float *n = rows, *scaled = rows + d, *gate = rows + 2 * d, *d_gate = rows + 3 * d;
     float *gated = j->place.gated + at;
 
-    const float factor = normalise(on, d, j->o + at, n);
+    const float factor = attn_counted_norm(on, d, j->o + at, n);
     memcpy(scaled, n, d * sizeof *n);
     if (j->norm_weight) attn_counted_multiply(on, d, j->norm_weight, scaled);
     memcpy(gated, scaled, d * sizeof *n);
@@ -218,11 +198,7 @@ static void gate_row_gradient(const job *j, const attn_recurrent_head *head, siz
         attn_counted_add_product(on, d, d_o, n, d_norm);
         attn_counted_multiply(on, d, j->norm_weight, d_o);
     }
-    /* do = factor (dn - n mean(n o dn)) */
-    const float mean = attn_counted_dot(on, d, n, d_o) / (float)d;
-    attn_counted_add_scaled(on, d, -mean, n, d_o);
-    attn_counted_scale(on, d, factor, d_o);
-    on.work->other += 2;
+    attn_counted_norm_gradient(on, d, n, factor, d_o);
 }
 
 static void backward_head(void *argument, size_t index, size_t worker)
@@ -249,8 +225,8 @@ static void start(job *j, attn_context *context, const attn_layer *layer, const 
     j->run.shared = j->place.shared;
     j->run.rows = call->saved ? call->saved : j->place.rows;
     if (call->saved) {
-        j->o = call->saved + rounded(rows * j->run.shape.row);
-        j->run.saved = j->o + rounded(rows * layer->d_model);
+        j->o = call->saved + attn_rounded(rows * j->run.shape.row);
+        j->run.saved = j->o + attn_rounded(rows * layer->d_model);
     }
     if (recurrence_of(layer)->has_norm_weight)
         j->norm_weight = call->parameters + attn_layer_offset(layer, "norm.weight");
@@ -378,13 +354,6 @@ attn_node *attn_recurrent_project(attn_tape *tape, const attn_layer *layer,
     return attn_linear(tape, x, attn_rows(tape, w, head * count, count), NULL);
 }
 
-attn_node *attn_recurrent_normal(attn_tape *tape, attn_node *u, double factor, double shift)
-{
-    attn_node *squares = attn_row_sums(tape, attn_times(tape, u, u));
-    attn_node *log = attn_log(tape, attn_shifted(tape, attn_scaled(tape, squares, factor), shift));
-    return attn_times(tape, u, attn_exp(tape, attn_scaled(tape, log, -0.5)));
-}
-
 static attn_node *oracle(attn_tape *tape, const attn_layer *layer, attn_node *x,
                          attn_node *const *parameters, attn_node *memory,
                          const uint32_t *document_start)
@@ -394,7 +363,7 @@ static attn_node *oracle(attn_tape *tape, const attn_layer *layer, attn_node *x,
     attn_node *all = NULL;
     for (size_t h = 0; h < layer->heads; h++) {
         attn_node *o = r->oracle(tape, layer, h, x, parameters, document_start);
-        o = attn_recurrent_normal(tape, o, 1.0 / (double)layer->head_dim, 1e-5);
+        o = attn_normal(tape, o, 1.0 / (double)layer->head_dim, 1e-5);
         if (r->has_norm_weight)
             o = attn_times(tape, o, attn_recurrent_parameter(layer, parameters, "norm.weight"));
         if (r->has_gate) {

@@ -83,7 +83,5 @@ attn_node *attn_recurrent_parameter(const attn_layer *layer, attn_node *const *p
 attn_node *attn_recurrent_project(attn_tape *tape, const attn_layer *layer,
                                   attn_node *const *parameters, const char *name, attn_node *x,
                                   size_t head);
-/* u / sqrt(sum(u^2) factor + epsilon) by rows */
-attn_node *attn_recurrent_normal(attn_tape *tape, attn_node *u, double factor, double epsilon);
 
 #endif

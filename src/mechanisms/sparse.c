@@ -10,6 +10,7 @@
  *
  * local=1,stride=2 keeps about half of the blocks (Child et al., 2019, in blocks); BigBird's
  * pattern (Zaheer et al., 2020) made causal is local=3,stride=0,global=1,random=3. */
+#include "base/error.h"
 #include "base/random.h"
 #include "mechanisms/exact_core.h"
 #include "mechanisms/kv_cache.h"
@@ -20,7 +21,8 @@ enum { BLOCK, LOCAL, STRIDE, GLOBAL, RANDOM, SEED };
 enum { RANDOM_MAX = 64 };
 
 static const attn_option options[] = {
-    [BLOCK] = {"block", ATTN_OPTION_SIZE, "64", 1, 1 << 20, "tokens of a block"},
+    [BLOCK] = {"block", ATTN_OPTION_SIZE, "auto", 1, 1 << 20,
+               "tokens of a block. auto: 64, or all positions where there are fewer"},
     [LOCAL] = {"local", ATTN_OPTION_SIZE, "1", 1, 1 << 20,
                "latest blocks that a block sees, itself included"},
     [STRIDE] = {"stride", ATTN_OPTION_SIZE, "2", 0, 1 << 20,
@@ -30,6 +32,21 @@ static const attn_option options[] = {
                 "further blocks drawn for each head and block"},
     [SEED] = {"seed", ATTN_OPTION_SIZE, "1", 0, 1 << 30, "of the random blocks"},
     {.name = NULL}};
+
+static attn_status check(attn_layer *layer, attn_error *error)
+{
+    size_t *block = &layer->options[BLOCK].size;
+    const size_t global = layer->options[GLOBAL].size, positions = layer->positions;
+    if (*block == ATTN_AUTO) *block = attn_smaller(64, positions);
+    if (*block > positions)
+        return attn_fail(error, ATTN_ESHAPE, "sparse: block=%zu is longer than the %zu positions",
+                         *block, positions);
+    if (global * *block > positions)
+        return attn_fail(error, ATTN_ESHAPE,
+                         "sparse: global=%zu blocks of %zu tokens are more than the %zu positions",
+                         global, *block, positions);
+    return ATTN_OK;
+}
 
 /* Is J one of R(head, I)? Sampling without repetition after Floyd: the r-th draw is from the
  * first n - k + r + 1 candidates, or the last of them when it was drawn before. */
@@ -177,6 +194,7 @@ const attn_mechanism attn_mechanism_sparse = {
              "half of them",
     .source = "Child et al., Sparse Transformers, 2019; Zaheer et al., Big Bird, 2020",
     .options = options,
+    .check = check,
     .functions = &attn_heads_functions,
     .core = &core,
 };

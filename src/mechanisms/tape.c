@@ -367,6 +367,13 @@ attn_node *attn_linear(attn_tape *tape, attn_node *x, attn_node *w, attn_node *b
     return bias ? attn_plus(tape, y, bias) : y;
 }
 
+attn_node *attn_normal(attn_tape *tape, attn_node *u, double factor, double shift)
+{
+    attn_node *squares = attn_row_sums(tape, attn_times(tape, u, u));
+    attn_node *log = attn_log(tape, attn_shifted(tape, attn_scaled(tape, squares, factor), shift));
+    return attn_times(tape, u, attn_exp(tape, attn_scaled(tape, log, -0.5)));
+}
+
 /* ---- backward ---------------------------------------------------------------------------- */
 
 static void pull_pairwise(const entry *e)

@@ -66,4 +66,7 @@ attn_node *attn_above(attn_tape *tape, attn_node *top, attn_node *bottom);
 /* x w^T + bias, with w [out, in] and bias [1, out] or NULL. */
 attn_node *attn_linear(attn_tape *tape, attn_node *x, attn_node *w, attn_node *bias);
 
+/* u / sqrt(sum(u^2) factor + shift) by rows. */
+attn_node *attn_normal(attn_tape *tape, attn_node *u, double factor, double shift);
+
 #endif

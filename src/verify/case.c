@@ -3,7 +3,6 @@
 #include "base/memory.h"
 #include "base/nearest.h"
 #include "verify/case_internal.h"
-#include "verify/memory_width.h"
 
 #include <math.h>
 #include <stdio.h>
@@ -105,7 +104,7 @@ static attn_status make_layer(attn_case *c, attn_error *error)
     attn_error inner = {0};
     const attn_status status = attn_layer_create(&c->layer, &config, &inner);
     if (status != ATTN_OK) return attn_fail(error, status, "%s: %s", c->path, inner.text);
-    c->memory_width = attn_layer_memory_width(c->layer);
+    attn_layer_memory(c->layer, &c->memory_length, &c->memory_width);
     return ATTN_OK;
 }
 
@@ -117,9 +116,6 @@ static attn_status check_memory(attn_case *c, attn_error *error)
         return attn_fail(error, ATTN_ESHAPE, "%s: there is a memory, and %s reads none", c->path,
                          c->layer->name);
     }
-    c->memory_length = c->config.memory_length;
-    if (!c->memory_length && memory && memory->dimensions == 3) c->memory_length = memory->shape[1];
-    if (!c->memory_length) c->memory_length = 1; /* the least there can be */
     const size_t shape[] = {c->batch, c->memory_length, c->memory_width};
     return attn_case_tensor(c, "memory", shape, 3, true, error) ? ATTN_OK : error->status;
 }

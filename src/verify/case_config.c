@@ -63,7 +63,6 @@ static attn_status read_implied(attn_case_config *out, const json_t *root, const
 {
     *is_implied = true;
     if (strcmp(key, "gated") == 0) return ATTN_OK; /* chose the mechanism */
-    if (strcmp(key, "mem_len") == 0) return read_size(root, path, key, &out->memory_length, error);
     if (strcmp(key, "kv_heads") == 0 && strcmp(out->mechanism, "mqa") == 0) {
         size_t kv_heads = 0;
         const attn_status status = read_size(root, path, key, &kv_heads, error);

@@ -13,7 +13,6 @@ typedef struct attn_case_config {
     char mechanism[ATTN_NAME_BYTES];
     char options[ATTN_CASE_OPTIONS_BYTES];
     size_t d_model, heads, length;
-    size_t memory_length; /* 0: not said */
     bool is_causal;
 } attn_case_config;
 

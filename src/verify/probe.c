@@ -6,14 +6,13 @@
 #include "base/random.h"
 #include "mechanisms/oracle.h"
 #include "verify/compare.h"
-#include "verify/memory_width.h"
 
 #include <math.h>
 #include <string.h>
 
 /* ---- memory ------------------------------------------------------------------------------ */
 
-enum { GUARD = 4096, MEMORY_LENGTH = 77 };
+enum { GUARD = 4096 };
 
 static const uint32_t guard_word = 0x7fc0deadu; /* a quiet NaN that no kernel makes */
 
@@ -144,9 +143,8 @@ attn_status attn_probe_begin(attn_probe *probe, const attn_layer *layer,
                           .T = options->length,
                           .C = layer->d_model,
                           .n = options->batch * options->length * layer->d_model,
-                          .P = layer->parameter_count,
-                          .memory_width = attn_layer_memory_width(layer)};
-    probe->memory_length = probe->memory_width ? MEMORY_LENGTH : 0;
+                          .P = layer->parameter_count};
+    attn_layer_memory(layer, &probe->memory_length, &probe->memory_width);
     probe->context = attn_probe_context(probe, options->threads, false);
     probe->parameters = attn_probe_floats(probe, probe->P, "the parameters");
     probe->x = attn_probe_floats(probe, probe->n, "x");

@@ -55,8 +55,10 @@ attn_status attn_verify_layer(const attn_layer *layer, const attn_verify_options
     attn_status status = attn_probe_begin(&probe, layer, options, out, error);
     for (size_t i = 0; i < sizeof checks / sizeof *checks && status == ATTN_OK; i++) {
         if (checks[i].needs_order && !layer->is_causal) {
-            attn_verdict_skip(&out->of[checks[i].property],
-                              "bidirectional: sees the future by design");
+            attn_verdict_skip(&out->of[checks[i].property], "%s",
+                              layer->mechanism->reads_memory
+                                  ? "reads a memory; its tokens see nothing of each other"
+                                  : "bidirectional: sees the future by design");
             continue;
         }
         struct attn_probe_block *mark = attn_probe_mark(&probe);

@@ -91,7 +91,7 @@ static attn_status make_layer(check_run *run, bool *made, attn_error *error)
                                       .d_model = 12,
                                       .heads = 6,
                                       .positions = CHECK_POSITIONS,
-                                      .is_causal = true};
+                                      .is_causal = attn_mechanism_is_causal(name)};
     const attn_status status = attn_layer_create(&layer, &config, error);
     *made = layer != NULL;
     attn_layer_free(layer);
@@ -103,13 +103,19 @@ static const attn_layer *oracle_layer;
 
 static attn_status run_oracle(check_run *run, bool *made, attn_error *error)
 {
-    enum { B = 2, T = 3, C = 12 };
+    enum { B = 2, T = 3, C = 12, S_C = 2000 };
     (void)run;
     const size_t count = attn_layer_parameter_count(oracle_layer);
     static double parameters[4096], gradients[4096], x[B * T * C], y[B * T * C], dx[B * T * C];
+    static double memory[B * S_C], d_memory[B * S_C];
+    size_t S = 0, C_memory = 0;
+    attn_layer_memory(oracle_layer, &S, &C_memory);
     if (count > sizeof parameters / sizeof *parameters)
         return attn_fail(error, ATTN_ESHAPE, "%zu parameters are more than the check has room for",
                          count);
+    if (S * C_memory > S_C)
+        return attn_fail(error, ATTN_ESHAPE,
+                         "a memory of %zu numbers is more than there is room for", S * C_memory);
     const attn_oracle_call call = {.batch = B,
                                    .length = T,
                                    .parameters = parameters,
@@ -117,7 +123,11 @@ static attn_status run_oracle(check_run *run, bool *made, attn_error *error)
                                    .y = y,
                                    .dy = x,
                                    .dx = dx,
-                                   .gradients = gradients};
+                                   .gradients = gradients,
+                                   .memory = S ? memory : NULL,
+                                   .memory_length = S,
+                                   .memory_width = C_memory,
+                                   .d_memory = d_memory};
     const attn_status status = attn_layer_oracle(oracle_layer, &call, error);
     *made = status == ATTN_OK;
     return status;
@@ -128,8 +138,11 @@ static void run_mechanism(check_run *run)
     fail_each(run, "layer", make_layer);
     check_layer l;
     check_case(run, "layer of the oracle");
-    const check_config config = {
-        .batch = 1, .heads = 6, .head_dim = 2, .length = 3, .is_causal = true};
+    const check_config config = {.batch = 1,
+                                 .heads = 6,
+                                 .head_dim = 2,
+                                 .length = 3,
+                                 .is_causal = attn_mechanism_is_causal(check_entry(run)->name)};
     if (!check_layer_begin(
             run, &l, check_subject_options(check_subject_find(check_entry(run)->name))[0], &config))
         return;

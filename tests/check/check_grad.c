@@ -12,18 +12,18 @@
  * norms. With h = 1e-5 the fifth costs 1e-20 and rounding 1e-10 of the loss. */
 static const double step = 1e-5, tolerance = 1e-7;
 
-/* The oracle as a function of one vector: the parameters, then x. Fixed buffers stay where they
+/* The oracle as a function of one vector: the parameters, x, the memory. Fixed buffers stay where they
  * are. */
 typedef struct point {
     check_layer l;
-    size_t count; /* P + n */
+    size_t count; /* P + n + M */
     double *at, *gradient;
     double *y, *dy, *trial;
 } point;
 
 static void point_fill(check_run *run, point *p)
 {
-    p->count = p->l.P + p->l.n;
+    p->count = p->l.P + p->l.n + p->l.M;
     p->at = check_doubles(run, p->count);
     p->gradient = check_doubles(run, p->count);
     p->trial = check_doubles(run, p->count);
@@ -31,22 +31,26 @@ static void point_fill(check_run *run, point *p)
     p->dy = check_doubles(run, p->l.n);
     check_widen(p->l.P, p->l.parameters, p->at);
     check_widen(p->l.n, p->l.x, p->at + p->l.P);
+    check_widen(p->l.M, p->l.memory, p->at + p->l.P + p->l.n);
     check_widen(p->l.n, p->l.dy, p->dy);
     check_layer_oracle(run, &p->l);
     memcpy(p->gradient, p->l.want_gradients, p->l.P * sizeof *p->gradient);
     memcpy(p->gradient + p->l.P, p->l.want_dx, p->l.n * sizeof *p->gradient);
+    memcpy(p->gradient + p->l.P + p->l.n, p->l.want_d_memory, p->l.M * sizeof *p->gradient);
 }
 
 /* sum(dy * y) at the trial point */
 static double loss(check_run *run, point *p)
 {
     attn_error error = {0};
-    const attn_oracle_call call = {.batch = p->l.B,
-                                   .length = p->l.T,
-                                   .parameters = p->trial,
-                                   .x = p->trial + p->l.P,
-                                   .document_start = p->l.documents,
-                                   .y = p->y};
+    attn_oracle_call call = {.batch = p->l.B,
+                             .length = p->l.T,
+                             .parameters = p->trial,
+                             .x = p->trial + p->l.P,
+                             .document_start = p->l.documents,
+                             .y = p->y};
+    if (p->l.M) call.memory = p->trial + p->l.P + p->l.n;
+    attn_layer_memory(p->l.layer, &call.memory_length, &call.memory_width);
     if (attn_layer_oracle(p->l.layer, &call, &error) != ATTN_OK)
         check_that(run, false, "the oracle: %s", error.text);
     double sum = 0.0;
@@ -65,10 +69,52 @@ static double difference(check_run *run, point *p, const double *direction, doub
     return (values[0] - values[1]) / (2.0 * h);
 }
 
-static double slope(check_run *run, point *p, const double *direction)
+static double root_mean_square(const point *p)
 {
-    return (4.0 * difference(run, p, direction, step) - difference(run, p, direction, 2.0 * step)) /
-           3.0;
+    return check_norm(p->count, (check_numbers){.real = p->gradient}) / sqrt((double)p->count);
+}
+
+/* The gradient's slopes along some directions and those of differences, with what each may err. */
+typedef struct slopes {
+    size_t count;
+    double *got, *want, *bounds;
+} slopes;
+
+/* Directions of all cases of the group. */
+static size_t compared, left_out;
+
+static slopes slopes_begin(check_run *run, size_t most)
+{
+    return (slopes){.got = check_doubles(run, most),
+                    .want = check_doubles(run, most),
+                    .bounds = check_doubles(run, most)};
+}
+
+/* A decision that falls otherwise within the differences, such as a hash, shows in the third of
+ * them, which for a smooth function has the order of h^2 beside the first: such a direction says
+ * nothing about a gradient and is left out. */
+static void slopes_add(check_run *run, point *p, const double *direction, slopes *out)
+{
+    const bool has_jumps = check_subject_find(run->group->subject)->has_jumps;
+    const double near = difference(run, p, direction, step);
+    const double far = difference(run, p, direction, 2.0 * step);
+    const double want = (4.0 * near - far) / 3.0;
+    const double bound = tolerance * (fabs(want) + root_mean_square(p));
+    if (has_jumps && !(fabs(far - near) < 0.25 * bound)) {
+        left_out++;
+        return;
+    }
+    out->got[out->count] = 0.0;
+    for (size_t i = 0; i < p->count; i++) out->got[out->count] += p->gradient[i] * direction[i];
+    out->want[out->count] = want;
+    out->bounds[out->count++] = bound;
+}
+
+static void slopes_compare(check_run *run, const slopes *s, const char *what)
+{
+    compared += s->count;
+    check_compare(run, s->count, (check_numbers){.real = s->got}, (check_numbers){.real = s->want},
+                  (check_rule){.bounds = s->bounds}, "slopes %s", what);
 }
 
 /* No step along fixed buffers. */
@@ -81,16 +127,11 @@ static void stay_at_buffers(const point *p, double *direction)
             direction[parameters[i].offset + j] = 0.0;
 }
 
-static double root_mean_square(const point *p)
-{
-    return check_norm(p->count, (check_numbers){.real = p->gradient}) / sqrt((double)p->count);
-}
-
 /* Directions of norm 1 over everything at once. */
 static void check_directions(check_run *run, point *p)
 {
     enum { DIRECTIONS = 4 };
-    double got[DIRECTIONS] = {0}, want[DIRECTIONS], bounds[DIRECTIONS];
+    slopes s = slopes_begin(run, DIRECTIONS);
     float *drawn = check_floats(run, p->count, CHECK_AT_END);
     double *direction = check_doubles(run, p->count);
     for (size_t k = 0; k < DIRECTIONS; k++) {
@@ -98,31 +139,23 @@ static void check_directions(check_run *run, point *p)
         check_widen(p->count, drawn, direction);
         stay_at_buffers(p, direction);
         const double length = check_norm(p->count, (check_numbers){.real = direction});
-        for (size_t i = 0; i < p->count; i++) {
-            direction[i] /= length;
-            got[k] += p->gradient[i] * direction[i];
-        }
-        want[k] = slope(run, p, direction);
-        bounds[k] = tolerance * (fabs(want[k]) + root_mean_square(p));
+        for (size_t i = 0; i < p->count; i++) direction[i] /= length;
+        slopes_add(run, p, direction, &s);
     }
-    check_compare(run, DIRECTIONS, (check_numbers){.real = got}, (check_numbers){.real = want},
-                  (check_rule){.bounds = bounds}, "slopes along random directions");
+    slopes_compare(run, &s, "along random directions");
 }
 
 static void check_coordinates(check_run *run, point *p)
 {
-    double *direction = check_doubles(run, p->count), *want = check_doubles(run, p->count);
-    double *bounds = check_doubles(run, p->count);
+    slopes s = slopes_begin(run, p->count);
+    double *direction = check_doubles(run, p->count);
     for (size_t i = 0; i < p->count; i++) {
         direction[i] = 1.0;
         stay_at_buffers(p, direction);
-        want[i] = slope(run, p, direction);
+        slopes_add(run, p, direction, &s);
         direction[i] = 0.0;
-        bounds[i] = tolerance * (fabs(want[i]) + root_mean_square(p));
     }
-    check_compare(run, p->count, (check_numbers){.real = p->gradient},
-                  (check_numbers){.real = want}, (check_rule){.bounds = bounds},
-                  "slopes in every coordinate");
+    slopes_compare(run, &s, "in every coordinate");
 }
 
 static const check_config tiny = {.batch = 1, .heads = 6, .head_dim = 2, .length = 5};
@@ -168,8 +201,12 @@ static void check_float(check_run *run, check_layer *l, bool is_tiny)
 
 static void run_tape(check_run *run)
 {
+    compared = left_out = 0;
     each_config(run, &tiny, check_tape);
     each_config(run, &small, check_tape);
+    check_case(run, "directions left out");
+    check_that(run, left_out <= compared / 4, "the definition jumps along %zu of %zu directions",
+               left_out, left_out + compared);
 }
 
 /* Tiny layers are for the tape: a norm over two features magnifies rounding by whatever 1 / |o|

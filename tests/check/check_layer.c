@@ -46,6 +46,7 @@ static void draw_ordinary(check_run *run, check_layer *l)
 {
     check_fill_normal(run, 1.0, l->n, l->x);
     check_fill_normal(run, 1.0, l->n, l->dy);
+    check_fill_normal(run, 1.0, l->M, l->memory);
     size_t count = 0;
     const attn_parameter *p = attn_layer_parameters(l->layer, &count);
     for (size_t i = 0; i < count; i++) {
@@ -73,7 +74,8 @@ static void draw_keys_near_queries(check_layer *l)
  *     thousands    a small whole number that depends on the token's pattern, one of PATTERNS
  *     low          -16 for every token
  * Among the keys that share the largest value the first column decides, in which queries are 1
- * and keys hold the last column of x, a small number. The last FREE columns of x reach v freely. */
+ * and keys hold the last column of x, a small number. The last FREE columns of x reach v freely.
+ * Where keys come from a memory, it is made as x is. */
 enum { PATTERNS = 5, ENTRIES = 3, FREE = 4 };
 
 static float large_of(check_family family)
@@ -81,29 +83,27 @@ static float large_of(check_family family)
     return family == CHECK_SCORES_LOW ? 8192.0f : 1024.0f;
 }
 
-static void draw_pattern_tokens(check_run *run, check_layer *l)
+static void draw_pattern_tokens(check_run *run, size_t rows, size_t width, float *x)
 {
-    const size_t C = l->C;
-    float *patterns = check_floats(run, PATTERNS * C, CHECK_AT_END);
-    check_fill_whole(run, 4, PATTERNS * C, patterns);
-    for (size_t i = 0; i < l->B * l->T; i++) {
-        float *x = l->x + i * C;
-        memcpy(x, patterns + check_below(run, PATTERNS) * C, (C - FREE) * sizeof *x);
-        check_fill_whole(run, 4, 1, x + C - 1);
+    float *patterns = check_floats(run, PATTERNS * width, CHECK_AT_END);
+    check_fill_whole(run, 4, PATTERNS * width, patterns);
+    for (size_t i = 0; i < rows; i++, x += width) {
+        memcpy(x, patterns + check_below(run, PATTERNS) * width, (width - FREE) * sizeof *x);
+        check_fill_whole(run, 4, 1, x + width - 1);
     }
 }
 
 static void draw_whole_projection(check_run *run, check_layer *l, const attn_parameter *w,
                                   bool has_first, bool has_second)
 {
-    const size_t d = l->layer->head_dim, C = l->C;
+    const size_t d = l->layer->head_dim, width = w->shape[1];
     for (size_t row = 0; row < w->shape[0]; row++) {
-        float *to = l->parameters + w->offset + row * C;
-        for (size_t j = 0; j < C; j++) to[j] = 0.0f;
+        float *to = l->parameters + w->offset + row * width;
+        for (size_t j = 0; j < width; j++) to[j] = 0.0f;
         const bool is_drawn = row % d > 1 || (row % d == 1 && has_second);
         for (size_t k = 0; k < ENTRIES && is_drawn; k++)
-            to[check_below(run, C - FREE)] = k % 2 ? 1.0f : -1.0f;
-        if (row % d == 0 && has_first) to[C - 1] = 1.0f;
+            to[check_below(run, width - FREE)] = k % 2 ? 1.0f : -1.0f;
+        if (row % d == 0 && has_first) to[width - 1] = 1.0f;
     }
 }
 
@@ -120,8 +120,10 @@ static bool draw_extreme(check_run *run, check_layer *l, check_family family)
                          *wk = check_parameter(l, "wk.weight");
     const attn_parameter *bq = check_parameter(l, "wq.bias"), *bk = check_parameter(l, "wk.bias");
     if (!wq || !wk || !bq || !bk || l->layer->head_dim < 2 || l->C <= FREE) return false;
+    if (wk->shape[1] <= FREE) return false;
     const bool is_low = family == CHECK_SCORES_LOW;
-    draw_pattern_tokens(run, l);
+    draw_pattern_tokens(run, l->B * l->T, l->C, l->x);
+    if (l->memory) draw_pattern_tokens(run, l->M / wk->shape[1], wk->shape[1], l->memory);
     draw_whole_projection(run, l, wq, false, false);
     draw_whole_projection(run, l, wk, true, !is_low);
     draw_whole_bias(l, bq, 1.0f, large_of(family));
@@ -164,9 +166,13 @@ bool check_layer_begin(check_run *run, check_layer *l, const char *options,
         l->layer->mechanism = run->group->plant->mechanism;
     l->n = l->B * l->T * l->C;
     l->P = attn_layer_parameter_count(l->layer);
+    size_t memory_length = 0, memory_width = 0;
+    attn_layer_memory(l->layer, &memory_length, &memory_width);
+    l->M = l->B * memory_length * memory_width;
     l->parameters = check_floats(run, l->P, CHECK_AT_END);
     l->x = check_floats(run, l->n, CHECK_AT_END);
     l->dy = check_floats(run, l->n, CHECK_AT_END);
+    if (l->M) l->memory = check_floats(run, l->M, CHECK_AT_END);
     draw_ordinary(run, l);
     if (l->has_norm) draw_keys_near_queries(l);
     if (config->has_documents) draw_documents(run, l);
@@ -185,41 +191,56 @@ void check_layer_end(check_layer *l)
 void check_layer_oracle(check_run *run, check_layer *l)
 {
     double *parameters = check_doubles(run, l->P), *x = check_doubles(run, l->n);
-    double *dy = check_doubles(run, l->n);
+    double *dy = check_doubles(run, l->n), *memory = check_doubles(run, l->M);
     check_widen(l->P, l->parameters, parameters);
     check_widen(l->n, l->x, x);
     check_widen(l->n, l->dy, dy);
+    check_widen(l->M, l->memory, memory);
     l->want_y = check_doubles(run, l->n);
     l->want_dx = check_doubles(run, l->n);
     l->want_gradients = check_doubles(run, l->P);
+    l->want_d_memory = check_doubles(run, l->M);
     attn_error error = {0};
-    const attn_oracle_call call = {.batch = l->B,
-                                   .length = l->T,
-                                   .parameters = parameters,
-                                   .x = x,
-                                   .document_start = l->documents,
-                                   .y = l->want_y,
-                                   .dy = dy,
-                                   .dx = l->want_dx,
-                                   .gradients = l->want_gradients};
+    attn_oracle_call call = {.batch = l->B,
+                             .length = l->T,
+                             .parameters = parameters,
+                             .x = x,
+                             .document_start = l->documents,
+                             .y = l->want_y,
+                             .dy = dy,
+                             .dx = l->want_dx,
+                             .gradients = l->want_gradients,
+                             .memory = l->memory ? memory : NULL,
+                             .d_memory = l->want_d_memory};
+    attn_layer_memory(l->layer, &call.memory_length, &call.memory_width);
     check_ok(run, attn_layer_oracle(l->layer, &call, &error), &error, "the oracle");
 }
 
 /* ---- calls ------------------------------------------------------------------------------- */
 
+float *check_layer_memory(const check_layer *l, size_t b)
+{
+    return l->memory ? l->memory + b * (l->M / l->B) : NULL;
+}
+
 attn_call check_layer_call(const check_layer *l)
 {
-    return (attn_call){.batch = l->B,
-                       .length = l->T,
-                       .parameters = l->parameters,
-                       .x = l->x,
-                       .y = l->y,
-                       .saved = l->saved,
-                       .scratch = l->scratch,
-                       .document_start = l->documents,
-                       .dy = l->dy,
-                       .dx = l->dx,
-                       .gradients = l->gradients};
+    attn_call call = {.batch = l->B,
+                      .length = l->T,
+                      .parameters = l->parameters,
+                      .x = l->x,
+                      .y = l->y,
+                      .saved = l->saved,
+                      .scratch = l->scratch,
+                      .document_start = l->documents,
+                      .dy = l->dy,
+                      .dx = l->dx,
+                      .gradients = l->gradients,
+                      .memory = l->memory,
+                      .d_memory = l->d_memory};
+    size_t width = 0;
+    attn_layer_memory(l->layer, &call.memory_length, &width);
+    return call;
 }
 
 bool check_layer_forward(check_run *run, check_layer *l, attn_context *context)
@@ -247,6 +268,7 @@ void check_layer_backward(check_run *run, check_layer *l, attn_context *context)
 {
     l->dx = check_floats(run, l->n, CHECK_AT_END);
     l->gradients = check_floats(run, l->P, CHECK_AT_END);
+    if (l->M) l->d_memory = check_floats(run, l->M, CHECK_AT_END);
     const attn_call call = check_layer_call(l);
     const attn_work before = attn_context_work(context);
     check_ok(run, attn_layer_backward(context, l->layer, &call), attn_context_error(context),
@@ -292,11 +314,16 @@ void check_layer_compare(check_run *run, const check_layer *l, double tolerance)
                   rule, "y");
     if (!l->dx) return;
     check_rule dx_rule = rule;
+    /* With one key in a memory every softmax is 1, and dx zero in exact arithmetic. */
+    dx_rule.floor =
+        CHECK_GRADIENT_FLOOR * check_norm(l->M, (check_numbers){.real = l->want_d_memory});
     if (l->amplification > 1.0)
         dx_rule.floor = CHECK_EXTREME_FLOOR * l->amplification *
                         check_norm(l->n, (check_numbers){.single = l->dy});
     check_compare(run, l->n, (check_numbers){.single = l->dx}, (check_numbers){.real = l->want_dx},
                   dx_rule, "dx");
+    check_compare(run, l->M, (check_numbers){.single = l->d_memory},
+                  (check_numbers){.real = l->want_d_memory}, dx_rule, "gradient of the memory");
     const check_numbers got = {.single = l->gradients}, want = {.real = l->want_gradients};
     const check_rule floored = {.tolerance = tolerance, .floor = check_gradient_floor(l, want)};
     size_t count = 0;

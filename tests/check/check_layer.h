@@ -13,6 +13,7 @@ typedef struct check_subject {
     bool is_average;            /* o is a weighted mean of v: constant v gives constant o */
     bool has_scores;            /* q k^T decides: inputs with extreme scores make sense */
     bool has_norm;              /* each o is divided by its size */
+    bool has_jumps;             /* small steps can change a decision, and the output with it */
 } check_subject;
 
 /* Never NULL: mechanisms without an entry get one that claims nothing. */
@@ -35,15 +36,15 @@ typedef struct check_config {
 } check_config;
 
 typedef struct check_layer {
-    attn_layer *layer; /* freed by check_layer_end() */
-    size_t B, T, C, n, P;
-    float *parameters, *x, *dy;
+    attn_layer *layer;       /* freed by check_layer_end() */
+    size_t B, T, C, n, P, M; /* n = B T C; P parameters; M = B S C_memory */
+    float *parameters, *x, *dy, *memory;
     uint32_t *documents; /* NULL: one a sequence */
-    float *saved, *scratch, *y, *dx, *gradients;
+    float *saved, *scratch, *y, *dx, *gradients, *d_memory;
     size_t saved_count;
     bool has_norm;
     double amplification; /* the largest q of inputs with extreme scores; 1 for ordinary ones */
-    double *want_y, *want_dx, *want_gradients; /* after check_layer_oracle() */
+    double *want_y, *want_dx, *want_gradients, *want_d_memory; /* after check_layer_oracle() */
 } check_layer;
 
 enum { CHECK_POSITIONS = 256 };
@@ -69,8 +70,11 @@ bool check_layer_begin(check_run *run, check_layer *l, const char *options,
                        const check_config *config);
 void check_layer_end(check_layer *l);
 
-/* The oracle's y, dx and gradients of the layer's inputs. */
+/* The oracle's y and gradients of the layer's inputs. */
 void check_layer_oracle(check_run *run, check_layer *l);
+
+/* The memory of sequence b and on; NULL for layers that read none. */
+float *check_layer_memory(const check_layer *l, size_t b);
 
 attn_call check_layer_call(const check_layer *l);
 /* Forward and backward into the layer's own buffers, all of exactly the promised sizes and full
@@ -78,7 +82,7 @@ attn_call check_layer_call(const check_layer *l);
 bool check_layer_forward(check_run *run, check_layer *l, attn_context *context);
 void check_layer_backward(check_run *run, check_layer *l, attn_context *context);
 
-/* y, dx and every gradient against the oracle. */
+/* y, dx, that of the memory and every gradient against the oracle. */
 void check_layer_compare(check_run *run, const check_layer *l, double tolerance);
 /* The floor for the norms of gradients. */
 double check_gradient_floor(const check_layer *l, check_numbers gradients);

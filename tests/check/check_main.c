@@ -330,6 +330,8 @@ static bool collect(options *o)
 int main(int argc, char **argv)
 {
     options o = {.seed = (uint64_t)time(NULL), .repeat = 1};
+    const char *seed = getenv("ATTNCHECK_SEED"); /* of ./check: each commit has its own */
+    if (seed && !parse_number(seed, &o.seed)) return usage();
     if (!parse_options(argc, argv, &o)) return usage();
     if (collect(&o)) {
         print_list(&o.list);

@@ -22,14 +22,17 @@ float *check_prop_forward(check_run *run, const check_layer *l, attn_context *co
     const size_t n = batch * length * l->C;
     const size_t saved = saves ? attn_layer_saved_count(l->layer, batch, length) : 0;
     const size_t scratch = attn_layer_scratch_count(l->layer, context, batch, length);
-    const attn_call call = {.batch = batch,
-                            .length = length,
-                            .parameters = l->parameters,
-                            .x = x,
-                            .y = check_floats(run, n, CHECK_AT_END),
-                            .saved = saves ? check_floats(run, saved, CHECK_AT_END) : NULL,
-                            .scratch = check_floats(run, scratch, CHECK_AT_END),
-                            .document_start = documents};
+    attn_call call = {.batch = batch,
+                      .length = length,
+                      .parameters = l->parameters,
+                      .x = x,
+                      .y = check_floats(run, n, CHECK_AT_END),
+                      .saved = saves ? check_floats(run, saved, CHECK_AT_END) : NULL,
+                      .scratch = check_floats(run, scratch, CHECK_AT_END),
+                      .document_start = documents,
+                      .memory = l->memory};
+    size_t width = 0;
+    attn_layer_memory(l->layer, &call.memory_length, &width);
     attn_context_clear_error(context);
     check_ok(run, attn_layer_forward(context, l->layer, &call), attn_context_error(context),
              "forward");
@@ -97,15 +100,21 @@ static void check_prefix(check_run *run, check_layer *l)
 static void check_batch(check_run *run, check_layer *l)
 {
     const float *y = plain_forward(run, l, l->x);
-    const size_t one = l->T * l->C;
+    const size_t one = l->T * l->C, one_memory = l->M / l->B;
     float *x = check_floats(run, l->n, CHECK_AT_END), *want = check_floats(run, l->n, CHECK_AT_END);
+    check_layer turned = *l, single = *l;
+    if (l->M) turned.memory = check_floats(run, l->M, CHECK_AT_END);
+    single.memory = check_layer_memory(l, 1);
     for (size_t b = 0; b < l->B; b++) {
+        if (l->M)
+            memcpy(turned.memory + b * one_memory, check_layer_memory(l, (b + 1) % l->B),
+                   one_memory * sizeof *x);
         memcpy(x + b * one, l->x + (b + 1) % l->B * one, one * sizeof *x);
         memcpy(want + b * one, y + (b + 1) % l->B * one, one * sizeof *want);
     }
-    compare_outputs(run, l->n, plain_forward(run, l, x), want, "the batch in another order");
-    const float *alone =
-        check_prop_forward(run, l, check_context(run, THREADS), 1, l->T, l->x + one, NULL, false);
+    compare_outputs(run, l->n, plain_forward(run, &turned, x), want, "the batch in another order");
+    const float *alone = check_prop_forward(run, &single, check_context(run, THREADS), 1, l->T,
+                                            l->x + one, NULL, false);
     compare_outputs(run, one, alone, y + one, "a sequence alone");
 }
 
@@ -157,10 +166,11 @@ static void check_twice(check_run *run, check_layer *l)
     attn_context *context = check_context(run, THREADS);
     if (!check_layer_forward(run, l, context)) return;
     check_layer_backward(run, l, context);
-    const float *dx = l->dx, *gradients = l->gradients;
+    const float *dx = l->dx, *gradients = l->gradients, *d_memory = l->d_memory;
     check_layer_backward(run, l, context);
     check_same_bits(run, l->n, l->dx, dx, "dx of a second backward call");
     check_same_bits(run, l->P, l->gradients, gradients, "gradients of a second backward call");
+    check_same_bits(run, l->M, l->d_memory, d_memory, "gradient of the memory of a second call");
 }
 
 /* A constant v comes out as it went in: y is wo v + bias, the same at every position. */

@@ -75,7 +75,7 @@ void check_prop_documents(check_run *run, check_layer *l)
  * cut a product by the number of threads. */
 void check_prop_threads(check_run *run, check_layer *l)
 {
-    const float *y = NULL, *dx = NULL, *gradients = NULL;
+    const float *y = NULL, *dx = NULL, *gradients = NULL, *d_memory = NULL;
     for (size_t threads = 1; threads <= CHECK_THREADS; threads++) {
         attn_context *context = check_context(run, threads);
         const bool is_plain = strcmp(attn_context_dense(context), "plain") == 0;
@@ -86,12 +86,14 @@ void check_prop_threads(check_run *run, check_layer *l)
             check_same_bits(run, l->n, l->dx, dx, "dx with %zu threads", threads);
             check_same_bits(run, l->P, l->gradients, gradients, "gradients with %zu threads",
                             threads);
+            check_same_bits(run, l->M, l->d_memory, d_memory, "d_memory with %zu threads", threads);
         } else if (threads > 1) {
             compare(run, l->n, l->y, y, "y with more threads");
             compare(run, l->n, l->dx, dx, "dx with more threads");
             compare(run, l->P, l->gradients, gradients, "gradients with more threads");
+            compare(run, l->M, l->d_memory, d_memory, "d_memory with more threads");
         }
-        if (threads == 1) y = l->y, dx = l->dx, gradients = l->gradients;
+        if (threads == 1) y = l->y, dx = l->dx, gradients = l->gradients, d_memory = l->d_memory;
     }
 }
 

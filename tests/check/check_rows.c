@@ -166,6 +166,23 @@ void check_slot_dot(check_run *run, const check_shape *shape)
     check_that(run, isnan(run->kernels->dot(n, x, y)), "a dot product with a NaN is a NaN");
 }
 
+void check_slot_dot_double(check_run *run, const check_shape *shape)
+{
+    const size_t n = shape->n;
+    float *x = check_random(run, shape, n);
+    const float *y = check_random(run, shape, n);
+    double want = 0.0, terms = 0.0;
+    for (size_t i = 0; i < n; i++) {
+        want += (double)x[i] * (double)y[i];
+        terms += fabs((double)x[i] * (double)y[i]);
+    }
+    check_number(run, run->kernels->dot_double(n, x, y), attn_kernels_ref.dot_double(n, x, y), want,
+                 (double)n * DBL_EPSILON * terms, "dot in double");
+    if (!n) return;
+    x[check_below(run, n)] = NAN;
+    check_that(run, isnan(run->kernels->dot_double(n, x, y)), "a dot product with a NaN is a NaN");
+}
+
 /* ---- rows to rows ------------------------------------------------------------------------ */
 
 /* y += a x, which add is with a = 1, and x = a x with y = 0 */

@@ -17,6 +17,10 @@ static const check_subject subjects[] = {
     {"gqa", OPTIONS("kv_heads=1", "kv_heads=2", "kv_heads=3"), .is_order_free = true,
      .is_average = true, .has_scores = true},
     {"mqa", NULL, .is_order_free = true, .is_average = true, .has_scores = true},
+    {"mla",
+     OPTIONS("kv_rank=12,q_rank=5,nope_dim=3,rope_dim=4,v_dim=9", "", "rope_dim=0,kv_rank=3",
+             "q_rank=12,nope_dim=20,rope_dim=2,v_dim=1"),
+     .is_order_free = false},
     {"sliding",
      OPTIONS("window=7", "window=7,sinks=3", "window=1", "window=1,sinks=3", "window=33,sinks=70",
              "window=64", "window=64,sinks=3"),
@@ -29,6 +33,9 @@ static const check_subject subjects[] = {
      OPTIONS("", "score=alibi-paper", "score=softcap,cap=2", "score=none,mask=prefix,prefix=70",
              "mask=document,doc_len=9", "score=softcap,mask=full"),
      .is_average = true},
+    {"lsh",
+     OPTIONS("rounds=3,buckets=4,reach=9", "", "rounds=1,buckets=2,reach=1", "buckets=2,reach=100"),
+     .is_average = true, .has_jumps = true},
     {"linear", NULL, .is_order_free = true, .is_average = true, .has_scores = true},
     {"retnet", NULL, .has_norm = true},
     {"deltanet", NULL, .has_norm = true},
@@ -42,6 +49,8 @@ static const check_subject subjects[] = {
      .is_order_free = false},
     {"performer", OPTIONS("", "features=5", "features=40"), .is_order_free = true,
      .is_average = true},
+    {"cross", OPTIONS("mem_len=77,mem_dim=20", "mem_len=1", "mem_len=130,mem_dim=9", ""),
+     .is_order_free = true, .is_average = true, .has_scores = true},
 };
 
 const check_subject *check_subject_find(const char *name)

@@ -67,6 +67,7 @@ refuse 2 "attnscope: mechanism 'flash' is named twice" --mechanisms flash,linear
 refuse 2 "attnscope: unknown mechanism 'flahs'; did you mean 'flash'?" --mechanisms flahs
 refuse 2 "attnscope: sliding has no option 'windw'; did you mean 'window'?" --mechanisms sliding:windw=3
 refuse 2 "attnscope: sliding: option window takes a whole number from 1 to 2.68435e+08, not '0'" --mechanisms sliding:window=0
+refuse 1 'attnscope: cross has no causal form: it reads a memory beside the tokens' --mechanisms flash,cross
 refuse 2 'attnscope: gqa: kv_heads=5 does not divide the 4 heads' --mechanisms gqa:kv_heads=5
 
 # ---- numbers ----------------------------------------------------------------------------------

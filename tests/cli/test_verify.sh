@@ -51,6 +51,10 @@ diff "$folder/first" "$folder/out" || fail 'the same seed gives other figures'
 verify 0 "${small[@]}" --isa auto --threads 2
 awk 'length > 80 { exit 1 }' "$folder/out" || fail 'wider than 80 columns'
 
+verify 0 --mechanisms cross:mem_len=1,cross:mem_len=70:mem_dim=9 --seq 5 --isa ref
+[[ $(grep -c 'reads a memory; its tokens see nothing of each other' "$folder/out") == 2 ]] ||
+    fail 'no word on why cross has no order'
+
 # ---- seeds --------------------------------------------------------------------------------
 
 seed_of() { sed -n 's/.*seed //p' "$folder/out"; }

@@ -172,6 +172,10 @@ static void test_round_trip(void **state)
     }
 }
 
+#define CROSS(length, width)                                                                       \
+    "{\"d_model\": 4, \"heads\": 2, \"seq\": 3, \"causal\": false, \"mem_len\": " length           \
+    ", \"mem_dim\": " width "}"
+
 static void assert_refused(const variant *v, const char *mechanism, const char *text)
 {
     const char *path = scratch_path("case");
@@ -240,6 +244,15 @@ static void test_refusals(void **state)
          "config: the value of 'window' is no option"},
         {{.layer = "mqa", .config = "{\"d_model\": 4, \"heads\": 2, \"seq\": 3, \"kv_heads\": 2}"},
          "config: kv_heads is 2, and mqa has one key/value head"},
+        {{.layer = "cross", .config = CROSS("3", "4")}, "tensor memory [2][3][4] is missing"},
+        {{.layer = "cross", .config = CROSS("5", "4"), .add = "memory"},
+         "tensor memory is [2][3][4], and the config makes it [2][5][4]"},
+        {{.layer = "cross", .config = CROSS("3", "7"), .add = "memory"},
+         "tensor param.wk.weight is [4][4], and the config makes it [4][7]"},
+        {{.layer = "cross", .config = CROSS("0", "4"), .add = "memory"},
+         "cross: option mem_len takes a whole number from 1 to 2.68435e+08, not '0'"},
+        {{.layer = "cross", .config = "{\"d_model\": 4, \"heads\": 2, \"seq\": 3}"},
+         "cross has no causal form: it reads a memory beside the tokens"},
     };
     for (size_t i = 0; i < sizeof cases / sizeof *cases; i++)
         assert_refused(&cases[i].v, NULL, cases[i].text);
