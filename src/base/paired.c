@@ -17,8 +17,8 @@ static size_t sign_rank(size_t n, double level)
     double outside = 0.0;
     size_t k = 0;
     for (; k < n / 2; k++) {
-        const double log_choose = lgamma((double)n + 1.0) - lgamma((double)k + 1.0) -
-                                  lgamma((double)(n - k) + 1.0);
+        const double log_choose =
+            lgamma((double)n + 1.0) - lgamma((double)k + 1.0) - lgamma((double)(n - k) + 1.0);
         outside += exp(log_choose - (double)n * log(2.0));
         if (2.0 * outside > level * (1.0 + 1e-9)) break;
     }
@@ -87,8 +87,8 @@ static void bootstrap(const double *sorted, size_t n, const attn_paired_options 
     double bounds[2];
     for (size_t t = 0; t < 2; t++) {
         const double z = bias + tails[t];
-        bounds[t] = attn_statistics_quantile(medians, RESAMPLES,
-                                             normal_below(bias + z / (1.0 - a * z)));
+        bounds[t] =
+            attn_statistics_quantile(medians, RESAMPLES, normal_below(bias + z / (1.0 - a * z)));
     }
     *low = bounds[0];
     *high = bounds[1];
@@ -110,7 +110,8 @@ attn_paired attn_paired_compare(const double *a, const double *b, size_t n,
                                 const attn_paired_options *options)
 {
     double logs[ATTN_PAIRS_MAX], sum = 0.0, squares = 0.0;
-    attn_paired pair = {.ratio = NAN, .low = NAN, .high = NAN, .least = NAN, .greatest = NAN, .spread = NAN};
+    attn_paired pair = {
+        .ratio = NAN, .low = NAN, .high = NAN, .least = NAN, .greatest = NAN, .spread = NAN};
     const double all = options->level > 0.0 ? options->level : 0.05;
     pair.level = all / (double)(options->comparisons > 0 ? options->comparisons : 1);
     for (size_t i = 0; i < n && pair.n < ATTN_PAIRS_MAX; i++)
@@ -144,9 +145,9 @@ static double binomial_below(size_t n, double p, size_t k)
 {
     double sum = 0.0;
     for (size_t i = 0; i < k; i++)
-        sum += exp(lgamma((double)n + 1.0) - lgamma((double)i + 1.0) -
-                   lgamma((double)(n - i) + 1.0) + (double)i * log(p) +
-                   (double)(n - i) * log1p(-p));
+        sum +=
+            exp(lgamma((double)n + 1.0) - lgamma((double)i + 1.0) - lgamma((double)(n - i) + 1.0) +
+                (double)i * log(p) + (double)(n - i) * log1p(-p));
     return sum;
 }
 

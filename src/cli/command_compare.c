@@ -120,7 +120,8 @@ static int run(const void *settings_pointer, size_t n_operands, char *const *ope
     if (status != ATTN_OK)
         exit_status = cli_fail(&error);
     else
-        exit_status = cli_finish(wanted->fail_if ? gate_status(comparison, wanted->fail_if) : CLI_OK);
+        exit_status =
+            cli_finish(wanted->fail_if ? gate_status(comparison, wanted->fail_if) : CLI_OK);
     attn_comparison_free(comparison);
     attn_store_result_free(a);
     attn_store_result_free(b);

@@ -99,12 +99,11 @@ static meter_line *add_line(findings *found, const char *label, const char *name
 static void add_channel(findings *found, const attn_energy_source *source, size_t index)
 {
     const attn_energy_channel *channel = &source->channels[index];
-    meter_line *line =
-        add_line(found,
-                 channel->state != ATTN_ENERGY_OK            ? "UNAVAILABLE"
-                 : channel->kind == ATTN_ENERGY_GAUGE ? "INTEGRATED"
-                                                      : "MEASURED",
-                 channel->id, channel->path);
+    meter_line *line = add_line(found,
+                                channel->state != ATTN_ENERGY_OK     ? "UNAVAILABLE"
+                                : channel->kind == ATTN_ENERGY_GAUGE ? "INTEGRATED"
+                                                                     : "MEASURED",
+                                channel->id, channel->path);
     line->update_s = channel->update_s;
     line->resolution_j = channel->resolution_j;
     line->read_cost_s = channel->read_cost_s;
@@ -287,7 +286,7 @@ static attn_status self_test(findings *found, attn_error *error)
 
 static const char *pair_verdict(const attn_energy_pair *pair)
 {
-    return isnan(pair->difference)                        ? "unknown"
+    return isnan(pair->difference)                       ? "unknown"
            : fabs(pair->difference) <= ATTN_ENERGY_AGREE ? "agree"
                                                          : "DIFFER";
 }
@@ -345,11 +344,12 @@ static attn_status print_json(const findings *found, attn_error *error)
     }
     json_t *pairs = json_array();
     for (size_t i = 0; i < found->n_pairs; i++)
-        json_array_append_new(
-            pairs, json_pack("{s:s, s:s, s:o, s:o, s:s}", "one", found->pairs[i].one->id, "other",
-                             found->pairs[i].other->id, "one_j", real_or_null(found->pairs[i].one_j),
-                             "other_j", real_or_null(found->pairs[i].other_j), "verdict",
-                             pair_verdict(&found->pairs[i])));
+        json_array_append_new(pairs,
+                              json_pack("{s:s, s:s, s:o, s:o, s:s}", "one", found->pairs[i].one->id,
+                                        "other", found->pairs[i].other->id, "one_j",
+                                        real_or_null(found->pairs[i].one_j), "other_j",
+                                        real_or_null(found->pairs[i].other_j), "verdict",
+                                        pair_verdict(&found->pairs[i])));
     const bool is_complete =
         json_array_size(meters) == found->n_lines && json_array_size(pairs) == found->n_pairs &&
         json_object_set_new(object, "self_test", pairs) == 0 &&

@@ -78,8 +78,10 @@ static int run(const void *settings_pointer, size_t n_operands, char *const *ope
     if (status == ATTN_OK) status = attn_store_load(store, run_id, &result, &error);
     if (status == ATTN_OK) status = attn_summary_make(result, &summary, &error);
     if (status == ATTN_OK) {
-        const job j = {
-            .format = format_of(wanted), .sort = wanted->sort, .result = result, .summary = summary};
+        const job j = {.format = format_of(wanted),
+                       .sort = wanted->sort,
+                       .result = result,
+                       .summary = summary};
         status = wanted->out ? attn_report_save_with(wanted->out, write_export, &j, &error)
                              : write_export(stdout, &j, &error);
     }

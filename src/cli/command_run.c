@@ -217,8 +217,8 @@ static void judge_trial(const attn_store_trial *trial, const cli_run_settings *s
         *exit_status = CLI_NOT_STEADY;
     }
     if (settings->require && !is_measured && *exit_status != CLI_FAILED) {
-        fprintf(stderr, "attnscope: %s, round %u: its energy was not measured\n",
-                trial->mechanism, (unsigned)trial->round);
+        fprintf(stderr, "attnscope: %s, round %u: its energy was not measured\n", trial->mechanism,
+                (unsigned)trial->round);
         *exit_status = CLI_NO_PROVENANCE;
     }
 }

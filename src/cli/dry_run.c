@@ -17,8 +17,8 @@ static double trial_time_s(const attn_plan *plan, double step_s)
     const double forwards = (double)(evaluations * plan->evaluate_batches) +
                             8.0 / (double)plan->batch +
                             (double)plan->decode_tokens / (double)plan->length;
-    return (double)plan->steps * step_s + forwards * step_s / 3.0 +
-           2.0 * plan->measuring.idle_s + plan->measuring.cool_down_s;
+    return (double)plan->steps * step_s + forwards * step_s / 3.0 + 2.0 * plan->measuring.idle_s +
+           plan->measuring.cool_down_s;
 }
 
 attn_status cli_dry_run(const attn_plan *plan, attn_error *error)
@@ -53,7 +53,6 @@ attn_status cli_dry_run(const attn_plan *plan, attn_error *error)
             printf(" %s", plan->mechanisms[order[i]].label);
         putchar('\n');
     }
-    printf("predicted: %s in all\n",
-           attn_format_duration(round_s * (double)plan->rounds).text);
+    printf("predicted: %s in all\n", attn_format_duration(round_s * (double)plan->rounds).text);
     return ATTN_OK;
 }

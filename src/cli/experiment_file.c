@@ -102,8 +102,8 @@ static attn_status add_all(cli_experiment *out, const cli_command *command,
         return attn_fail(error, ATTN_EARGUMENT, "%s: lines of 'name: value' are expected", path);
     const yaml_node_pair_t *first = root->data.mapping.pairs.start;
     const yaml_node_pair_t *end = root->data.mapping.pairs.top;
-    out->arguments = attn_alloc_array(ATTN_MEMORY_OTHER, (size_t)(end - first),
-                                      sizeof *out->arguments);
+    out->arguments =
+        attn_alloc_array(ATTN_MEMORY_OTHER, (size_t)(end - first), sizeof *out->arguments);
     if (!out->arguments) return attn_fail(error, ATTN_EMEMORY, "%s: out of memory", path);
     attn_status status = ATTN_OK;
     for (const yaml_node_pair_t *pair = first; status == ATTN_OK && pair < end; pair++)

@@ -83,7 +83,8 @@ static const char *experiment_path(const cli_command *command, size_t n, char *c
         is_known |= command->options[i].name && strcmp(command->options[i].name, name + 2) == 0;
     for (size_t i = 0; is_known && i < n && strcmp(arguments[i], "--") != 0; i++) {
         if (strcmp(arguments[i], name) == 0 && i + 1 < n) path = arguments[i + 1];
-        if (strncmp(arguments[i], name, sizeof name - 1) == 0 && arguments[i][sizeof name - 1] == '=')
+        if (strncmp(arguments[i], name, sizeof name - 1) == 0 &&
+            arguments[i][sizeof name - 1] == '=')
             path = arguments[i] + sizeof name;
     }
     return path;
@@ -94,8 +95,7 @@ static attn_status gather(const cli_command *command, size_t n_typed, char *cons
                           cli_experiment *experiment, char ***all, size_t *n_all, attn_error *error)
 {
     const char *path = experiment_path(command, n_typed, typed);
-    attn_status status =
-        path ? cli_experiment_read(experiment, command, path, error) : ATTN_OK;
+    attn_status status = path ? cli_experiment_read(experiment, command, path, error) : ATTN_OK;
     if (status != ATTN_OK) return status;
     *n_all = experiment->n + n_typed;
     *all = attn_alloc_array(ATTN_MEMORY_OTHER, *n_all, sizeof **all);

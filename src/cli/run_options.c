@@ -429,8 +429,8 @@ attn_status cli_run_title(const cli_run_settings *s, const attn_plan *plan, char
     fprintf(out,
             " --held-out %.15g --evaluate-every %zu --evaluate-batches %zu --timing-warmup %zu "
             "--decode-tokens %zu --seed %zu --threads %zu",
-            s->held_out, s->evaluate_every, s->evaluate_batches, s->timing_warmup,
-            s->decode_tokens, s->seed, s->threads);
+            s->held_out, s->evaluate_every, s->evaluate_batches, s->timing_warmup, s->decode_tokens,
+            s->seed, s->threads);
     if (s->isa) fprintf(out, " --isa %s", s->isa);
     if (s->cpu_watts) fprintf(out, " --cpu-watts %s", s->cpu_watts);
     append_flag(out, "aa", s->aa);

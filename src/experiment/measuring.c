@@ -146,8 +146,8 @@ static void put_factors(attn_figure_sink *sink, const attn_plan *plan, const att
     for (size_t i = 0; i < 2; i++) {
         if (!figures[i].is_wanted) continue;
         if (base->provenance == ATTN_UNAVAILABLE) {
-            const attn_figure none = attn_figure_unavailable(figures[i].name, figures[i].unit,
-                                                             base->source, base->why);
+            const attn_figure none =
+                attn_figure_unavailable(figures[i].name, figures[i].unit, base->source, base->why);
             attn_sink_put(sink, &none);
             continue;
         }
@@ -157,8 +157,9 @@ static void put_factors(attn_figure_sink *sink, const attn_plan *plan, const att
             snprintf(source, sizeof source, "%s * PUE %g * %g gCO2e/kWh as given (%.100s)",
                      base->name, pue, factors->carbon_g_per_kwh,
                      factors->carbon_source ? factors->carbon_source : "no source named");
-        attn_figure figure = attn_figure_make(figures[i].name, figures[i].unit,
-                                              base->value * figures[i].factor, ATTN_DERIVED, source);
+        attn_figure figure =
+            attn_figure_make(figures[i].name, figures[i].unit, base->value * figures[i].factor,
+                             ATTN_DERIVED, source);
         figure.has_interval = base->has_interval;
         figure.low = base->low * figures[i].factor;
         figure.high = base->high * figures[i].factor;

@@ -16,17 +16,17 @@ typedef attn_label attn_plan_mechanism;
 
 /* How it is measured, beside what is done. Nothing here changes losses or counted work. */
 typedef struct attn_plan_measuring {
-    const char *gpus;           /* as attn_energy_options has them */
+    const char *gpus; /* as attn_energy_options has them */
     const char *command, *csv;
     double csv_offset_s;
     bool uses_dcmi;
-    double idle_s;              /* of each idle baseline, before and after training; 0: none */
-    double steady;              /* warm up until steps rise by no more than this; 0: no rule */
-    double cool_down_s;         /* of rest between two trials */
-    double pue;                 /* of the building, as the user says; 0: not said */
-    double carbon_g_per_kwh;    /* likewise */
-    const char *carbon_source;  /* who says so */
-    bool has_again;             /* the last mechanism is the first one again: the A/A pair */
+    double idle_s;             /* of each idle baseline, before and after training; 0: none */
+    double steady;             /* warm up until steps rise by no more than this; 0: no rule */
+    double cool_down_s;        /* of rest between two trials */
+    double pue;                /* of the building, as the user says; 0: not said */
+    double carbon_g_per_kwh;   /* likewise */
+    const char *carbon_source; /* who says so */
+    bool has_again;            /* the last mechanism is the first one again: the A/A pair */
 } attn_plan_measuring;
 
 typedef struct attn_plan {

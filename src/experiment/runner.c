@@ -174,8 +174,8 @@ static void cool_down(const runner *r)
 {
     const uint64_t begin_ns = attn_clock_ns();
     const struct timespec tenth = {.tv_nsec = 100000000};
-    while (!*r->options->stop && attn_clock_seconds(begin_ns, attn_clock_ns()) <
-                                     r->options->plan->measuring.cool_down_s)
+    while (!*r->options->stop &&
+           attn_clock_seconds(begin_ns, attn_clock_ns()) < r->options->plan->measuring.cool_down_s)
         nanosleep(&tenth, NULL);
 }
 

@@ -363,7 +363,8 @@ attn_status attn_trial_run(const attn_trial *trial, int descriptor, attn_error *
     const uint64_t begin_ns = attn_clock_ns();
     status = train(&w, &measured, &first_loss, &last_loss, error);
     if (status != ATTN_OK) goto done;
-    if (idle_s > 0.0) measured.idle_after = attn_measure_idle(w.meter, idle_s, "power_idle_after_w");
+    if (idle_s > 0.0)
+        measured.idle_after = attn_measure_idle(w.meter, idle_s, "power_idle_after_w");
     const attn_figure train_peak =
         has_peak ? attn_process_memory_peak("")
                  : attn_figure_unavailable("vmhwm_train_bytes", "byte", "/proc/self/clear_refs",

@@ -8,10 +8,10 @@
 
 typedef struct attn_window {
     attn_energy_meter *meter;
-    double time_s, cpu_s;  /* over all closed stretches */
-    double meter_s;        /* of them spent in reading meters */
-    double suspended_s;    /* the machine slept in them */
-    double clock_step_s;   /* the calendar clock was set by so much in them */
+    double time_s, cpu_s; /* over all closed stretches */
+    double meter_s;       /* of them spent in reading meters */
+    double suspended_s;   /* the machine slept in them */
+    double clock_step_s;  /* the calendar clock was set by so much in them */
     size_t stretches;
     attn_figure energy[ATTN_ENERGY_FIGURES];
     attn_figure process[ATTN_PROCESS_FIGURES];

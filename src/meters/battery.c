@@ -2,7 +2,7 @@
  * batteries are one channel, since machines empty them in turn; on mains power the channel is
  * silent, because what flows then is not what the machine uses. */
 #define _GNU_SOURCE
-#include "meters/energy.h"
+#include "meters/energy_source.h"
 
 #include "base/error.h"
 #include "base/memory.h"
@@ -127,8 +127,7 @@ static attn_status battery_open(attn_energy_source **out, const attn_energy_opti
         snprintf(channel->why, sizeof channel->why,
                  "it tells neither its power nor its current and voltage");
     } else if (channel->state != ATTN_ENERGY_OK) {
-        snprintf(channel->why, sizeof channel->why,
-                 "the machine does not run on its battery");
+        snprintf(channel->why, sizeof channel->why, "the machine does not run on its battery");
         snprintf(channel->fix, sizeof channel->fix,
                  "unplug it for whole-machine energy; speed may differ on battery");
     }

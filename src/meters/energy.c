@@ -91,8 +91,8 @@ static void add_gauge(attn_energy_account *account, const attn_energy_channel *c
 {
     if (!account->has_last) return;
     const uint64_t interval_ns = time_ns - account->last_ns;
-    const uint64_t gap_ns = 5 * account->period_ns > 1000000000u ? 5 * account->period_ns
-                                                                 : (uint64_t)1000000000u;
+    const uint64_t gap_ns =
+        5 * account->period_ns > 1000000000u ? 5 * account->period_ns : (uint64_t)1000000000u;
     if (interval_ns > gap_ns) {
         lose(account, ATTN_ENERGY_STALE);
         return;

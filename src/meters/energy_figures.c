@@ -263,7 +263,6 @@ void attn_energy_between(const attn_energy_meter *meter, const attn_energy_snaps
                          const attn_energy_snapshot *end, attn_figure figures[ATTN_ENERGY_FIGURES])
 {
     for (size_t i = 0; i < ATTN_ENERGY_FIGURE_COMPONENTS; i++)
-        figures[i] =
-            roll_up(meter, begin, end, figure_domains[i].domain, figure_domains[i].name);
+        figures[i] = roll_up(meter, begin, end, figure_domains[i].domain, figure_domains[i].name);
     figures[ATTN_ENERGY_FIGURE_COMPONENTS] = components(meter, figures);
 }

@@ -31,10 +31,10 @@ struct attn_energy_meter {
     size_t n_accounts;
     uint64_t (*now_ns)(void);
     double period_s;
-    uint64_t busy_ns; /* spent in reading */
+    uint64_t busy_ns;          /* spent in reading */
     attn_energy_moment *trace; /* NULL: nothing is kept */
     size_t n_trace;
-    uint64_t trace_ns; /* between two moments */
+    uint64_t trace_ns;    /* between two moments */
     pthread_mutex_t lock; /* accounts, is_stopping */
     pthread_cond_t wake;
     pthread_t thread;

@@ -11,9 +11,9 @@ static double mean_power_w(const attn_energy_meter *meter, size_t account,
 {
     const attn_energy_reading *first = &begin->readings[account], *last = &end->readings[account];
     const attn_energy_account *a = &meter->accounts[account];
-    if (a->source->channels[a->channel].state != ATTN_ENERGY_OK ||
-        first->state != ATTN_ENERGY_OK || last->state != ATTN_ENERGY_OK ||
-        first->lost != last->lost || last->time_ns <= first->time_ns)
+    if (a->source->channels[a->channel].state != ATTN_ENERGY_OK || first->state != ATTN_ENERGY_OK ||
+        last->state != ATTN_ENERGY_OK || first->lost != last->lost ||
+        last->time_ns <= first->time_ns)
         return NAN;
     return (double)(last->total - first->total) * a->source->channels[a->channel].unit_j /
            ((double)(last->time_ns - first->time_ns) * 1e-9);

@@ -86,7 +86,8 @@ void attn_energy_probe(attn_energy_source *source, double probe_s, uint64_t (*no
         for (size_t k = 0; k < i && channel->mirror_of < 0; k++) {
             const attn_energy_channel *earlier = &source->channels[k];
             if (earlier->domain == channel->domain && earlier->kind == ATTN_ENERGY_COUNTER &&
-                earlier->state == ATTN_ENERGY_OK && earlier->mirror_of < 0 && are_mirrored(source, k, i))
+                earlier->state == ATTN_ENERGY_OK && earlier->mirror_of < 0 &&
+                are_mirrored(source, k, i))
                 channel->mirror_of = (int)k;
         }
     }

@@ -22,8 +22,7 @@ void attn_energy_trace_add(attn_energy_meter *meter)
 {
     if (!meter->trace) return;
     const uint64_t now_ns = meter->now_ns();
-    if (meter->n_trace > 0 &&
-        now_ns - meter->trace[meter->n_trace - 1].time_ns < meter->trace_ns)
+    if (meter->n_trace > 0 && now_ns - meter->trace[meter->n_trace - 1].time_ns < meter->trace_ns)
         return;
     if (meter->n_trace == ATTN_ENERGY_TRACE_MOST) {
         meter->n_trace /= 2;
@@ -43,11 +42,11 @@ bool attn_energy_trace(const attn_energy_meter *meter, size_t index, attn_energy
         if (!(meter->trace[n].energy_j[d] > 0.0)) continue;
         if (rank-- > 0) continue;
         const attn_energy_moment *before = &meter->trace[at], *after = &meter->trace[at + 1];
-        *power = (attn_energy_power){
-            .domain = (attn_energy_domain)d,
-            .time_ns = after->time_ns,
-            .power_w = (after->energy_j[d] - before->energy_j[d]) /
-                       attn_clock_seconds(before->time_ns, after->time_ns)};
+        *power =
+            (attn_energy_power){.domain = (attn_energy_domain)d,
+                                .time_ns = after->time_ns,
+                                .power_w = (after->energy_j[d] - before->energy_j[d]) /
+                                           attn_clock_seconds(before->time_ns, after->time_ns)};
         return true;
     }
     return false;

@@ -276,7 +276,8 @@ static json_t *gpus_array(capture *c, const attn_environment_input *input)
         put(c, o, "memory_clock_mhz", number_or_null(gpu->memory_clock_mhz));
         put(c, o, "slowed_by", text_or_null(reasons));
         put(c, o, "mig", gpu->mig < 0 ? json_null() : json_boolean(gpu->mig));
-        put(c, o, "persistence", gpu->persistence < 0 ? json_null() : json_boolean(gpu->persistence));
+        put(c, o, "persistence",
+            gpu->persistence < 0 ? json_null() : json_boolean(gpu->persistence));
         put(c, o, "processes", gpu->processes < 0 ? json_null() : json_integer(gpu->processes));
         push(c, array, o);
     }

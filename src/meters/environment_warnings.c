@@ -115,12 +115,13 @@ static bool check_huge_pages(const char *root, attn_environment_warning *warning
 static bool check_turbo(const char *root, attn_environment_warning *warning)
 {
     uint64_t value = 0;
-    const bool is_intel = attn_sysfs_read_number(
-                              root, "/sys/devices/system/cpu/intel_pstate/no_turbo", &value) == 0;
-    const bool is_on = is_intel ? value == 0
-                                : attn_sysfs_read_number(
-                                      root, "/sys/devices/system/cpu/cpufreq/boost", &value) == 0 &&
-                                      value != 0;
+    const bool is_intel =
+        attn_sysfs_read_number(root, "/sys/devices/system/cpu/intel_pstate/no_turbo", &value) == 0;
+    const bool is_on =
+        is_intel
+            ? value == 0
+            : attn_sysfs_read_number(root, "/sys/devices/system/cpu/cpufreq/boost", &value) == 0 &&
+                  value != 0;
     if (!is_on) return false;
     snprintf(warning->what, sizeof warning->what, "turbo is on: clocks fall as the package heats");
     snprintf(warning->remedy, sizeof warning->remedy, "echo %d > %s, as an administrator",
@@ -169,8 +170,8 @@ static bool check_board(const attn_gpu *gpu, attn_environment_warning *warning)
         snprintf(warning->what, sizeof warning->what,
                  "GPU %.31s has a power limit of %.0f W, not its %.0f W", gpu->address,
                  gpu->power_limit_w, gpu->default_limit_w);
-        snprintf(warning->remedy, sizeof warning->remedy, "nvidia-smi -pl %.0f, as an administrator",
-                 gpu->default_limit_w);
+        snprintf(warning->remedy, sizeof warning->remedy,
+                 "nvidia-smi -pl %.0f, as an administrator", gpu->default_limit_w);
         return true;
     }
     return false;
@@ -192,8 +193,8 @@ static size_t check_boards(const char *root, const char *gpus, attn_environment_
 size_t attn_environment_warnings(const char *root, const char *gpus,
                                  attn_environment_warning warnings[ATTN_ENVIRONMENT_WARNINGS_MAX])
 {
-    static check *const checks[] = {check_governor, check_turbo,   check_heat,      check_load,
-                                    check_steal,    check_swap,    check_battery,   check_huge_pages};
+    static check *const checks[] = {check_governor, check_turbo, check_heat,    check_load,
+                                    check_steal,    check_swap,  check_battery, check_huge_pages};
     _Static_assert(sizeof checks / sizeof *checks <= ATTN_ENVIRONMENT_WARNINGS_MAX,
                    "room for one warning a check");
     size_t n = 0;

@@ -6,7 +6,7 @@
  * commas or semicolons; other lines are skipped, and so are those that are late, repeated or no
  * numbers. A meter that falls silent is silent: its last value is not drawn out. */
 #define _GNU_SOURCE
-#include "meters/energy.h"
+#include "meters/energy_source.h"
 
 #include "base/error.h"
 #include "base/memory.h"
@@ -180,9 +180,9 @@ static int start_command(external_source *source, const char *command)
     char shell[] = "/bin/sh", option[] = "-c";
     char *text = attn_strdup(command);
     char *const arguments[] = {shell, option, text, NULL};
-    const int problem = text ? posix_spawn(&source->process, shell, &actions, &attributes,
-                                           arguments, environ)
-                             : ENOMEM;
+    const int problem =
+        text ? posix_spawn(&source->process, shell, &actions, &attributes, arguments, environ)
+             : ENOMEM;
     if (problem != 0) source->process = 0;
     attn_free(text);
     posix_spawnattr_destroy(&attributes);
@@ -228,7 +228,8 @@ static attn_status check_first(const external_source *source, const char *what, 
     return ATTN_OK;
 }
 
-static void add_channels(external_source *source, const char *id, const char *path, double interval_s)
+static void add_channels(external_source *source, const char *id, const char *path,
+                         double interval_s)
 {
     attn_energy_source *base = &source->base;
     if (isfinite(source->joules)) {
@@ -283,8 +284,7 @@ static attn_status external_open(attn_energy_source **out, const attn_energy_opt
         /* Only the end says what is now; a first line that is cut is no number or is overtaken. */
         if (source->file >= 0 && lseek(source->file, -4096, SEEK_END) > 0) source->is_cut = true;
     }
-    if (problem != 0)
-        status = attn_fail_errno(error, ATTN_EIO, problem, "%.200s", what);
+    if (problem != 0) status = attn_fail_errno(error, ATTN_EIO, problem, "%.200s", what);
     if (status == ATTN_OK && !wait_for_sample(source)) source->n_samples = 0;
     if (status == ATTN_OK) status = check_first(source, what, error);
     if (status != ATTN_OK) {

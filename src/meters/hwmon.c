@@ -2,7 +2,7 @@
  * graphics boards, modules of Arm servers, supply rails. Numbers of hwmon directories change from
  * boot to boot, so what a sensor is comes from its names. Values are microwatts and microjoules. */
 #define _GNU_SOURCE
-#include "meters/energy.h"
+#include "meters/energy_source.h"
 
 #include "base/error.h"
 #include "base/memory.h"
@@ -35,10 +35,10 @@ static attn_energy_state hwmon_read(attn_energy_source *base, size_t channel, ui
     do length = pread(file, text, sizeof text - 1, 0);
     while (length < 0 && errno == EINTR);
     if (length < 0)
-        return errno == ENODATA || errno == EAGAIN || errno == EBUSY ? ATTN_ENERGY_SILENT
-               : errno == EACCES || errno == EPERM                   ? ATTN_ENERGY_DENIED
+        return errno == ENODATA || errno == EAGAIN || errno == EBUSY  ? ATTN_ENERGY_SILENT
+               : errno == EACCES || errno == EPERM                    ? ATTN_ENERGY_DENIED
                : errno == ENODEV || errno == ENOENT || errno == ESRCH ? ATTN_ENERGY_LOST
-                                                                     : ATTN_ENERGY_FAILED;
+                                                                      : ATTN_ENERGY_FAILED;
     text[length] = '\0';
     return attn_sysfs_parse_number(text, count) ? ATTN_ENERGY_OK : ATTN_ENERGY_FAILED;
 }
@@ -123,8 +123,7 @@ static void add_sensor(hwmon_source *source, const attn_energy_options *options,
     if (attn_sysfs_read(options->root, path, text, sizeof text) == 0)
         channel.accuracy = strtod(text, NULL) / 100.0;
     if (domain == ATTN_ENERGY_GPU && strcmp(name, "amdgpu") == 0)
-        snprintf(channel.note, sizeof channel.note,
-                 "on an APU this power includes the processor");
+        snprintf(channel.note, sizeof channel.note, "on an APU this power includes the processor");
     if (file < 0) {
         const bool is_denied = problem == EACCES || problem == EPERM;
         channel.state = is_denied ? ATTN_ENERGY_DENIED : ATTN_ENERGY_FAILED;

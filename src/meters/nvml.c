@@ -10,7 +10,7 @@
 
 #include "base/error.h"
 #include "base/memory.h"
-#include "meters/energy.h"
+#include "meters/energy_source.h"
 #include "meters/nvml_api.h"
 
 #include <stdio.h>
@@ -110,8 +110,8 @@ static attn_energy_channel *add_channel(nvml_source *source, nvml_device device,
 {
     const size_t at = source->base.n_channels++;
     attn_energy_channel *channel = &source->channels[at];
-    *channel = attn_energy_channel_make(domain, which == ENERGY ? ATTN_ENERGY_COUNTER
-                                                                : ATTN_ENERGY_GAUGE);
+    *channel =
+        attn_energy_channel_make(domain, which == ENERGY ? ATTN_ENERGY_COUNTER : ATTN_ENERGY_GAUGE);
     channel->power_bound_w = 10000.0;
     source->devices[at] = device;
     source->whats[at] = which;
@@ -160,8 +160,8 @@ static void add_board(nvml_source *source, nvml_device device, const char *addre
                  "nvmlDeviceGetTotalEnergyConsumption of %.60s at %.20s", name, address);
         snprintf(channel->note, sizeof channel->note, "%s", note);
     }
-    const bool has_average = instant != NVML_OK && api->power &&
-                             api->power(device, &power_mw) == NVML_OK;
+    const bool has_average =
+        instant != NVML_OK && api->power && api->power(device, &power_mw) == NVML_OK;
     if (instant == NVML_OK || has_average) {
         attn_energy_channel *channel =
             add_channel(source, device, has_average ? POWER_AVERAGE : POWER_INSTANT, scope,
@@ -218,7 +218,8 @@ static attn_status nvml_open(attn_energy_source **out, const attn_energy_options
         nvml_device device = NULL;
         nvml_pci pci = {0};
         if (source->api.by_index(i, &device) == NVML_OK &&
-            source->api.pci(device, &pci) == NVML_OK && attn_gpu_is_wanted(options->gpus, pci.address))
+            source->api.pci(device, &pci) == NVML_OK &&
+            attn_gpu_is_wanted(options->gpus, pci.address))
             add_board(source, device, pci.address);
     }
     if (base->n_channels > 0) return ATTN_OK;
@@ -301,9 +302,8 @@ size_t attn_gpu_reasons_text(uint64_t reasons, char *text, size_t size_bytes)
         uint64_t bit;
         const char *name;
     } names[] = {
-        {0x4, "software power cap"},     {0x8, "hardware slowdown"},
-        {0x20, "software thermal"},      {0x40, "hardware thermal"},
-        {0x80, "hardware power brake"},  {0x2, "application clocks"},
+        {0x4, "software power cap"}, {0x8, "hardware slowdown"},     {0x20, "software thermal"},
+        {0x40, "hardware thermal"},  {0x80, "hardware power brake"}, {0x2, "application clocks"},
     };
     size_t n = 0;
     text[0] = '\0';

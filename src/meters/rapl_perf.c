@@ -5,7 +5,7 @@
  * It needs perf_event_paranoid 0 or CAP_PERFMON where powercap needs a file mode: both are tried,
  * and where both work this one counts, because reading it costs less. */
 #define _GNU_SOURCE
-#include "meters/energy.h"
+#include "meters/energy_source.h"
 
 #include "base/error.h"
 #include "base/memory.h"
@@ -222,7 +222,8 @@ static attn_status perf_open(attn_energy_source **out, const attn_energy_options
     const bool is_copy = *options->root && !options->perf_open;
     if (attn_sysfs_read_number(options->root, POWER_PMU "/type", &type) != 0 ||
         attn_sysfs_read(options->root, POWER_PMU "/cpumask", mask, sizeof mask) != 0) {
-        snprintf(source->base.why, sizeof source->base.why, "no power PMU: " POWER_PMU " is absent");
+        snprintf(source->base.why, sizeof source->base.why,
+                 "no power PMU: " POWER_PMU " is absent");
         snprintf(source->base.fix, sizeof source->base.fix,
                  "modprobe rapl; virtual machines have none");
         return ATTN_OK;
@@ -236,8 +237,8 @@ static attn_status perf_open(attn_energy_source **out, const attn_energy_options
     for (size_t p = 0; p < n; p++) {
         size_t in_package = 0; /* dies before this one */
         for (size_t k = 0; k < p; k++)
-            in_package +=
-                package_of(options->root, processors[k]) == package_of(options->root, processors[p]);
+            in_package += package_of(options->root, processors[k]) ==
+                          package_of(options->root, processors[p]);
         for (size_t e = 0; e < sizeof events / sizeof *events; e++) {
             if (events[e].domain == ATTN_ENERGY_PSYS && p > 0) continue;
             add_event(source, options, (uint32_t)type, e, processors[p], in_package);

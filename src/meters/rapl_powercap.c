@@ -6,7 +6,7 @@
  * open, so that a process may give up the right to open them, and a zone that goes away is seen
  * as an error and not as a new counter. */
 #define _GNU_SOURCE
-#include "meters/energy.h"
+#include "meters/energy_source.h"
 
 #include "base/error.h"
 #include "base/memory.h"

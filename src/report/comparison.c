@@ -13,9 +13,8 @@
 static const struct {
     const char *key, *figure;
 } compared[] = {
-    {"loss", "held_out_loss"},       {"time", "step_time_s"},
-    {"energy", "energy_step_j"},     {"memory", "memory_peak_bytes"},
-    {"flops", "step_matmul_flop"},   {"latency", "latency_token_s"},
+    {"loss", "held_out_loss"},       {"time", "step_time_s"},       {"energy", "energy_step_j"},
+    {"memory", "memory_peak_bytes"}, {"flops", "step_matmul_flop"}, {"latency", "latency_token_s"},
 };
 
 enum { COMPARED = sizeof compared / sizeof *compared };
@@ -24,13 +23,29 @@ enum { COMPARED = sizeof compared / sizeof *compared };
 
 /* Data, model and settings, all from the plan; and what of the machine decides its speed. Of the
  * program only its number and flags are named: that they differ is why people compare. */
-static const char *const plan_paths[] = {
-    "model", "model_sha256", "batch", "seq", "steps", "dtype", "data_sha256", "pack",
-    "loss_on_answers", "held_out", "evaluate_batches", "learning_rate", "weight_decay", "clip",
-    "schedule", "learning_rate_warmup", "decode_tokens", "seed", "threads", "isa"};
+static const char *const plan_paths[] = {"model",
+                                         "model_sha256",
+                                         "batch",
+                                         "seq",
+                                         "steps",
+                                         "dtype",
+                                         "data_sha256",
+                                         "pack",
+                                         "loss_on_answers",
+                                         "held_out",
+                                         "evaluate_batches",
+                                         "learning_rate",
+                                         "weight_decay",
+                                         "clip",
+                                         "schedule",
+                                         "learning_rate_warmup",
+                                         "decode_tokens",
+                                         "seed",
+                                         "threads",
+                                         "isa"};
 static const char *const machine_paths[] = {
-    "cpu.model_name", "cpu.microcode", "cpu.cores_available", "cpu.governor", "cpu.turbo",
-    "memory.total_bytes", "system.hypervisor", "cpu.isa_best"};
+    "cpu.model_name", "cpu.microcode",      "cpu.cores_available", "cpu.governor",
+    "cpu.turbo",      "memory.total_bytes", "system.hypervisor",   "cpu.isa_best"};
 static const char *const other_paths[] = {"build.version", "build.compiler", "build.flags",
                                           "libraries.dense", "system.kernel"};
 
@@ -93,11 +108,11 @@ static size_t find_mechanism(const attn_summary *summary, const char *name)
 static void explain_absence(attn_comparison_row *row, const attn_summary_figure *one,
                             const attn_summary_figure *other)
 {
-    const char *why = !one || !other              ? "not recorded in both runs"
-                      : one->why[0] != '\0'       ? one->why
-                      : other->why[0] != '\0'     ? other->why
+    const char *why = !one || !other                         ? "not recorded in both runs"
+                      : one->why[0] != '\0'                  ? one->why
+                      : other->why[0] != '\0'                ? other->why
                       : one->provenance != other->provenance ? "of different provenance"
-                                                  : "no round has it in both runs";
+                                                             : "no round has it in both runs";
     snprintf(row->why, sizeof row->why, "%s", why);
 }
 
@@ -264,9 +279,8 @@ attn_status attn_comparison_gate(const attn_comparison *comparison, const char *
             is_known = true;
             if (row->is_loss == c.is_percent)
                 return attn_fail(error, ATTN_EARGUMENT,
-                                 row->is_loss
-                                     ? "--fail-if: a loss is compared in nat: 'loss>+0.01'"
-                                     : "--fail-if: '%.*s' lacks its percent sign",
+                                 row->is_loss ? "--fail-if: a loss is compared in nat: 'loss>+0.01'"
+                                              : "--fail-if: '%.*s' lacks its percent sign",
                                  (int)(length < 60 ? length : 60), at);
             const attn_gate_result one = judge(row, &c);
             /* What failed is worse than what nobody knows. */

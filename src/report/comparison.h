@@ -13,10 +13,10 @@ typedef struct attn_comparison_row {
     const char *key;    /* of --sort and --fail-if: "time" */
     const char *figure; /* "step_time_s" */
     const char *unit;
-    bool is_loss;       /* then the pair is of perplexities: log(ratio) is a difference in nat */
+    bool is_loss; /* then the pair is of perplexities: log(ratio) is a difference in nat */
     attn_provenance provenance;
-    double a, b;        /* medians */
-    attn_paired pair;   /* of b / a */
+    double a, b;                      /* medians */
+    attn_paired pair;                 /* of b / a */
     char why[ATTN_FIGURE_TEXT_BYTES]; /* when there are no pairs */
 } attn_comparison_row;
 
@@ -34,7 +34,8 @@ typedef struct attn_comparison {
     size_t n_rows;
     bool is_one_run; /* else the runs followed each other, and drift lies between them */
     /* What differs between the runs: that forbids a comparison, and that does not. */
-    char forbidding[ATTN_COMPARISON_DIFFERENCES_MAX][160], others[ATTN_COMPARISON_DIFFERENCES_MAX][160];
+    char forbidding[ATTN_COMPARISON_DIFFERENCES_MAX][160],
+        others[ATTN_COMPARISON_DIFFERENCES_MAX][160];
     size_t n_forbidding, n_others;
 } attn_comparison;
 

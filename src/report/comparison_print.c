@@ -46,7 +46,8 @@ static void print_row(FILE *out, const attn_comparison_row *row, const char *bef
         fprintf(out, "  unknown: %.66s\n", row->why);
         return;
     }
-    const attn_text a = attn_format_si(row->a, 4, row->unit), b = attn_format_si(row->b, 4, row->unit);
+    const attn_text a = attn_format_si(row->a, 4, row->unit),
+                    b = attn_format_si(row->b, 4, row->unit);
     fprintf(out, " %11s %11s %+8.*f %-3s", a.text, b.text, row->is_loss ? 4 : 2,
             change(row, row->pair.ratio), row->is_loss ? "nat" : "%");
     if (isnan(row->pair.low))
@@ -93,9 +94,9 @@ attn_status attn_comparison_json(FILE *out, const attn_comparison *c, attn_error
     json_t *rows = json_array(), *forced = json_array(), *others = json_array();
     for (size_t i = 0; i < c->n_rows; i++) {
         const attn_comparison_row *row = &c->rows[i];
-        failed |= json_array_append_new(
-                      rows,
-                      json_pack("{s:s, s:s, s:s, s:s, s:s, s:s, s:o, s:o, s:o, s:o, s:o, s:I, s:o, "
+        failed |=
+            json_array_append_new(
+                rows, json_pack("{s:s, s:s, s:s, s:s, s:s, s:s, s:o, s:o, s:o, s:o, s:o, s:I, s:o, "
                                 "s:o, s:s, s:s}",
                                 "mechanism_a", row->mechanism_a, "mechanism_b", row->mechanism_b,
                                 "key", row->key, "figure", row->figure, "unit", row->unit,

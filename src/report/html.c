@@ -142,10 +142,10 @@ static attn_status write_body(FILE *out, const attn_store_result *result,
                               attn_error *error)
 {
     static const char *const sections[][2] = {
-        {"findings", "Findings"},  {"ranking", "Ranking"}, {"loss", "Loss"}, {"tradeoff", "Cost of loss"},
-        {"time", "Time"},          {"energy", "Energy"},   {"memory", "Memory"},
-        {"work", "Work"},          {"latency", "Latency"}, {"provenance", "Provenance"},
-        {"reproduce", "Reproduce"}};
+        {"findings", "Findings"},     {"ranking", "Ranking"},    {"loss", "Loss"},
+        {"tradeoff", "Cost of loss"}, {"time", "Time"},          {"energy", "Energy"},
+        {"memory", "Memory"},         {"work", "Work"},          {"latency", "Latency"},
+        {"provenance", "Provenance"}, {"reproduce", "Reproduce"}};
     write_header(out, result, summary);
     fputs("<nav aria-label=\"Sections\">", out);
     for (size_t i = 0; i < sizeof sections / sizeof *sections; i++)

@@ -276,7 +276,7 @@ static void write_loss(FILE *out, const attn_summary *summary)
     if (has_value(summary, "energy_step_j"))
         fputs("<button type=\"button\" data-axis=\"joules\" aria-pressed=\"false\">joules</button>",
               out);
-    fputs(          "<button type=\"button\" data-axis=\"flop\" aria-pressed=\"false\">FLOP</button></div>\n"
+    fputs("<button type=\"button\" data-axis=\"flop\" aria-pressed=\"false\">FLOP</button></div>\n"
           "<div class=\"plot\"><canvas role=\"img\" aria-label=\"Loss curves; first and last "
           "values are in the table below\"></canvas></div>\n",
           out);
@@ -330,13 +330,15 @@ static void write_tradeoffs(FILE *out, const attn_summary *summary)
 static void write_power(FILE *out, const attn_summary *summary)
 {
     size_t n = 0;
-    for (size_t t = 0; t < summary->result->n_trials; t++) n += summary->result->trials[t].n_samples;
+    for (size_t t = 0; t < summary->result->n_trials; t++)
+        n += summary->result->trials[t].n_samples;
     if (n == 0) return;
-    fputs("<figure class=\"chart power\" data-kind=\"power\">\n<figcaption><h3>Power while training "
-          "<span>W</span></h3><p>The last round of each mechanism, as the meters' sampler saw "
-          "it.</p></figcaption>\n<div class=\"plot\"><canvas role=\"img\" aria-label=\"Power over "
-          "time; the samples are in the JSON of this run\"></canvas></div>\n</figure>\n",
-          out);
+    fputs(
+        "<figure class=\"chart power\" data-kind=\"power\">\n<figcaption><h3>Power while training "
+        "<span>W</span></h3><p>The last round of each mechanism, as the meters' sampler saw "
+        "it.</p></figcaption>\n<div class=\"plot\"><canvas role=\"img\" aria-label=\"Power over "
+        "time; the samples are in the JSON of this run\"></canvas></div>\n</figure>\n",
+        out);
 }
 
 /* Whether counted and computed work agree, from the findings. */

@@ -130,8 +130,7 @@ static json_t *samples_value(const attn_store_trial *trial, bool *failed)
         const attn_store_sample *sample = &trial->samples[i];
         json_t *domain = json_object_get(o, sample->domain);
         if (!domain) {
-            put(o, sample->domain,
-                domain = json_pack("{s:[], s:[]}", "time_s", "power_w"), failed);
+            put(o, sample->domain, domain = json_pack("{s:[], s:[]}", "time_s", "power_w"), failed);
             if (!domain) break;
         }
         add(json_object_get(domain, "time_s"), number_value(sample->time_s), failed);
@@ -273,7 +272,8 @@ static json_t *page_mechanism(const attn_summary_mechanism *mechanism, bool *fai
     return o;
 }
 
-static json_t *page_value(const attn_store_result *result, const attn_summary *summary, bool *failed)
+static json_t *page_value(const attn_store_result *result, const attn_summary *summary,
+                          bool *failed)
 {
     json_t *o = json_object(), *trials = json_array(), *brief = json_array();
     size_t n_steps = 0;

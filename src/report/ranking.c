@@ -104,8 +104,8 @@ static bool ties(const attn_summary *summary, const char *figure, size_t best, s
     const double value = attn_summary_value(&summary->mechanisms[i], figure);
     if (isnan(value)) return false;
     /* A single round resolves nothing: there the best value alone is marked. */
-    return value == b->median || (b->spread != ATTN_SPREAD_NONE &&
-                                  !attn_summary_resolved(summary, best, i, figure));
+    return value == b->median ||
+           (b->spread != ATTN_SPREAD_NONE && !attn_summary_resolved(summary, best, i, figure));
 }
 
 bool attn_ranking_is_best(const attn_summary *summary, const attn_ranking_column *column,

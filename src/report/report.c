@@ -44,8 +44,8 @@ attn_status attn_report_write(FILE *out, attn_report_format format, const attn_s
     }
 }
 
-attn_status attn_report_save_with(const char *path, attn_report_writer *write,
-                                  const void *argument, attn_error *error)
+attn_status attn_report_save_with(const char *path, attn_report_writer *write, const void *argument,
+                                  attn_error *error)
 {
     static const char suffix[] = ".part";
     attn_status status = ATTN_OK;

@@ -10,12 +10,12 @@ enum { FAKE_BOARDS = 3 };
 
 typedef struct fake_board {
     const char *address, *name;
-    double power_w;              /* drawn at all times */
-    double counter_gain;         /* 1; another value is a counter that is wrong */
-    uint64_t energy_offset_mj;   /* shown at time 0; changing it is a reset */
-    uint64_t step_ns, lag_ns;    /* of the energy counter */
-    int energy_result;           /* NVML_OK, NVML_NOT_SUPPORTED, NVML_GPU_IS_LOST, ... */
-    int instant_result[2];       /* of the power field, for the GPU and the module */
+    double power_w;            /* drawn at all times */
+    double counter_gain;       /* 1; another value is a counter that is wrong */
+    uint64_t energy_offset_mj; /* shown at time 0; changing it is a reset */
+    uint64_t step_ns, lag_ns;  /* of the energy counter */
+    int energy_result;         /* NVML_OK, NVML_NOT_SUPPORTED, NVML_GPU_IS_LOST, ... */
+    int instant_result[2];     /* of the power field, for the GPU and the module */
     int power_result;
     unsigned mig, processes;
     unsigned limit_mw, default_limit_mw;

@@ -124,8 +124,7 @@ static void ranks_are_exact(void **state)
         size_t n, rank;
     } cases[] = {{6, 1}, {8, 1}, {10, 2}, {12, 3}, {20, 6}, {30, 10}};
     for (size_t c = 0; c < sizeof cases / sizeof *cases; c++) {
-        const attn_paired pair =
-            attn_paired_compare(a, b, cases[c].n, &(attn_paired_options){0});
+        const attn_paired pair = attn_paired_compare(a, b, cases[c].n, &(attn_paired_options){0});
         assert_true(fabs(log(pair.low) - 0.01 * (double)cases[c].rank) < 1e-12);
         assert_true(fabs(log(pair.high) - 0.01 * (double)(cases[c].n + 1 - cases[c].rank)) < 1e-12);
         assert_int_equal(pair.verdict, ATTN_VERDICT_HIGHER);

@@ -25,7 +25,7 @@ static uint64_t now_ns(void)
 }
 
 static attn_status open_counter(attn_energy_source **out, const attn_energy_options *options,
-                             attn_error *error);
+                                attn_error *error);
 
 static attn_energy_state read_counter(attn_energy_source *source, size_t channel, uint64_t *count)
 {
@@ -48,7 +48,7 @@ static const attn_energy_operations counter = {.name = "counter",
                                                .close = close_counter};
 
 static attn_status open_counter(attn_energy_source **out, const attn_energy_options *options,
-                             attn_error *error)
+                                attn_error *error)
 {
     (void)options;
     (void)error;

@@ -100,7 +100,7 @@ static attn_energy_state still_read(attn_energy_source *source, size_t channel, 
 }
 
 static attn_status still_open(attn_energy_source **out, const attn_energy_options *options,
-                             attn_error *error)
+                              attn_error *error)
 {
     const attn_energy_state state = fake.opened_as;
     fake.opened_as = ATTN_ENERGY_OK;

@@ -237,10 +237,10 @@ static void memory_is_short(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(server),        cmocka_unit_test(virtual_machine),
-        cmocka_unit_test(empty_machine), cmocka_unit_test(warnings_and_remedies),
-        cmocka_unit_test(heat_and_turbo),
-        cmocka_unit_test(hypervisors),   cmocka_unit_test(memory_is_short),
+        cmocka_unit_test(server),          cmocka_unit_test(virtual_machine),
+        cmocka_unit_test(empty_machine),   cmocka_unit_test(warnings_and_remedies),
+        cmocka_unit_test(heat_and_turbo),  cmocka_unit_test(hypervisors),
+        cmocka_unit_test(memory_is_short),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

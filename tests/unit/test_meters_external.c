@@ -77,8 +77,8 @@ static void commands_are_read(void **state)
     };
     for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
         char command[400];
-        snprintf(command, sizeof command,
-                 "while :; do now=$(date +%%s.%%N); %s; sleep 0.05; done", cases[i].format);
+        snprintf(command, sizeof command, "while :; do now=$(date +%%s.%%N); %s; sleep 0.05; done",
+                 cases[i].format);
         attn_energy_meter *meter = NULL;
         attn_error error = {0};
         if (open_meter(&meter, (attn_energy_options){.command = command}, &error) != ATTN_OK)

@@ -113,8 +113,7 @@ static double trial_error(size_t trial, void (*mark)(attn_energy_meter *, attn_e
     assert_int_equal(figures[0].provenance,
                      fake.kind == ATTN_ENERGY_GAUGE ? ATTN_INTEGRATED : ATTN_MEASURED);
     /* The stated interval must hold the truth every time. */
-    if (figures[0].has_interval)
-        assert_true(figures[0].low <= true_j && true_j <= figures[0].high);
+    if (figures[0].has_interval) assert_true(figures[0].low <= true_j && true_j <= figures[0].high);
     return fabs(figures[0].value / true_j - 1.0);
 }
 
@@ -188,8 +187,8 @@ static void watching_costs_less_than_a_thousandth(void **state)
     nanosleep(&watched, NULL);
     attn_energy_mark(meter, &end);
     attn_energy_stop(meter);
-    const double share = (end.busy_s - begin.busy_s - 0.0024) /
-                         ((double)(end.time_ns - begin.time_ns) * 1e-9);
+    const double share =
+        (end.busy_s - begin.busy_s - 0.0024) / ((double)(end.time_ns - begin.time_ns) * 1e-9);
     print_message("share of time spent in reading: %.3f %%\n", 100.0 * share);
     assert_true(share < 0.001 + 0.0005); /* one reading more or less in six seconds */
     assert_true(end.readings[0].samples > begin.readings[0].samples);

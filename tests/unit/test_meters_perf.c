@@ -8,7 +8,7 @@
 #include <locale.h>
 #include <math.h>
 
-#define PMU "/sys/bus/event_source/devices/power"
+#define PMU   "/sys/bus/event_source/devices/power"
 #define ZONES "/sys/class/powercap/intel-rapl"
 
 enum { COUNTERS = 16 };
@@ -216,9 +216,11 @@ static void refusals_have_reasons(void **state)
 static void damaged_descriptions_are_refused(void **state)
 {
     (void)state;
-    static const char *const bad[][2] = {
-        {"event=\n", SCALE}, {"config=2\n", SCALE}, {"event=0x02\n", "\n"},
-        {"event=0x02\n", "-1\n"}, {"event=0x02\n", "inf\n"}};
+    static const char *const bad[][2] = {{"event=\n", SCALE},
+                                         {"config=2\n", SCALE},
+                                         {"event=0x02\n", "\n"},
+                                         {"event=0x02\n", "-1\n"},
+                                         {"event=0x02\n", "inf\n"}};
     for (size_t i = 0; i < sizeof bad / sizeof *bad; i++) {
         write_event("energy-pkg", bad[i][0], bad[i][1]);
         attn_energy_meter *meter = open_meter();
@@ -259,8 +261,7 @@ static void psys_and_parts_are_not_added(void **state)
     for (size_t i = 0; i < source->n_channels; i++) {
         n_psys += source->channels[i].domain == ATTN_ENERGY_PSYS;
         if (source->channels[i].domain != ATTN_ENERGY_CORE) continue;
-        assert_int_equal(source->channels[source->channels[i].parent].domain,
-                         ATTN_ENERGY_PACKAGE);
+        assert_int_equal(source->channels[source->channels[i].parent].domain, ATTN_ENERGY_PACKAGE);
         assert_false(attn_energy_is_counted(meter, source, i));
     }
     assert_int_equal(n_psys, 1); /* the platform has one, whatever the mask */

@@ -59,11 +59,8 @@ static void set_energy(const char *zone, const char *energy)
 
 static attn_energy_meter *open_meter(void)
 {
-    const attn_energy_options options = {.root = root,
-                                         .probe_s = 0.001,
-                                         .now_ns = fake_now_ns,
-                                         .sources = powercap,
-                                         .n_sources = 1};
+    const attn_energy_options options = {
+        .root = root, .probe_s = 0.001, .now_ns = fake_now_ns, .sources = powercap, .n_sources = 1};
     attn_energy_meter *meter = NULL;
     attn_error error = {0};
     assert_int_equal(attn_energy_open(&meter, &options, &error), ATTN_OK);
@@ -498,11 +495,8 @@ static void memory_is_short(void **state)
     (void)state;
     write_zone("0", "package-0\n", "1000000\n", RANGE);
     const size_t live = attn_memory_live_blocks();
-    const attn_energy_options options = {.root = root,
-                                         .probe_s = 0.001,
-                                         .now_ns = fake_now_ns,
-                                         .sources = powercap,
-                                         .n_sources = 1};
+    const attn_energy_options options = {
+        .root = root, .probe_s = 0.001, .now_ns = fake_now_ns, .sources = powercap, .n_sources = 1};
     attn_status status = ATTN_EMEMORY;
     size_t failures = 0;
     for (size_t n = 1; status != ATTN_OK; n++) {

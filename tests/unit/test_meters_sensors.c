@@ -6,7 +6,7 @@
 
 #include <math.h>
 
-#define HWMON "/sys/class/hwmon/hwmon"
+#define HWMON  "/sys/class/hwmon/hwmon"
 #define SUPPLY "/sys/class/power_supply/"
 
 static char root[TREE_PATH_BYTES];

@@ -152,7 +152,8 @@ static void ratios_are_paired_by_round(void **state)
     const attn_summary_figure *f = attn_summary_find(&s->mechanisms[1], "step_time_s");
     assert_true(fabs(f->ratio - 0.8) < 1e-12 && fabs(f->ratio_low - 0.8) < 1e-12 &&
                 fabs(f->ratio_high - 0.8) < 1e-12);
-    assert_false(attn_summary_resolved(s, 1, 0, "step_time_s")); /* three rounds, and they overlap */
+    assert_false(
+        attn_summary_resolved(s, 1, 0, "step_time_s")); /* three rounds, and they overlap */
     attn_summary_free(s);
 }
 
@@ -163,9 +164,10 @@ static void pairs_tell_what_spreads_hide(void **state)
     (void)state;
     for (int has_again = 0; has_again < 2; has_again++) {
         made m;
-        made_begin(&m, has_again ? "{\"mechanisms\": [\"base\", \"x\", \"base (A/A)\"], \"rounds\": 9, "
-                                   "\"measuring\": {\"again\": \"base (A/A)\"}}"
-                                 : "{\"mechanisms\": [\"base\", \"x\"], \"rounds\": 9}");
+        made_begin(&m, has_again
+                           ? "{\"mechanisms\": [\"base\", \"x\", \"base (A/A)\"], \"rounds\": 9, "
+                             "\"measuring\": {\"again\": \"base (A/A)\"}}"
+                           : "{\"mechanisms\": [\"base\", \"x\"], \"rounds\": 9}");
         for (uint32_t r = 1; r <= 9; r++) {
             made_add(&m, "base", r, seconds(r));
             made_add(&m, "x", r, seconds((0.95 + 0.001 * r) * r));

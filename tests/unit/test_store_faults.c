@@ -166,8 +166,7 @@ static void migrations_apply_whole_or_not_at_all(void **state)
                                "ALTER TABLE run ADD COLUMN tag TEXT",
                                "ALTER TABLE nowhere ADD COLUMN x"};
     const char *const good[] = {store_migrations[0], store_migrations[1],
-                                "ALTER TABLE run ADD COLUMN tag TEXT",
-                                "UPDATE run SET tag = 'v4'"};
+                                "ALTER TABLE run ADD COLUMN tag TEXT", "UPDATE run SET tag = 'v4'"};
     attn_error error = {0};
     store_kind kind = STORE_EMPTY;
     int64_t value = 0;
