@@ -329,7 +329,8 @@ static int write_for_script(const char *bytes, size_t n, void *data)
 static attn_status write_json(FILE *out, json_t *value, attn_json_style style, bool failed,
                               attn_error *error)
 {
-    const size_t digits = JSON_REAL_PRECISION(style == ATTN_JSON_PAGE ? 6 : REAL_DIGITS);
+    const size_t digits =
+        style == ATTN_JSON_PAGE ? JSON_REAL_PRECISION(6) : JSON_REAL_PRECISION(REAL_DIGITS);
     attn_status status = ATTN_OK;
     if (!value || failed) {
         status = attn_fail(error, ATTN_EMEMORY, "no memory for a report in JSON");
