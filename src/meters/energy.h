@@ -25,8 +25,8 @@ bool attn_energy_is_counted(const attn_energy_meter *meter, const attn_energy_so
 /* Time between two samples after shortening. */
 double attn_energy_period_s(const attn_energy_meter *meter);
 
-/* The sampler's thread; it does nothing but keep counters from wrapping unseen, so short windows
- * between marks do not need it. Marks may be taken while it runs. */
+/* The sampler's thread: it keeps counters from wrapping unseen, and gauges need it, since power
+ * between two samples more than a second apart is not known. Marks may be taken while it runs. */
 ATTN_MUST_CHECK attn_status attn_energy_start(attn_energy_meter *meter, attn_error *error);
 void attn_energy_stop(attn_energy_meter *meter);
 

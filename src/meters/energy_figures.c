@@ -139,7 +139,7 @@ static double channel_energy(const attn_energy_channel *channel, const attn_ener
     return energy_j * window_s / attn_clock_seconds(first->time_ns, last->time_ns);
 }
 
-static void add_channel(sum *s, const attn_energy_channel *channel,
+static void add_channel(sum *s, const attn_energy_channel *channel, double period_s,
                         const attn_energy_reading *first, const attn_energy_reading *last,
                         const attn_energy_snapshot *begin, const attn_energy_snapshot *end)
 {
@@ -155,7 +155,9 @@ static void add_channel(sum *s, const attn_energy_channel *channel,
                channel->id, channel->shortest_s);
     /* A counter that did not change while it was probed is at least that slow. */
     const bool has_update = channel->update_s >= 0.0;
-    const double update_s = attn_energy_update_s(channel);
+    double update_s = attn_energy_update_s(channel);
+    /* What a gauge does between two samples is not seen. */
+    if (channel->kind == ATTN_ENERGY_GAUGE && update_s < period_s) update_s = period_s;
     if (!has_update) s->is_update_known = false;
     if (update_s > s->slowest_s) s->slowest_s = update_s;
     /* At each mark the counter lags by up to one update, so that what it shows spans
@@ -183,7 +185,8 @@ static attn_figure roll_up(const attn_energy_meter *meter, const attn_energy_sna
         const attn_energy_account *account = &meter->accounts[a];
         const attn_energy_channel *channel = &account->source->channels[account->channel];
         if (belongs(meter, account->source, channel, domain))
-            add_channel(&s, channel, &begin->readings[a], &end->readings[a], begin, end);
+            add_channel(&s, channel, meter->period_s, &begin->readings[a], &end->readings[a], begin,
+                        end);
     }
     if (*s.why) return attn_figure_unavailable(name, "J", s.paths, s.why);
 

@@ -18,6 +18,9 @@ static void probe_channel(attn_energy_source *source, size_t index, double probe
     size_t n_gaps = 0, n_reads = 0;
     uint64_t last = 0, changed_ns = 0;
     bool has_changed = false;
+    /* A counter that is known to be slow is given time for two changes and more. */
+    const double patience_s = fmin(4.0 * channel->interval_s, 0.5);
+    if (probe_s < patience_s) probe_s = patience_s;
     const uint64_t begin_ns = now_ns();
     uint64_t time_ns = begin_ns;
     while (n_gaps < CHANGES && attn_clock_seconds(begin_ns, time_ns) < probe_s) {

@@ -152,6 +152,7 @@ static void add_board(nvml_source *source, nvml_device device, const char *addre
         attn_energy_channel *channel = add_channel(source, device, ENERGY, scope, domain);
         channel->unit_j = channel->resolution_j = 1e-3;
         channel->range = UINT64_MAX;
+        channel->interval_s = 0.1;
         channel->state = state_of(energy);
         if (energy != NVML_OK)
             snprintf(channel->why, sizeof channel->why, "%.100s", api->error_string(energy));

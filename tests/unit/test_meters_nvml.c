@@ -60,7 +60,6 @@ static attn_energy_meter *open_meter(const char *gpus)
     const attn_energy_options options = {.nvml = FAKE_NVML,
                                          .gpus = gpus,
                                          .now_ns = fake_now_ns,
-                                         .probe_s = 2.0,
                                          .sources = sources,
                                          .n_sources = 1};
     attn_energy_meter *meter = NULL;
