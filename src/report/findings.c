@@ -77,8 +77,9 @@ static void say_unresolved(attn_finding *f, const attn_summary *summary, size_t 
     DETAIL(f, pair.n < 6 ? ": the spreads overlap." : ": the pairs do not tell them apart.");
     const size_t needed = attn_paired_rounds_needed(pair.spread, 0.01);
     if (pair.n >= 6 && needed > pair.n)
-        DETAIL(f, " To tell 1 %% from %s, %zu rounds would be needed.",
-               summary->mechanisms[unresolved].name, needed);
+        DETAIL(f, " To tell 1 %% from %s, %s%zu rounds would be needed.",
+               summary->mechanisms[unresolved].name, needed > 1000 ? "more than " : "",
+               needed > 1000 ? (size_t)1000 : needed);
 }
 
 static void say_spread(attn_finding *f, const attn_summary_figure *figure)
@@ -239,7 +240,7 @@ static bool find_disturbed(attn_finding *f, const attn_summary *summary)
                  {"clock_step_s", "had its clock set", 0.05},
                  {"meter_share", "spent over 0.1 % of its time in reading meters", 0.001}};
     size_t n = 0;
-    *f = (attn_finding){.label = "Disturbed trials", .is_caution = true};
+    *f = (attn_finding){.label = "Disturbances", .is_caution = true};
     for (size_t i = 0; i < summary->n_mechanisms; i++)
         for (size_t k = 0; k < sizeof flags / sizeof *flags; k++) {
             const attn_summary_figure *flag =

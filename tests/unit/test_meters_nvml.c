@@ -57,11 +57,8 @@ static int set_up(void **state)
 static attn_energy_meter *open_meter(const char *gpus)
 {
     static const attn_energy_operations *const sources[] = {&attn_energy_nvml};
-    const attn_energy_options options = {.nvml = FAKE_NVML,
-                                         .gpus = gpus,
-                                         .now_ns = fake_now_ns,
-                                         .sources = sources,
-                                         .n_sources = 1};
+    const attn_energy_options options = {
+        .nvml = FAKE_NVML, .gpus = gpus, .now_ns = fake_now_ns, .sources = sources, .n_sources = 1};
     attn_energy_meter *meter = NULL;
     attn_error error = {0};
     assert_int_equal(attn_energy_open(&meter, &options, &error), ATTN_OK);
