@@ -47,8 +47,9 @@ static void write_asset(FILE *out, const attn_asset *asset)
 /* One line about the machine, from whichever of the usual names the environment has. */
 static void write_machine(FILE *out, const char *environment_json)
 {
-    static const char *const paths[][2] = {{"cpu", "model"}, {"cpu", "name"},   {"cpu_model", NULL},
-                                           {"cpu", NULL},    {"machine", NULL}, {"host", NULL}};
+    static const char *const paths[][2] = {
+        {"cpu", "model_name"}, {"cpu", "model"},  {"cpu", "name"}, {"cpu_model", NULL},
+        {"cpu", NULL},         {"machine", NULL}, {"host", NULL}};
     json_t *environment = json_loads(environment_json, 0, NULL);
     for (size_t i = 0; i < sizeof paths / sizeof *paths; i++) {
         const json_t *value = json_object_get(environment, paths[i][0]);

@@ -135,11 +135,11 @@ static const attn_store_trial *trial_of_round(const attn_store_result *result,
     return NULL;
 }
 
-/* Ratios are of quantities with a true zero: no losses, no shares or plain numbers. */
-static bool has_ratio(const attn_summary_figure *s)
+/* Pairs are of quantities with a true zero, and of losses, as perplexities: no shares, no plain
+ * numbers. */
+static bool has_pairs(const attn_summary_figure *s)
 {
-    return s->unit[0] != '\0' && strcmp(s->unit, "nat") != 0 && s->provenance != ATTN_MODELLED &&
-           !isnan(s->median);
+    return s->unit[0] != '\0' && s->provenance != ATTN_MODELLED && !isnan(s->median);
 }
 
 size_t attn_summary_collect(const attn_store_result *a, const char *mechanism_a,
@@ -170,7 +170,7 @@ attn_paired attn_summary_pair(const attn_summary *summary, size_t a, size_t b, c
     const attn_summary_figure *one = attn_summary_find(&summary->mechanisms[a], name);
     const attn_summary_figure *other = attn_summary_find(&summary->mechanisms[b], name);
     size_t n = 0;
-    if (one && other && has_ratio(one) && has_ratio(other) && one->provenance == other->provenance)
+    if (one && other && has_pairs(one) && has_pairs(other) && one->provenance == other->provenance)
         n = attn_summary_collect(summary->result, summary->mechanisms[a].name, summary->result,
                                  summary->mechanisms[b].name, name, left, right);
     return attn_paired_compare(left, right, n, options);
@@ -182,7 +182,7 @@ static void compare_with_baseline(attn_summary *summary, size_t mechanism)
         attn_summary_figure *s = &summary->mechanisms[mechanism].figures[f];
         const attn_paired pair =
             attn_summary_pair(summary, mechanism, 0, s->name, &(attn_paired_options){0});
-        if (pair.n == 0) continue;
+        if (pair.n == 0 || strcmp(s->unit, "nat") == 0) continue; /* shown as what they are */
         s->ratio = pair.ratio;
         s->ratio_low = isnan(pair.low) ? pair.least : pair.low;
         s->ratio_high = isnan(pair.high) ? pair.greatest : pair.high;
@@ -355,7 +355,7 @@ double attn_summary_floor(const attn_summary *summary, const char *name)
     return attn_paired_floor(&twins);
 }
 
-/* Losses have no ratio; their spreads over the rounds must not overlap. */
+/* What few rounds can say: their ranges do not overlap. */
 static bool spreads_are_apart(const attn_summary_figure *a, const attn_summary_figure *b)
 {
     if (a->spread == ATTN_SPREAD_NONE || b->spread == ATTN_SPREAD_NONE) return false;

@@ -78,7 +78,8 @@ void attn_summary_order(const attn_summary *summary, const char *name, bool is_r
  * else tells nothing apart, and a model never. */
 bool attn_summary_resolved(const attn_summary *summary, size_t a, size_t b, const char *name);
 
-/* The pairs of two mechanisms, round by round; n is 0 where a ratio means nothing. `options` as
+/* The pairs of two mechanisms, round by round, of losses as perplexities; n is 0 where a ratio
+ * means nothing. `options` as
  * for attn_paired_compare(). */
 attn_paired attn_summary_pair(const attn_summary *summary, size_t a, size_t b, const char *name,
                               const attn_paired_options *options);

@@ -246,6 +246,10 @@ static void batteries_may_tell_current_and_voltage(void **state)
     attn_energy_meter *meter = open_meter("none");
     const attn_figure *energy = system_energy(meter, 100.0);
     assert_true(fabs(energy->value - 1800.0) < 0.1);
+    /* One that charges takes what the other gives: nobody knows what the machine uses. */
+    write_battery("BAT0", "status", "Charging\n");
+    assert_int_equal(system_energy(meter, 100.0)->provenance, ATTN_UNAVAILABLE);
+    write_battery("BAT0", "status", "Not charging\n");
     attn_energy_close(meter);
     write_battery("BAT1", "voltage_now", "\n");
     meter = open_meter("none");
