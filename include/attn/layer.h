@@ -23,7 +23,8 @@ typedef struct attn_layer_config {
     size_t heads;          /**< H, query heads; divides C */
     size_t positions;      /**< longest sequence the layer will see */
     bool is_causal;        /**< false: every position sees every other, where the mechanism can;
-                                options may decide otherwise: attn_layer_is_causal() */
+                                options such as "causal=false" may decide otherwise:
+                                attn_layer_is_causal() */
 } attn_layer_config;
 
 /** How a parameter starts, before training. */

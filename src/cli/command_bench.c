@@ -1,4 +1,5 @@
 /* attnscope bench: kernels and steps alone. */
+#include "attn/layer.h"
 #include "base/error.h"
 #include "base/threads.h"
 #include "cli/options.h"
@@ -27,8 +28,9 @@ static const cli_option options[] = {
      .kind = CLI_TEXT,
      .offset = offsetof(settings, mechanism),
      .argument = "NAME",
+     .names = attn_mechanism_name,
      .initial = "flash",
-     .help = "The attention mechanism, with its defaults."},
+     .help = "The attention mechanism, as in attnscope run: sliding:window=64*3+flash."},
     {.name = "batch",
      .kind = CLI_SIZE,
      .offset = offsetof(settings, batch),

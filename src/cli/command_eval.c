@@ -1,4 +1,5 @@
 /* attnscope eval: tensors in, tensors out. */
+#include "attn/layer.h"
 #include "base/error.h"
 #include "base/threads.h"
 #include "cli/options.h"
@@ -18,6 +19,7 @@ static const cli_option options[] = {
      .kind = CLI_TEXT,
      .offset = offsetof(settings, mechanism),
      .argument = "NAME",
+     .names = attn_mechanism_name,
      .help = "What computes the layer. Default: the layer that the file names."},
     {.name = "dtype",
      .kind = CLI_CHOICE,

@@ -52,8 +52,7 @@ static attn_status choose_model(attn_plan *plan, const char *name, attn_error *e
     if (!plan->is_model_file) return attn_model_preset(name, &plan->sizes, error);
     const attn_status status = attn_checkpoint_open(&checkpoint, name, error);
     if (status == ATTN_OK) plan->sizes = *attn_checkpoint_config(checkpoint);
-    plan->sizes.mechanism = NULL; /* the checkpoint's texts go with it */
-    plan->sizes.options = NULL;
+    plan->sizes.mechanism = NULL; /* the checkpoint's text goes with it */
     attn_checkpoint_close(checkpoint);
     return status;
 }
@@ -350,6 +349,7 @@ const cli_command cli_command_run = {
         "the program, in a few minutes.\n\n"
         "Ctrl-C keeps what is done; the same command with --resume goes on.\n\n"
         "  attnscope run --mechanisms softmax,flash,sliding:window=64:sinks=4\n"
+        "  attnscope run --mechanisms 'flash,sliding*3+softmax'\n"
         "  attnscope run --preset paper --steps 20 --data conversations.jsonl",
     .options = cli_run_options,
     .n_options = CLI_RUN_OPTIONS,

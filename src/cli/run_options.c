@@ -2,6 +2,7 @@
 #define _POSIX_C_SOURCE 200809L
 #include "cli/run_options.h"
 
+#include "attn/layer.h"
 #include "base/error.h"
 #include "base/memory.h"
 #include "base/threads.h"
@@ -42,9 +43,17 @@ const cli_option cli_run_options[] = {
      .kind = CLI_TEXT,
      FIELD(mechanisms),
      .argument = "LIST",
+     .names = attn_mechanism_name,
      .initial = "all",
      .help = "Mechanisms apart by commas, each with its options behind colons: "
-             "flash,sliding:window=64. 'all' is every causal one."},
+             "flash,sliding:window=64. 'all' is every causal one. A hybrid stack is a pattern of "
+             "blocks, repeated down the layers and cut at the last: sliding:window=64*3+softmax."},
+    {.name = "allow-leak",
+     .kind = CLI_FLAG,
+     FIELD(allow_leak),
+     .help = "Run mechanisms too whose options let a token see later ones (flex:mask=full, "
+             "linformer:causal=false). They are marked everywhere and ranked behind all others, "
+             "out of competition: their loss is not that of a language model."},
     {.name = "rounds",
      .kind = CLI_SIZE,
      FIELD(rounds),
@@ -350,6 +359,7 @@ attn_plan cli_run_plan(const cli_run_settings *s)
 {
     const preset *p = find_preset(s->preset);
     return (attn_plan){
+        .allows_leak = s->allow_leak,
         .rounds = or_else(s->rounds, p->rounds),
         .model = s->model ? s->model : p->model,
         .batch = or_else(s->batch, p->batch),
@@ -418,6 +428,7 @@ attn_status cli_run_title(const cli_run_settings *s, const attn_plan *plan, char
     if (!out) return attn_fail(error, ATTN_EMEMORY, "no memory for the command line");
     fputs("attnscope run", out);
     append_text(out, "mechanisms", s->mechanisms);
+    append_flag(out, "allow-leak", s->allow_leak);
     append_text(out, "model", plan->model);
     append_text(out, "data", s->data);
     fprintf(out,

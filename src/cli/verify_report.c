@@ -30,8 +30,10 @@ static void error_text(double error, char text[CELL_BYTES])
         memmove(exponent + 2, exponent + 3, strlen(exponent + 2));
 }
 
-static void cell_text(const attn_verdict *v, bool shows_error, char text[CELL_BYTES])
+static void cell_text(const attn_verdict *v, attn_property property, char text[CELL_BYTES])
 {
+    const bool shows_error =
+        property == ATTN_PROPERTY_OUTPUT || property == ATTN_PROPERTY_GRADIENTS;
     switch (v->outcome) {
     case ATTN_OUTCOME_HOLDS:
         if (shows_error)
@@ -41,6 +43,9 @@ static void cell_text(const attn_verdict *v, bool shows_error, char text[CELL_BY
         break;
     case ATTN_OUTCOME_NOT_APPLICABLE:
         snprintf(text, CELL_BYTES, "-");
+        break;
+    case ATTN_OUTCOME_BY_DESIGN:
+        snprintf(text, CELL_BYTES, "%s", property == ATTN_PROPERTY_FUTURE ? "yes" : "-");
         break;
     case ATTN_OUTCOME_UNCHECKED:
     case ATTN_OUTCOME_FAILS:
@@ -59,8 +64,7 @@ static void print_row(const char *label, const attn_verification *verification)
     for (size_t i = 0; i < sizeof columns / sizeof *columns; i++) {
         const attn_property property = columns[i].property;
         char text[CELL_BYTES];
-        cell_text(&verification->of[property],
-                  property == ATTN_PROPERTY_OUTPUT || property == ATTN_PROPERTY_GRADIENTS, text);
+        cell_text(&verification->of[property], property, text);
         printf(" %*s", columns[i].width, text);
     }
     putchar('\n');
@@ -85,15 +89,14 @@ static void print_exemptions(const cli_verify_result *r, size_t index)
     const attn_verdict *of = r->verifications[index].of;
     for (size_t i = 0; i < ATTN_PROPERTIES; i++) {
         size_t same = 0;
-        if (of[i].outcome != ATTN_OUTCOME_NOT_APPLICABLE) continue;
-        while (of[same].outcome != ATTN_OUTCOME_NOT_APPLICABLE ||
-               strcmp(of[same].text, of[i].text) != 0)
+        if (!attn_outcome_is_exempt(of[i].outcome)) continue;
+        while (!attn_outcome_is_exempt(of[same].outcome) || strcmp(of[same].text, of[i].text) != 0)
             same++;
         if (same < i) continue;
         printf("- %s: %s\n  (", r->labels[index].label, of[i].text);
         const char *comma = "";
         for (size_t k = i; k < ATTN_PROPERTIES; k++) {
-            if (of[k].outcome != ATTN_OUTCOME_NOT_APPLICABLE || strcmp(of[k].text, of[i].text) != 0)
+            if (!attn_outcome_is_exempt(of[k].outcome) || strcmp(of[k].text, of[i].text) != 0)
                 continue;
             printf("%s%s", comma, attn_property_name((attn_property)k));
             comma = ", ";
@@ -128,7 +131,8 @@ static const char *outcome_name(attn_outcome outcome)
     static const char *const names[] = {[ATTN_OUTCOME_UNCHECKED] = "unchecked",
                                         [ATTN_OUTCOME_HOLDS] = "holds",
                                         [ATTN_OUTCOME_FAILS] = "fails",
-                                        [ATTN_OUTCOME_NOT_APPLICABLE] = "not applicable"};
+                                        [ATTN_OUTCOME_NOT_APPLICABLE] = "not applicable",
+                                        [ATTN_OUTCOME_BY_DESIGN] = "not causal by design"};
     return names[outcome];
 }
 

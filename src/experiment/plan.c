@@ -13,27 +13,27 @@
 static attn_status check_mechanism(const attn_plan *plan, const attn_plan_mechanism *mechanism,
                                    attn_error *error)
 {
-    const attn_layer_config sizes = {.mechanism = mechanism->name,
-                                     .options = mechanism->options,
-                                     .d_model = plan->sizes.d_model,
-                                     .heads = plan->sizes.heads,
-                                     .positions = plan->sizes.positions,
-                                     .is_causal = true};
-    attn_layer *layer = NULL;
-    attn_status status = attn_layer_create(&layer, &sizes, error);
-    if (status == ATTN_OK && !attn_layer_is_causal(layer))
-        status = attn_fail(error, ATTN_EUNSUPPORTED,
-                           "%s lets a token see later ones, which gives away what a language "
-                           "model is to predict",
-                           mechanism->label);
-    attn_layer_free(layer);
-    return status;
+    attn_model_config config = attn_plan_model(plan, mechanism);
+    size_t future_blocks = 0;
+    config.is_causal = false;
+    attn_status status = attn_model_check(&config, plan->length, &future_blocks, error);
+    if (status != ATTN_OK || future_blocks == 0) return status;
+    if (plan->is_packed)
+        return attn_fail(error, ATTN_EARGUMENT,
+                         "%s sees later tokens and cannot keep packed documents apart: leave out "
+                         "--pack",
+                         mechanism->label);
+    if (plan->allows_leak) return ATTN_OK;
+    attn_error reason = {0};
+    config.is_causal = true;
+    status = attn_model_check(&config, plan->length, &future_blocks, &reason);
+    return attn_fail(error, status, "%s; --allow-leak runs it, out of competition", reason.text);
 }
 
 attn_status attn_plan_set_mechanisms(attn_plan *plan, const char *list, attn_error *error)
 {
-    attn_status status = attn_labels_parse(list, attn_mechanism_is_causal, plan->mechanisms,
-                                           &plan->n_mechanisms, error);
+    attn_status status = attn_patterns_parse(list, attn_mechanism_is_causal, plan->mechanisms,
+                                             &plan->n_mechanisms, error);
     for (size_t i = 0; i < plan->n_mechanisms && status == ATTN_OK; i++)
         status = check_mechanism(plan, &plan->mechanisms[i], error);
     return status;
@@ -60,9 +60,8 @@ attn_status attn_plan_add_again(attn_plan *plan, attn_error *error)
 attn_model_config attn_plan_model(const attn_plan *plan, const attn_plan_mechanism *mechanism)
 {
     attn_model_config config = plan->sizes;
-    config.mechanism = mechanism->name;
-    config.options = mechanism->options;
-    config.is_causal = true;
+    config.mechanism = mechanism->label;
+    config.is_causal = !plan->allows_leak;
     return config;
 }
 

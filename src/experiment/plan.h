@@ -10,9 +10,9 @@
 
 #include <stdbool.h>
 
-enum { ATTN_PLAN_MECHANISMS_MAX = ATTN_LABELS_MAX, ATTN_PLAN_LABEL_BYTES = ATTN_LABEL_BYTES };
+enum { ATTN_PLAN_MECHANISMS_MAX = ATTN_PATTERNS_MAX };
 
-typedef attn_label attn_plan_mechanism;
+typedef attn_pattern attn_plan_mechanism;
 
 /* How it is measured, beside what is done. Nothing here changes losses or counted work. */
 typedef struct attn_plan_measuring {
@@ -32,6 +32,7 @@ typedef struct attn_plan_measuring {
 typedef struct attn_plan {
     attn_plan_mechanism mechanisms[ATTN_PLAN_MECHANISMS_MAX];
     size_t n_mechanisms;
+    bool allows_leak; /* mechanisms that see later tokens are tried too, out of competition */
     size_t rounds;
 
     const char *model;           /* a preset's name or the path of a model file, as typed */
@@ -61,8 +62,9 @@ typedef struct attn_plan {
     attn_plan_measuring measuring;
 } attn_plan;
 
-/* Parts "a,b:option=1:other=2" into plan->mechanisms, "all" being every causal one, and checks
- * each by making a layer of the model's size. ATTN_ENOTFOUND, ATTN_EARGUMENT, ATTN_ESHAPE. */
+/* Parts "a,b:option=1:other=2*3+c" into plan->mechanisms, "all" being every causal one, and checks
+ * each by making its layers in the model's size, for the plan's length. ATTN_ENOTFOUND,
+ * ATTN_EARGUMENT (also for one that sees later tokens, unless the plan allows it), ATTN_ESHAPE. */
 ATTN_MUST_CHECK attn_status attn_plan_set_mechanisms(attn_plan *plan, const char *list,
                                                      attn_error *error);
 

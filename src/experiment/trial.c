@@ -96,6 +96,10 @@ static attn_status set_up(workshop *w, attn_error *error)
     attn_status status = attn_context_create(&w->context, plan->threads, plan->isa, error);
     if (status == ATTN_OK) status = attn_model_create(&w->model, &config, error);
     if (status != ATTN_OK) return status;
+    const size_t future_blocks = attn_model_future_blocks(w->model);
+    if (future_blocks > 0) /* first, so that a trial which fails is marked too */
+        attn_sink_value(&w->sink, ATTN_FIGURE_SEES_FUTURE, "block", (double)future_blocks,
+                        ATTN_COUNTED, "blocks whose attention lets a token see later ones");
     attn_model_initialise(w->model, trial_seed(w->trial));
     if (plan->is_model_file) status = attn_checkpoint_load(w->model, plan->model, error);
     if (status == ATTN_OK)
@@ -320,8 +324,10 @@ static attn_status put_size_figures(attn_figure_sink *sink, const workshop *w, a
 {
     const attn_trial *trial = w->trial;
     const size_t parameters = attn_model_parameter_count(w->model);
-    const size_t attention =
-        attn_layer_parameter_count(attn_model_layer(w->model)) * trial->plan->sizes.layers;
+    size_t attention = 0, n_kinds = 0;
+    const attn_model_kind *kinds = attn_model_kinds(w->model, &n_kinds);
+    for (size_t i = 0; i < n_kinds; i++)
+        attention += kinds[i].n_blocks * attn_layer_parameter_count(kinds[i].layer);
     attn_sink_value(sink, "parameters", "", (double)parameters, ATTN_COUNTED,
                     "trained parameters of the model");
     attn_sink_value(sink, "attention_parameters", "", (double)attention, ATTN_COUNTED,

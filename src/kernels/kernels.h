@@ -7,7 +7,9 @@
 #define KERNELS_KERNELS_H
 
 #include "base/cpu.h"
+#include "kernels/bf16.h"
 
+#include <float.h>
 #include <stdbool.h>
 #include <stddef.h>
 
@@ -21,6 +23,17 @@ typedef struct attn_adamw_step {
     float correction2;    /* 1 - beta2^t */
     float gradient_scale; /* multiplies every gradient: clipping */
 } attn_adamw_step;
+
+enum { ATTN_RUNNING_SUMS = 16, ATTN_RUNNING_ROOM = 8 };
+#define ATTN_RUNNING_START (-FLT_MAX) /* finite: -inf minus it is -inf, and 2^-inf is 0 */
+
+/* What a running softmax keeps of its rows, all of it as multiples of 2^top. */
+typedef struct attn_running_rows {
+    float *top;   /* [rows]; ATTN_RUNNING_START at first, with total and o 0 */
+    float *total; /* [rows][ATTN_RUNNING_SUMS], partial sums: the row's total is their sum */
+    float *o;     /* [rows][width], o_row apart: the weighted sum so far */
+    size_t o_row, width;
+} attn_running_rows;
 
 typedef struct attn_kernels {
     attn_isa isa;
@@ -40,11 +53,19 @@ typedef struct attn_kernels {
     void (*transpose)(size_t rows, size_t columns, const float *in, size_t in_row, float *out,
                       size_t out_row);
 
+    /* Rows `to_row` apart become factor * factors[i] times those that lie `from_row` apart;
+     * factors NULL: all 1. For rows that come from far away or go there. */
+    void (*copy_rows)(size_t rows, size_t n, float factor, const float *factors, const float *from,
+                      size_t from_row, float *to, size_t to_row);
+
     float (*maximum)(size_t n, const float *x); /* -inf when n = 0; NaN is passed over */
     float (*sum)(size_t n, const float *x);
     double (*sum_squares)(size_t n, const float *x);
     float (*dot)(size_t n, const float *x, const float *y);
-    double (*dot_double)(size_t n, const float *x, const float *y);  /* summed in double */
+    double (*dot_double)(size_t n, const float *x, const float *y); /* summed in double */
+    /* out[i] = x . (row i of y), rows y_row apart */
+    void (*dot_rows)(size_t rows, size_t n, const float *x, const float *y, size_t y_row,
+                     float *out);
     void (*add)(size_t n, const float *x, float *y);                 /* y += x */
     void (*add_scaled)(size_t n, float a, const float *x, float *y); /* y += a x */
     void (*scale)(size_t n, float a, float *x);                      /* x *= a */
@@ -63,6 +84,18 @@ typedef struct attn_kernels {
     void (*online_softmax_gradient)(size_t rows, size_t n, float scale, const float *top,
                                     const float *delta, float *s, size_t s_row, float *dp,
                                     size_t dp_row);
+
+    /* One step of a softmax that rarely moves its reference, in powers of two, over a tile
+     * s[rows][n]. With x = factor * s: a row whose largest x is above top + ATTN_RUNNING_ROOM
+     * takes it as its new top and multiplies total and o by 2^(old - new). Then s becomes
+     * p = 2^(x - top), 0 for a score of -inf, and total grows by p. factor > 0. */
+    void (*running_softmax)(size_t rows, size_t n, float factor, float *s, size_t s_row,
+                            const attn_running_rows *state);
+
+    /* Its backward over a tile: s becomes p = 2^(factor * s - top), dp becomes p * (dp - delta) */
+    void (*running_softmax_gradient)(size_t rows, size_t n, float factor, const float *top,
+                                     const float *delta, float *s, size_t s_row, float *dp,
+                                     size_t dp_row);
 
     /* Score functions, from products s. s = scale * s + step * (first + j): a bias linear in the
      * position, whose whole numbers first + j are exact. */
@@ -91,8 +124,9 @@ typedef struct attn_kernels {
 
     /* y = elu(x) + 1: x + 1 above 0, else exp(x) */
     void (*elu_plus_one)(size_t n, const float *x, float *y);
-    /* dx = dy * phi'(x), from y = phi(x): 1 where y > 1, else y; dx may be dy */
-    void (*elu_plus_one_gradient)(size_t n, const float *y, const float *dy, float *dx);
+    /* dx = dy * y where x <= 0, else dy * y / (x + 1), for y any multiple of phi(x); dx may be dy */
+    void (*elu_plus_one_gradient)(size_t n, const float *x, const float *y, const float *dy,
+                                  float *dx);
 
     /* Elementwise, for gates and recurrences. */
     void (*multiply)(size_t n, const float *x, float *y);                        /* y *= x */
@@ -107,6 +141,10 @@ typedef struct attn_kernels {
      * x. `sign` -1 turns back. */
     void (*rotate)(size_t n, const float *cosine, const float *sine, float sign, const float *x,
                    float *y);
+
+    /* Between storage and arithmetic; one rounding there, none back (kernels/bf16.h). */
+    void (*bf16_from_float)(size_t n, const float *x, attn_bf16 *y);
+    void (*bf16_to_float)(size_t n, const attn_bf16 *x, float *y);
 
     /* Loss of one row of logits, -log softmax(logits)[target], in nats. With `gradient_scale`
      * not 0 the logits become gradient_scale * (softmax(logits) - onehot(target)). */

@@ -42,6 +42,15 @@ static void transpose(size_t rows, size_t columns, const float *in, size_t in_ro
         for (size_t j = 0; j < columns; j++) out[j * out_row + i] = in[i * in_row + j];
 }
 
+static void copy_rows(size_t rows, size_t n, float factor, const float *factors, const float *from,
+                      size_t from_row, float *to, size_t to_row)
+{
+    for (size_t i = 0; i < rows; i++) {
+        const float by = factors ? factor * factors[i] : factor;
+        for (size_t j = 0; j < n; j++) to[i * to_row + j] = by * from[i * from_row + j];
+    }
+}
+
 static float maximum(size_t n, const float *x)
 {
     float m = -INFINITY;
@@ -74,6 +83,12 @@ static float dot(size_t n, const float *x, const float *y)
     float s = 0.0f;
     for (size_t i = 0; i < n; i++) s += x[i] * y[i];
     return s;
+}
+
+static void dot_rows(size_t rows, size_t n, const float *x, const float *y, size_t y_row,
+                     float *out)
+{
+    for (size_t i = 0; i < rows; i++) out[i] = dot(n, x, y + i * y_row);
 }
 
 static void add(size_t n, const float *x, float *y)
@@ -130,6 +145,38 @@ static void online_softmax_gradient(size_t rows, size_t n, float factor, const f
         float *si = s + i * s_row, *di = dp + i * dp_row;
         for (size_t j = 0; j < n; j++) {
             si[j] = expf(fmaf(factor, si[j], -top[i]));
+            di[j] = si[j] * (di[j] - delta[i]);
+        }
+    }
+}
+
+static void running_softmax(size_t rows, size_t n, float factor, float *s, size_t s_row,
+                            const attn_running_rows *state)
+{
+    for (size_t i = 0; i < rows; i++) {
+        float *si = s + i * s_row, *top = &state->top[i];
+        const float largest = factor * maximum(n, si);
+        if (largest - *top > ATTN_RUNNING_ROOM) {
+            const float down = exp2f(*top - largest);
+            scale(ATTN_RUNNING_SUMS, down, state->total + i * ATTN_RUNNING_SUMS);
+            scale(state->width, down, state->o + i * state->o_row);
+            *top = largest;
+        }
+        for (size_t j = 0; j < n; j++) {
+            si[j] = exp2f(fmaf(factor, si[j], -*top));
+            state->total[i * ATTN_RUNNING_SUMS] += si[j];
+        }
+    }
+}
+
+static void running_softmax_gradient(size_t rows, size_t n, float factor, const float *top,
+                                     const float *delta, float *s, size_t s_row, float *dp,
+                                     size_t dp_row)
+{
+    for (size_t i = 0; i < rows; i++) {
+        float *si = s + i * s_row, *di = dp + i * dp_row;
+        for (size_t j = 0; j < n; j++) {
+            si[j] = exp2f(fmaf(factor, si[j], -top[i]));
             di[j] = si[j] * (di[j] - delta[i]);
         }
     }
@@ -218,9 +265,10 @@ static void elu_plus_one(size_t n, const float *x, float *y)
     for (size_t i = 0; i < n; i++) y[i] = x[i] > 0.0f ? x[i] + 1.0f : expf(x[i]);
 }
 
-static void elu_plus_one_gradient(size_t n, const float *y, const float *dy, float *dx)
+static void elu_plus_one_gradient(size_t n, const float *x, const float *y, const float *dy,
+                                  float *dx)
 {
-    for (size_t i = 0; i < n; i++) dx[i] = y[i] > 1.0f ? dy[i] : dy[i] * y[i];
+    for (size_t i = 0; i < n; i++) dx[i] = dy[i] * (x[i] > 0.0f ? y[i] / (x[i] + 1.0f) : y[i]);
 }
 
 static void multiply(size_t n, const float *x, float *y)
@@ -266,6 +314,16 @@ static void rotate(size_t n, const float *cosine, const float *sine, float sign,
     }
 }
 
+static void bf16_from_float(size_t n, const float *x, attn_bf16 *y)
+{
+    for (size_t i = 0; i < n; i++) y[i] = attn_bf16_from_float(x[i]);
+}
+
+static void bf16_to_float(size_t n, const attn_bf16 *x, float *y)
+{
+    for (size_t i = 0; i < n; i++) y[i] = attn_bf16_to_float(x[i]);
+}
+
 static double cross_entropy(size_t n, float *logits, size_t target, float gradient_scale)
 {
     const float top = maximum(n, logits), wanted = logits[target];
@@ -304,17 +362,21 @@ const attn_kernels attn_kernels_ref = {
     .product = product,
     .product_double = product_double,
     .transpose = transpose,
+    .copy_rows = copy_rows,
     .maximum = maximum,
     .sum = sum,
     .sum_squares = sum_squares,
     .dot = dot,
     .dot_double = dot_double,
+    .dot_rows = dot_rows,
     .add = add,
     .add_scaled = add_scaled,
     .scale = scale,
     .exp_shifted = exp_shifted,
     .online_softmax = online_softmax,
     .online_softmax_gradient = online_softmax_gradient,
+    .running_softmax = running_softmax,
+    .running_softmax_gradient = running_softmax_gradient,
     .add_ramp = add_ramp,
     .softcap = softcap,
     .scale_rows = scale_rows,
@@ -332,6 +394,8 @@ const attn_kernels attn_kernels_ref = {
     .log_sigmoid = log_sigmoid,
     .log_sigmoid_gradient = log_sigmoid_gradient,
     .rotate = rotate,
+    .bf16_from_float = bf16_from_float,
+    .bf16_to_float = bf16_to_float,
     .cross_entropy = cross_entropy,
     .adamw = adamw,
 };

@@ -58,149 +58,7 @@ static inline void put(float *p, size_t left, vf a)
 /* Over all vectors of n floats: `at` is the place, `left` what remains from there. */
 #define FOR_VECTORS(n) for (size_t at = 0, left = (n); at < (n); at += LANES, left = (n)-at)
 
-/* ---- product -----------------------------------------------------------------------------
- * A tile of `rows` x `vectors` accumulators stays in registers over all of k. */
-#define UNROLL _Pragma("GCC unroll 8")
-
-static inline __attribute__((always_inline)) void
-product_tile(size_t rows, size_t vectors, vmask last, bool is_tail, size_t k, const float *a,
-             size_t a_row, size_t a_column, const float *b, size_t b_row, float *c, size_t c_row,
-             bool accumulate)
-{
-    vf sums[PRODUCT_ROWS][PRODUCT_VECTORS];
-    UNROLL for (size_t i = 0; i < rows; i++) UNROLL for (size_t j = 0; j < vectors; j++)
-    {
-        const float *from = c + i * c_row + j * LANES;
-        sums[i][j] = !accumulate ? zero() : is_tail ? load_some(from, last) : load(from);
-    }
-    for (size_t p = 0; p < k; p++) {
-        vf bp[PRODUCT_VECTORS];
-        UNROLL for (size_t j = 0; j < vectors; j++) bp[j] =
-            is_tail ? load_some(b + p * b_row + j * LANES, last) : load(b + p * b_row + j * LANES);
-        UNROLL for (size_t i = 0; i < rows; i++)
-        {
-            const vf aip = all(a[i * a_row + p * a_column]);
-            UNROLL for (size_t j = 0; j < vectors; j++) sums[i][j] = fused(aip, bp[j], sums[i][j]);
-        }
-    }
-    UNROLL for (size_t i = 0; i < rows; i++) UNROLL for (size_t j = 0; j < vectors; j++)
-    {
-        float *to = c + i * c_row + j * LANES;
-        if (is_tail)
-            store_some(to, last, sums[i][j]);
-        else
-            store(to, sums[i][j]);
-    }
-}
-
-/* One column strip of c: all rows, `vectors` vectors wide (one, masked, for a tail). */
-#define STRIP(vectors, is_tail)                                                                    \
-    do {                                                                                           \
-        size_t i = 0;                                                                              \
-        for (; i + PRODUCT_ROWS <= m; i += PRODUCT_ROWS)                                           \
-            product_tile(PRODUCT_ROWS, vectors, last, is_tail, k, a + i * a_row, a_row, a_column,  \
-                         b, b_row, c + i * c_row, c_row, accumulate);                              \
-        const float *ai = a + i * a_row;                                                           \
-        float *ci = c + i * c_row;                                                                 \
-        switch (m - i) {                                                                           \
-        case 5:                                                                                    \
-            product_tile(5, vectors, last, is_tail, k, ai, a_row, a_column, b, b_row, ci, c_row,   \
-                         accumulate);                                                              \
-            break;                                                                                 \
-        case 4:                                                                                    \
-            product_tile(4, vectors, last, is_tail, k, ai, a_row, a_column, b, b_row, ci, c_row,   \
-                         accumulate);                                                              \
-            break;                                                                                 \
-        case 3:                                                                                    \
-            product_tile(3, vectors, last, is_tail, k, ai, a_row, a_column, b, b_row, ci, c_row,   \
-                         accumulate);                                                              \
-            break;                                                                                 \
-        case 2:                                                                                    \
-            product_tile(2, vectors, last, is_tail, k, ai, a_row, a_column, b, b_row, ci, c_row,   \
-                         accumulate);                                                              \
-            break;                                                                                 \
-        case 1:                                                                                    \
-            product_tile(1, vectors, last, is_tail, k, ai, a_row, a_column, b, b_row, ci, c_row,   \
-                         accumulate);                                                              \
-            break;                                                                                 \
-        default:                                                                                   \
-            break;                                                                                 \
-        }                                                                                          \
-    } while (0)
-
-#define STRIP_ARGUMENTS                                                                            \
-    size_t m, size_t k, const float *a, size_t a_row, size_t a_column, const float *b,             \
-        size_t b_row, float *c, size_t c_row, bool accumulate
-
-static void strip_wide(STRIP_ARGUMENTS)
-{
-    const vmask last = first_lanes(LANES - 1); /* unused: the strip is full */
-    STRIP(PRODUCT_VECTORS, false);
-}
-
-static void strip_single(STRIP_ARGUMENTS)
-{
-    const vmask last = first_lanes(LANES - 1); /* unused: the strip is full */
-    STRIP(1, false);
-}
-
-static void strip_tail(size_t columns, STRIP_ARGUMENTS)
-{
-    const vmask last = first_lanes(columns);
-    STRIP(1, true);
-}
-
-static void kernel_product(size_t m, size_t n, size_t k, const float *a, size_t a_row,
-                           size_t a_column, const float *b, size_t b_row, float *c, size_t c_row,
-                           bool accumulate)
-{
-    const size_t wide = PRODUCT_VECTORS * LANES;
-    size_t j = 0;
-    for (; j + wide <= n; j += wide)
-        strip_wide(m, k, a, a_row, a_column, b + j, b_row, c + j, c_row, accumulate);
-    for (; j + LANES <= n; j += LANES)
-        strip_single(m, k, a, a_row, a_column, b + j, b_row, c + j, c_row, accumulate);
-    if (j < n) strip_tail(n - j, m, k, a, a_row, a_column, b + j, b_row, c + j, c_row, accumulate);
-}
-
-/* Plain C that the compiler makes vectors of: four rows of b for each visit of a row of c. */
-static void kernel_product_double(size_t m, size_t n, size_t k, const double *a, size_t a_row,
-                                  size_t a_column, const double *b, size_t b_row, double *c,
-                                  size_t c_row, bool accumulate)
-{
-    for (size_t i = 0; i < m; i++) {
-        double *restrict ci = c + i * c_row;
-        const double *ai = a + i * a_row;
-        size_t p = 0;
-        if (!accumulate)
-            for (size_t j = 0; j < n; j++) ci[j] = 0.0;
-        for (; p + 4 <= k; p += 4) {
-            const double a0 = ai[p * a_column], a1 = ai[(p + 1) * a_column];
-            const double a2 = ai[(p + 2) * a_column], a3 = ai[(p + 3) * a_column];
-            const double *restrict b0 = b + p * b_row, *restrict b1 = b0 + b_row;
-            const double *restrict b2 = b1 + b_row, *restrict b3 = b2 + b_row;
-            for (size_t j = 0; j < n; j++)
-                ci[j] = fma(a3, b3[j], fma(a2, b2[j], fma(a1, b1[j], fma(a0, b0[j], ci[j]))));
-        }
-        for (; p < k; p++) {
-            const double ap = ai[p * a_column];
-            const double *restrict bp = b + p * b_row;
-            for (size_t j = 0; j < n; j++) ci[j] = fma(ap, bp[j], ci[j]);
-        }
-    }
-}
-
-/* Blocks of 8 x 8 keep both sides within a few cache lines. */
-static void kernel_transpose(size_t rows, size_t columns, const float *in, size_t in_row,
-                             float *out, size_t out_row)
-{
-    enum { BLOCK = 8 };
-    for (size_t i0 = 0; i0 < rows; i0 += BLOCK) {
-        const size_t i1 = i0 + BLOCK < rows ? i0 + BLOCK : rows;
-        for (size_t j = 0; j < columns; j++)
-            for (size_t i = i0; i < i1; i++) out[j * out_row + i] = in[i * in_row + j];
-    }
-}
+#include "kernels/kernels_simd_product.h"
 
 /* ---- rows -------------------------------------------------------------------------------- */
 
@@ -240,6 +98,30 @@ static float kernel_dot(size_t n, const float *x, const float *y)
     vf s = zero();
     FOR_VECTORS(n) s = fused(take(x + at, left), take(y + at, left), s);
     return sum_lanes(s);
+}
+
+/* Four rows at a time: as many streams from memory, and sums that do not wait for each other. */
+static void kernel_dot_rows(size_t rows, size_t n, const float *x, const float *y, size_t y_row,
+                            float *out)
+{
+    size_t i = 0;
+    for (; i + 4 <= rows; i += 4) {
+        const float *y0 = y + i * y_row, *y1 = y0 + y_row, *y2 = y1 + y_row, *y3 = y2 + y_row;
+        vf s0 = zero(), s1 = zero(), s2 = zero(), s3 = zero();
+        FOR_VECTORS(n)
+        {
+            const vf xi = take(x + at, left);
+            s0 = fused(xi, take(y0 + at, left), s0);
+            s1 = fused(xi, take(y1 + at, left), s1);
+            s2 = fused(xi, take(y2 + at, left), s2);
+            s3 = fused(xi, take(y3 + at, left), s3);
+        }
+        out[i] = sum_lanes(s0);
+        out[i + 1] = sum_lanes(s1);
+        out[i + 2] = sum_lanes(s2);
+        out[i + 3] = sum_lanes(s3);
+    }
+    for (; i < rows; i++) out[i] = kernel_dot(n, x, y + i * y_row);
 }
 
 static void kernel_add(size_t n, const float *x, float *y)
@@ -426,28 +308,50 @@ static void kernel_elu_plus_one(size_t n, const float *x, float *y)
     }
 }
 
-static void kernel_elu_plus_one_gradient(size_t n, const float *y, const float *dy, float *dx)
+static void kernel_elu_plus_one_gradient(size_t n, const float *x, const float *y, const float *dy,
+                                         float *dx)
 {
     const vf one = all(1.0f);
     FOR_VECTORS(n)
     {
-        const vf yi = take(y + at, left), di = take(dy + at, left);
-        put(dx + at, left, choose_greater(yi, one, di, mul(di, yi)));
+        const vf xi = take(x + at, left), yi = take(y + at, left);
+        const vf slope = choose_greater(xi, zero(), quotient(yi, add(xi, one)), yi);
+        put(dx + at, left, mul(take(dy + at, left), slope));
     }
 }
 
+/* ---- bfloat16 ---------------------------------------------------------------------------- */
+
+static void kernel_bf16_from_float(size_t n, const float *x, attn_bf16 *y)
+{
+    size_t at = 0;
+    for (; at + LANES <= n; at += LANES) store_bf16(y + at, load(x + at));
+    for (; at < n; at++) y[at] = attn_bf16_from_float(x[at]);
+}
+
+static void kernel_bf16_to_float(size_t n, const attn_bf16 *x, float *y)
+{
+    size_t at = 0;
+    for (; at + LANES <= n; at += LANES) store(y + at, load_bf16(x + at));
+    for (; at < n; at++) y[at] = attn_bf16_to_float(x[at]);
+}
+
 #include "kernels/kernels_simd_gates.h"
+#include "kernels/kernels_simd_running.h"
 #include "kernels/kernels_simd_scores.h"
 #include "kernels/kernels_simd_training.h"
 
 #define KERNELS_TABLE(level)                                                                       \
     {                                                                                              \
         .isa = level, .product = kernel_product, .product_double = kernel_product_double,          \
-        .transpose = kernel_transpose, .maximum = kernel_maximum, .sum = kernel_sum,               \
-        .sum_squares = kernel_sum_squares, .dot = kernel_dot, .dot_double = kernel_dot_double,     \
-        .add = kernel_add, .add_scaled = kernel_add_scaled, .scale = kernel_scale,                 \
-        .exp_shifted = kernel_exp_shifted, .online_softmax = kernel_online_softmax,                \
-        .online_softmax_gradient = kernel_online_softmax_gradient, .add_ramp = kernel_add_ramp,    \
+        .transpose = kernel_transpose, .copy_rows = kernel_copy_rows, .maximum = kernel_maximum,   \
+        .sum = kernel_sum, .sum_squares = kernel_sum_squares, .dot = kernel_dot,                   \
+        .dot_double = kernel_dot_double, .dot_rows = kernel_dot_rows, .add = kernel_add,           \
+        .add_scaled = kernel_add_scaled, .scale = kernel_scale, .exp_shifted = kernel_exp_shifted, \
+        .online_softmax = kernel_online_softmax,                                                   \
+        .online_softmax_gradient = kernel_online_softmax_gradient,                                 \
+        .running_softmax = kernel_running_softmax,                                                 \
+        .running_softmax_gradient = kernel_running_softmax_gradient, .add_ramp = kernel_add_ramp,  \
         .softcap = kernel_softcap, .scale_rows = kernel_scale_rows,                                \
         .softmax_gradient = kernel_softmax_gradient, .layer_norm = kernel_layer_norm,              \
         .layer_norm_gradient = kernel_layer_norm_gradient, .gelu = kernel_gelu,                    \
@@ -456,5 +360,6 @@ static void kernel_elu_plus_one_gradient(size_t n, const float *y, const float *
         .add_product = kernel_add_product, .silu = kernel_silu,                                    \
         .silu_gradient = kernel_silu_gradient, .log_sigmoid = kernel_log_sigmoid,                  \
         .log_sigmoid_gradient = kernel_log_sigmoid_gradient, .rotate = kernel_rotate,              \
+        .bf16_from_float = kernel_bf16_from_float, .bf16_to_float = kernel_bf16_to_float,          \
         .cross_entropy = kernel_cross_entropy, .adamw = kernel_adamw,                              \
     }

@@ -3,7 +3,10 @@
 #ifndef KERNELS_SIMD_AVX2_H
 #define KERNELS_SIMD_AVX2_H
 
+#include "kernels/bf16.h"
+
 #include <immintrin.h>
+#include <stdbool.h>
 #include <stddef.h>
 
 typedef __m256 vf;
@@ -65,10 +68,20 @@ static inline vf first_of(vf a, size_t left)
 {
     return left >= LANES ? a : _mm256_and_ps(a, _mm256_castsi256_ps(first_lanes(left)));
 }
+/* the first `left` lanes, those of `fill` in the others */
+static inline vf fill_after(vf a, size_t left, vf fill)
+{
+    return left >= LANES ? a : _mm256_blendv_ps(fill, a, _mm256_castsi256_ps(first_lanes(left)));
+}
 /* a b + c in one rounding */
 static inline vf fused(vf a, vf b, vf c)
 {
     return _mm256_fmadd_ps(a, b, c);
+}
+/* a b - c in one rounding */
+static inline vf fused_difference(vf a, vf b, vf c)
+{
+    return _mm256_fmsub_ps(a, b, c);
 }
 /* c - a b in one rounding */
 static inline vf fused_negative(vf a, vf b, vf c)
@@ -87,6 +100,10 @@ static inline vf smaller_of(vf a, vf b)
 static inline vf choose_greater(vf a, vf b, vf then, vf otherwise)
 {
     return _mm256_blendv_ps(otherwise, then, _mm256_cmp_ps(a, b, _CMP_GT_OQ));
+}
+static inline bool any_greater(vf a, vf b)
+{
+    return _mm256_movemask_ps(_mm256_cmp_ps(a, b, _CMP_GT_OQ)) != 0;
 }
 static inline float first_lane(vf a)
 {
@@ -118,6 +135,39 @@ static inline vf scale_power(vf a, vf n, vf x, vf bound)
     const vf q = _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_add_epi32(rest, bias), 23));
     return _mm256_and_ps(_mm256_cmp_ps(x, bound, _CMP_NLT_UQ), mul(mul(a, p), q));
 }
+/* x - floor(x), 0 at an infinity */
+static inline vf above_floor(vf x)
+{
+    const vf bounded = smaller_of(all(256.0f), larger(all(-256.0f), x)); /* NaN goes through */
+    return sub(bounded, _mm256_floor_ps(bounded));
+}
+/* a 2^floor(x), 0 where x < bound, NaN where x is NaN */
+static inline vf scale_by_floor(vf a, vf x, vf bound)
+{
+    const vf bounded = smaller_of(all(256.0f), larger(all(-256.0f), x));
+    return scale_power(a, _mm256_floor_ps(bounded), x, bound);
+}
+/* a[i][j] and a[j][i] change places: pairs of floats, pairs of pairs, then halves */
+static inline void transpose_square(vf a[LANES])
+{
+    vf b[LANES];
+    _Pragma("GCC unroll 4") for (int i = 0; i < LANES; i += 4)
+    {
+        const vf low0 = _mm256_unpacklo_ps(a[i], a[i + 1]);
+        const vf high0 = _mm256_unpackhi_ps(a[i], a[i + 1]);
+        const vf low1 = _mm256_unpacklo_ps(a[i + 2], a[i + 3]);
+        const vf high1 = _mm256_unpackhi_ps(a[i + 2], a[i + 3]);
+        b[i] = _mm256_shuffle_ps(low0, low1, 0x44);
+        b[i + 1] = _mm256_shuffle_ps(low0, low1, 0xee);
+        b[i + 2] = _mm256_shuffle_ps(high0, high1, 0x44);
+        b[i + 3] = _mm256_shuffle_ps(high0, high1, 0xee);
+    }
+    _Pragma("GCC unroll 4") for (int i = 0; i < 4; i++)
+    {
+        a[i] = _mm256_permute2f128_ps(b[i], b[i + 4], 0x20);
+        a[i + 4] = _mm256_permute2f128_ps(b[i], b[i + 4], 0x31);
+    }
+}
 /* Accumulators in double, of the lower and the upper lanes. */
 typedef struct vd {
     __m256d low, high;
@@ -140,6 +190,24 @@ static inline double sum_lanes_double(vd a)
     const __m256d s = _mm256_add_pd(a.low, a.high);
     const __m128d t = _mm_add_pd(_mm256_castpd256_pd128(s), _mm256_extractf128_pd(s, 1));
     return _mm_cvtsd_f64(_mm_add_sd(t, _mm_unpackhi_pd(t, t)));
+}
+/* bfloat16 */
+static inline vf load_bf16(const attn_bf16 *p)
+{
+    const __m128i narrow = _mm_loadu_si128((const void *)p);
+    return _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_cvtepu16_epi32(narrow), 16));
+}
+static inline void store_bf16(attn_bf16 *p, vf a)
+{
+    const __m256i bits = _mm256_castps_si256(a), top = _mm256_srli_epi32(bits, 16);
+    const __m256i odd = _mm256_and_si256(top, _mm256_set1_epi32(1));
+    const __m256i half = _mm256_add_epi32(odd, _mm256_set1_epi32(0x7fff));
+    const __m256i rounded = _mm256_srli_epi32(_mm256_add_epi32(bits, half), 16);
+    const __m256i is_nan = _mm256_castps_si256(_mm256_cmp_ps(a, a, _CMP_UNORD_Q));
+    const __m256i quiet = _mm256_or_si256(top, _mm256_set1_epi32(0x40));
+    const __m256i result = _mm256_blendv_epi8(rounded, quiet, is_nan);
+    const __m128i low = _mm256_castsi256_si128(result);
+    _mm_storeu_si128((void *)p, _mm_packus_epi32(low, _mm256_extracti128_si256(result, 1)));
 }
 
 #endif

@@ -3,7 +3,7 @@
  * wq, wk and wv lie behind each other, and so do their biases: one product does all three, and
  * a token's row of W = (H + 2 Hkv) d floats holds its queries, keys and values. */
 #include "kernels/dense.h"
-#include "mechanisms/mechanism.h"
+#include "mechanisms/kv_cache.h"
 
 enum { HEADS_PARAMETERS = 8 }; /* declared here; the core's own follow */
 
@@ -50,7 +50,9 @@ static size_t heads_scratch(const attn_layer *layer, size_t threads, size_t batc
 {
     const size_t rows = batch * length;
     const size_t core = layer->mechanism->core->scratch(layer, threads, batch, length);
-    const size_t decode = threads * layer->positions; /* one row of scores each */
+    const size_t rows_of_scores = threads * layer->positions; /* what other caches decode with */
+    const size_t cached = attn_kv_cache_scratch(layer, threads, batch);
+    const size_t decode = cached > rows_of_scores ? cached : rows_of_scores;
     return attn_rounded(rows * row_width(layer)) + attn_rounded(rows * layer->d_model) +
            (core > decode ? core : decode);
 }

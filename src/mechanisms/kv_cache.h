@@ -27,4 +27,19 @@ void attn_kv_cache_decode_masked(const attn_core_call *call, const attn_tile_rul
 attn_work attn_kv_cache_masked_work(const attn_layer *layer, const attn_tile_rule *rule,
                                     size_t batch, size_t cached);
 
+/* Floats of scratch memory that decoding needs. */
+size_t attn_kv_cache_scratch(const attn_layer *layer, size_t threads, size_t batch);
+
+/* ---- parts ------------------------------------------------------------------------------- */
+
+/* Slots of a head, and that of a token. */
+size_t attn_kv_slot_count(const attn_visibility *rule, size_t capacity);
+size_t attn_kv_slot_of(const attn_visibility *rule, size_t position);
+/* The slots of one head, `index` = b * kv_heads + g. */
+float *attn_kv_keys(const attn_core_call *call, const attn_visibility *rule, size_t index);
+float *attn_kv_values(const attn_core_call *call, const attn_visibility *rule, size_t index);
+/* Puts token `token` of the call's k and v into the slot of `position`. */
+void attn_kv_store(const attn_core_call *call, const attn_visibility *rule, size_t index,
+                   size_t token, size_t position);
+
 #endif

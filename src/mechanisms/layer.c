@@ -15,6 +15,12 @@
 
 static const attn_option no_options[] = {{.name = NULL}};
 
+const attn_option attn_option_causal = {.name = "causal",
+                                        .kind = ATTN_OPTION_FLAG,
+                                        .initial = "true",
+                                        .help =
+                                            "false: the bidirectional form, which sees the future"};
+
 static const attn_option *option_table(const attn_mechanism *mechanism)
 {
     return mechanism->options ? mechanism->options : no_options;
@@ -61,8 +67,8 @@ static attn_status option_parse(const attn_option *option, const char *mechanism
     if (end == text || *end || errno || !whole || !(number >= option->minimum) ||
         !(number <= option->maximum))
         return attn_fail(error, ATTN_EARGUMENT,
-                         "%s: option %s takes a %snumber from %g to %g%s, not '%s'", mechanism,
-                         option->name, option->kind == ATTN_OPTION_SIZE ? "whole " : "",
+                         "%s: option %s takes a %snumber from %.15g to %.15g%s, not '%s'",
+                         mechanism, option->name, option->kind == ATTN_OPTION_SIZE ? "whole " : "",
                          option->minimum, option->maximum, has_auto ? " or auto" : "", text);
     if (option->kind == ATTN_OPTION_SIZE)
         value->size = (size_t)number;
@@ -79,6 +85,14 @@ static attn_status option_assign(attn_layer *layer, char *name, attn_error *erro
                          layer->name, name, name);
     *text++ = '\0';
     attn_nearest nearest = {.wanted = name};
+    if (strcmp(name, attn_option_causal.name) == 0) {
+        attn_value is_causal;
+        const attn_status status =
+            option_parse(&attn_option_causal, layer->name, text, &is_causal, error);
+        if (status == ATTN_OK) layer->is_causal = is_causal.flag;
+        return status;
+    }
+    attn_nearest_offer(&nearest, attn_option_causal.name);
     const attn_option *table = option_table(layer->mechanism);
     for (size_t i = 0; table[i].name; i++) {
         if (strcmp(table[i].name, name) == 0)
@@ -153,6 +167,17 @@ size_t attn_layer_offset(const attn_layer *layer, const char *name)
     return layer->parameters[i].offset;
 }
 
+/* Whether the mechanism has the form that was asked for, by the caller or by the options. */
+static attn_status check_form(const attn_layer *layer, bool is_option, attn_error *error)
+{
+    const attn_mechanism *mechanism = layer->mechanism;
+    if (layer->is_causal ? !mechanism->is_bidirectional_only : !mechanism->is_causal_only)
+        return ATTN_OK;
+    return attn_fail(error, is_option ? ATTN_EARGUMENT : ATTN_EUNSUPPORTED, "%s has no %s form%s",
+                     layer->name, layer->is_causal ? "causal" : "bidirectional",
+                     mechanism->reads_memory ? ": it reads a memory beside the tokens" : "");
+}
+
 static attn_status check_sizes(const attn_layer_config *config, attn_error *error)
 {
     if (!config->d_model || !config->heads || !config->positions)
@@ -185,12 +210,6 @@ attn_status attn_layer_create(attn_layer **out, const attn_layer_config *config,
     if (!entry->name) return unknown_mechanism(config->mechanism, error);
     attn_status status = check_sizes(config, error);
     if (status != ATTN_OK) return status;
-    if (!config->is_causal && entry->mechanism->is_causal_only)
-        return attn_fail(error, ATTN_EUNSUPPORTED, "%s has no bidirectional form", entry->name);
-    if (config->is_causal && entry->mechanism->is_bidirectional_only)
-        return attn_fail(error, ATTN_EUNSUPPORTED, "%s has no causal form%s", entry->name,
-                         entry->mechanism->reads_memory ? ": it reads a memory beside the tokens"
-                                                        : "");
 
     attn_layer *layer = attn_alloc(ATTN_MEMORY_OTHER, sizeof *layer);
     if (!layer) return attn_fail(error, ATTN_EMEMORY, "no memory for a layer");
@@ -203,6 +222,7 @@ attn_status attn_layer_create(attn_layer **out, const attn_layer_config *config,
     layer->positions = config->positions;
     layer->is_causal = config->is_causal;
     status = options_parse(layer, config->options, error);
+    if (status == ATTN_OK) status = check_form(layer, layer->is_causal != config->is_causal, error);
     if (status == ATTN_OK && layer->mechanism->check)
         status = layer->mechanism->check(layer, error);
     if (status != ATTN_OK) {

@@ -39,6 +39,9 @@ typedef struct attn_option {
     const char *help;
 } attn_option;
 
+/* An option of every mechanism that has both forms; it overrides attn_layer_config.is_causal. */
+extern const attn_option attn_option_causal;
+
 /* ---- a layer ----------------------------------------------------------------------------- */
 
 enum { ATTN_PARAMETERS_MAX = 16 };

@@ -15,7 +15,7 @@
 
 typedef struct backward_job {
     const attn_tile_call *call;
-    float scale, softmax_scale; /* as in forward */
+    float scale, factor; /* as in forward */
     float *workers;
     size_t worker_count; /* floats of one worker */
     attn_tally tally;
@@ -25,7 +25,8 @@ typedef struct head_room {
     float *keys, *values, *key_rows, *q, *dq, *d_o, *dk, *dv, *top, *delta, *s, *ds, *slope;
 } head_room;
 
-enum { TILE = ATTN_TILE_QUERIES * ATTN_TILE_KEYS };
+/* Queries of a step: a multiple of the rows of a product's register tile. */
+enum { STEP_QUERIES = 48, TILE = STEP_QUERIES * ATTN_TILE_KEYS };
 
 static head_room divide_room(float *room, const attn_tile_shape *shape)
 {
@@ -63,16 +64,16 @@ static void load_query_head(const backward_job *job, const head_room *room, size
     const size_t T = call->shape.queries, dk = call->shape.key_width, dv = call->shape.value_width;
     const size_t at = b * T * call->o_at.row + h * call->o_at.head;
     const float *saved = call->saved + 2 * (b * call->shape.heads + h) * T;
-    attn_copy_head(T, dk, call->q + b * T * call->q_at.row + h * call->q_at.head, call->q_at.row,
-                   room->q);
-    attn_copy_head(T, dv, call->d_o + at, call->o_at.row, room->d_o);
-    memcpy(room->top, saved, T * sizeof *saved);
+    kernels->copy_rows(T, dk, 1.0f, NULL, call->q + b * T * call->q_at.row + h * call->q_at.head,
+                       call->q_at.row, room->q, dk);
     for (size_t i = 0; i < T; i++) {
         const float l = saved[T + i];
-        if (l == 0.0f) room->top[i] = INFINITY; /* the row saw nothing: P is exp(-inf) = 0 */
-        kernels->scale(dv, l == 0.0f ? 0.0f : 1.0f / l, room->d_o + i * dv);
-        room->delta[i] = kernels->dot(dv, room->d_o + i * dv, call->o + at + i * call->o_at.row);
+        room->top[i] = l == 0.0f ? INFINITY : saved[i]; /* saw nothing: P is 2^-inf = 0 */
+        room->delta[i] = l == 0.0f ? 0.0f : 1.0f / l;
     }
+    kernels->copy_rows(T, dv, 1.0f, room->delta, call->d_o + at, call->o_at.row, room->d_o, dv);
+    for (size_t i = 0; i < T; i++)
+        room->delta[i] = kernels->dot(dv, room->d_o + i * dv, call->o + at + i * call->o_at.row);
     memset(room->dq, 0, T * dk * sizeof *room->dq);
 }
 
@@ -93,11 +94,11 @@ static void run_tile(const backward_job *job, const head_room *room, size_t head
                      false);
     attn_tile_finish_scores(rule, kernels, head, tile, kind, documents, job->scale, p,
                             ATTN_TILE_KEYS, has_slope ? room->slope : NULL, ATTN_TILE_KEYS);
-    /* dP = dO' V^T; P = exp(scale S - c); dS = P o (dP - delta) */
+    /* dP = dO' V^T; P = 2^(factor S - c); dS = P o (dP - delta) */
     kernels->product(ni, nj, dv, d_o, dv, 1, room->values + j0 * dv, ATTN_TILE_KEYS, ds,
                      ATTN_TILE_KEYS, false);
-    kernels->online_softmax_gradient(ni, nj, job->softmax_scale, room->top + i0, room->delta + i0,
-                                     p, ATTN_TILE_KEYS, ds, ATTN_TILE_KEYS);
+    kernels->running_softmax_gradient(ni, nj, job->factor, room->top + i0, room->delta + i0, p,
+                                      ATTN_TILE_KEYS, ds, ATTN_TILE_KEYS);
     for (size_t i = 0; has_slope && i < ni; i++)
         kernels->multiply(nj, room->slope + i * ATTN_TILE_KEYS, ds + i * ATTN_TILE_KEYS);
     /* dV += P^T dO';  dK += dS^T Q;  dQ += dS K */
@@ -113,16 +114,18 @@ static void run_head(const backward_job *job, const head_room *room, size_t head
 {
     const attn_tile_shape *shape = &job->call->shape;
     const attn_tile_rule *rule = &job->call->rule;
-    for (size_t j0 = 0; j0 < shape->keys; j0 += ATTN_TILE_KEYS)
-        for (size_t i0 = 0; i0 < shape->queries; i0 += ATTN_TILE_QUERIES) {
-            const attn_tile tile = {.i0 = i0,
-                                    .ni = attn_smaller(ATTN_TILE_QUERIES, shape->queries - i0),
-                                    .j0 = j0,
-                                    .nj = attn_smaller(ATTN_TILE_KEYS, shape->keys - j0)};
-            const attn_tile_kind kind = rule->mask.tile(rule->mask.rule, head, &tile, documents);
-            if (kind == ATTN_TILE_EMPTY) continue;
-            run_tile(job, room, head, documents, &tile, kind);
-            const uint64_t pairs = (uint64_t)tile.ni * tile.nj;
+    attn_tile run;
+    attn_tile_kind kind;
+    for (size_t j0 = 0; j0 < shape->keys; j0 += ATTN_TILE_KEYS) {
+        size_t i0 = 0;
+        run.j0 = j0;
+        run.nj = attn_smaller(ATTN_TILE_KEYS, shape->keys - j0);
+        while (attn_tile_next_run(&rule->mask, head, documents, &i0, shape->queries, &run, &kind)) {
+            for (size_t i = run.i0; i < i0; i += STEP_QUERIES) {
+                const attn_tile step = {i, attn_smaller(STEP_QUERIES, i0 - i), j0, run.nj};
+                run_tile(job, room, head, documents, &step, kind);
+            }
+            const uint64_t pairs = (uint64_t)run.ni * run.nj;
             work->matmul += pairs * (6 * shape->key_width + 4 * shape->value_width);
             work->exponential += pairs;
             work->other += (kind == ATTN_TILE_FULL ? 4 : 5) * pairs;
@@ -130,14 +133,6 @@ static void run_head(const backward_job *job, const head_room *room, size_t head
             attn_work_add(work, attn_work_times(rule->score->value, pairs));
             attn_work_add(work, attn_work_times(rule->score->slope, pairs));
         }
-}
-
-static void store_head(const attn_kernels *kernels, size_t rows, size_t d, float factor, float *sum,
-                       float *to, size_t row)
-{
-    for (size_t i = 0; i < rows; i++) {
-        if (factor != 1.0f) kernels->scale(d, factor, sum + i * d);
-        memcpy(to + i * row, sum + i * d, d * sizeof *to);
     }
 }
 
@@ -158,19 +153,19 @@ static void run_kv_head(void *argument, size_t index, size_t worker)
 
     attn_pack_transposed(kernels, S, dk, call->k + k_at, call->k_at.row, room.keys);
     attn_pack_transposed(kernels, S, dv, call->v + v_at, call->v_at.row, room.values);
-    attn_copy_head(S, dk, call->k + k_at, call->k_at.row, room.key_rows);
+    kernels->copy_rows(S, dk, 1.0f, NULL, call->k + k_at, call->k_at.row, room.key_rows, dk);
     memset(room.dk, 0, S * dk * sizeof *room.dk);
     memset(room.dv, 0, S * dv * sizeof *room.dv);
     for (size_t h = g * group; h < (g + 1) * group; h++) {
         load_query_head(job, &room, b, h);
         run_head(job, &room, h, documents, work);
-        store_head(kernels, T, dk, job->scale, room.dq,
-                   call->dq + b * T * call->q_at.row + h * call->q_at.head, call->q_at.row);
+        kernels->copy_rows(T, dk, job->scale, NULL, room.dq, dk,
+                           call->dq + b * T * call->q_at.row + h * call->q_at.head, call->q_at.row);
         /* dO / l, delta, 1 / l and the scale of dq */
         work->other += (uint64_t)T * (3 * dv + dk + 1);
     }
-    store_head(kernels, S, dk, job->scale, room.dk, call->dk + k_at, call->k_at.row);
-    store_head(kernels, S, dv, 1.0f, room.dv, call->dv + v_at, call->v_at.row);
+    kernels->copy_rows(S, dk, job->scale, NULL, room.dk, dk, call->dk + k_at, call->k_at.row);
+    kernels->copy_rows(S, dv, 1.0f, NULL, room.dv, dv, call->dv + v_at, call->v_at.row);
     work->other += (uint64_t)S * dk;
 }
 
@@ -179,7 +174,7 @@ void attn_tile_backward(const attn_tile_call *call)
     const size_t threads = call->context->threads;
     backward_job job = {.call = call,
                         .scale = attn_tile_scale(&call->shape),
-                        .softmax_scale = call->rule.score ? 1.0f : attn_tile_scale(&call->shape),
+                        .factor = attn_tile_factor(&call->rule, &call->shape),
                         .workers = call->scratch,
                         .worker_count = attn_tile_backward_worker(&call->shape)};
     attn_parallel(threads, call->shape.batch * call->shape.kv_heads, run_kv_head, &job);

@@ -6,6 +6,10 @@
 
 #include <string.h>
 
+/* Queries of a task: more of them read each key fewer times from far away. Queries of a step:
+ * a multiple of the rows of a product's register tile, with scores that fit the nearest cache. */
+enum { FORWARD_QUERIES = 3 * ATTN_TILE_QUERIES, STEP_QUERIES = 48 };
+
 size_t attn_packed_count(size_t length, size_t n)
 {
     return (length + ATTN_TILE_KEYS - 1) / ATTN_TILE_KEYS * ATTN_TILE_KEYS * n;
@@ -29,11 +33,12 @@ size_t attn_tile_saved(const attn_tile_shape *shape)
     return 2 * shape->batch * shape->heads * shape->queries; /* c and l of each row */
 }
 
-/* Per worker, forward: scores of one block of queries against all keys (rows) or one tile,
- * the block's output, and three numbers a row. */
+/* Per worker, forward: queries and output of a block; scores of one tile, or of a row of tiles;
+ * the running state. */
 static size_t forward_worker(const attn_tile_shape *shape)
 {
-    return ATTN_TILE_QUERIES * (attn_packed_count(shape->keys, 1) + shape->value_width + 3);
+    return FORWARD_QUERIES * (shape->key_width + shape->value_width + 1 + ATTN_RUNNING_SUMS) +
+           ATTN_TILE_QUERIES * attn_packed_count(shape->keys, 1);
 }
 
 size_t attn_tile_scratch(const attn_tile_shape *shape, size_t threads)
@@ -49,7 +54,7 @@ size_t attn_tile_scratch(const attn_tile_shape *shape, size_t threads)
 typedef struct forward_job {
     const attn_tile_call *call;
     float scale;          /* of the products */
-    float softmax_scale;  /* of the scores in the softmax: 1 when a score function applied it */
+    float factor;         /* of the scores in the softmax, whose exponents are of 2 */
     float *keys, *values; /* [batch][kv_heads] packed transposed [S][dk], and [S][dv] */
     float *workers;
     size_t query_blocks;
@@ -67,19 +72,37 @@ static void pack_head(void *argument, size_t index, size_t worker)
     const float *v = call->v + b * S * call->v_at.row + h * call->v_at.head;
     attn_pack_transposed(call->context->kernels, S, shape->key_width, k, call->k_at.row,
                          job->keys + index * attn_packed_count(S, shape->key_width));
-    attn_copy_head(S, shape->value_width, v, call->v_at.row,
-                   job->values + index * attn_packed_count(S, shape->value_width));
+    call->context->kernels->copy_rows(
+        S, shape->value_width, 1.0f, NULL, v, call->v_at.row,
+        job->values + index * attn_packed_count(S, shape->value_width), shape->value_width);
 }
 
-/* One block of queries of one head. */
+/* A block of queries of one head. */
 typedef struct query_block {
     size_t head, i0, ni;
-    const float *q;             /* row i0 of the head */
     const float *keys, *values; /* the head's packed keys and copied values */
     const uint32_t *documents;  /* of the sequence, or NULL */
-    float *s, *o;               /* scores, accumulated output [ni][dv] */
-    float *top, *total, *correction;
+    float *q, *s, *o;           /* [ni][dk]; scores; accumulated output [ni][dv] */
+    float *top, *total;         /* of the running softmax */
 } query_block;
+
+bool attn_tile_next_run(const attn_mask *mask, size_t head, const uint32_t *documents, size_t *i0,
+                        size_t end, attn_tile *run, attn_tile_kind *kind)
+{
+    attn_tile tile = *run;
+    run->ni = 0;
+    for (tile.i0 = *i0; tile.i0 < end; tile.i0 += ATTN_TILE_QUERIES) {
+        tile.ni = attn_smaller(ATTN_TILE_QUERIES, end - tile.i0);
+        const attn_tile_kind found = mask->tile(mask->rule, head, &tile, documents);
+        if (run->ni > 0 && found != *kind) break;
+        if (found == ATTN_TILE_EMPTY) continue;
+        if (run->ni == 0) run->i0 = tile.i0;
+        run->ni += tile.ni;
+        *kind = found;
+    }
+    *i0 = run->ni > 0 ? run->i0 + run->ni : end;
+    return run->ni > 0;
+}
 
 void attn_tile_finish_scores(const attn_tile_rule *rule, const attn_kernels *kernels, size_t head,
                              const attn_tile *tile, attn_tile_kind kind, const uint32_t *documents,
@@ -94,18 +117,15 @@ void attn_tile_finish_scores(const attn_tile_rule *rule, const attn_kernels *ker
                         documents ? documents[i0 + i] : 0, s + i * s_row);
 }
 
-/* Scores of the block against the tile's keys at s; its kind, EMPTY when nothing was done. */
-static attn_tile_kind score_tile(const forward_job *job, const query_block *block,
-                                 const attn_tile *tile, float *s, size_t s_row, attn_work *work)
+/* Scores of a tile that is not empty, at s. */
+static void score_tile(const forward_job *job, const query_block *block, const attn_tile *tile,
+                       attn_tile_kind kind, float *s, size_t s_row, attn_work *work)
 {
     const attn_tile_rule *rule = &job->call->rule;
     const attn_kernels *kernels = job->call->context->kernels;
     const attn_tile_shape *shape = &job->call->shape;
     const size_t dk = shape->key_width;
-    const attn_tile_kind kind =
-        rule->mask.tile(rule->mask.rule, block->head, tile, block->documents);
-    if (kind == ATTN_TILE_EMPTY) return kind;
-    kernels->product(tile->ni, tile->nj, dk, block->q, job->call->q_at.row, 1,
+    kernels->product(tile->ni, tile->nj, dk, block->q + (tile->i0 - block->i0) * dk, dk, 1,
                      block->keys + tile->j0 * dk, ATTN_TILE_KEYS, s, s_row, false);
     attn_tile_finish_scores(rule, kernels, block->head, tile, kind, block->documents, job->scale, s,
                             s_row, NULL, 0);
@@ -113,56 +133,90 @@ static attn_tile_kind score_tile(const forward_job *job, const query_block *bloc
     work->matmul += 2 * pairs * (dk + shape->value_width);
     work->other += kind == ATTN_TILE_FULL ? 0 : pairs;
     if (rule->score) attn_work_add(work, attn_work_times(rule->score->value, pairs));
-    return kind;
 }
 
-/* Online softmax of `n` scores a row: per score a scale, maximum, difference, sum and one exp;
- * per row the same against the running values. */
-static void count_softmax(attn_work *work, size_t ni, size_t n)
-{
-    work->exponential += (uint64_t)ni * n + ni;
-    work->other += (uint64_t)4 * ni * n + 4 * ni;
-}
-
-static void run_online(const forward_job *job, query_block *block, attn_work *work)
+/* O += P V for the queries of `tile` and the `n` keys from j0 on whose scores lie at s. */
+static void add_values(const forward_job *job, const query_block *block, const attn_tile *tile,
+                       size_t j0, size_t n, float *s, size_t s_row, attn_work *work)
 {
     const attn_kernels *kernels = job->call->context->kernels;
-    const size_t S = job->call->shape.keys, dv = job->call->shape.value_width;
-    attn_tile tile = {.i0 = block->i0, .ni = block->ni};
-    for (; tile.j0 < S; tile.j0 += ATTN_TILE_KEYS) {
-        tile.nj = attn_smaller(ATTN_TILE_KEYS, S - tile.j0);
-        if (score_tile(job, block, &tile, block->s, ATTN_TILE_KEYS, work) == ATTN_TILE_EMPTY)
-            continue;
-        kernels->online_softmax(block->ni, tile.nj, job->softmax_scale, block->s, ATTN_TILE_KEYS,
-                                block->top, block->total, block->correction);
-        kernels->scale_rows(block->ni, dv, block->correction, block->o, dv);
-        kernels->product(block->ni, dv, tile.nj, block->s, ATTN_TILE_KEYS, 1,
-                         block->values + tile.j0 * dv, dv, block->o, dv, true);
-        count_softmax(work, block->ni, tile.nj);
-        work->other += (uint64_t)block->ni * dv;
+    const size_t dv = job->call->shape.value_width, at = tile->i0 - block->i0;
+    const attn_running_rows state = {.top = block->top + at,
+                                     .total = block->total + at * ATTN_RUNNING_SUMS,
+                                     .o = block->o + at * dv,
+                                     .o_row = dv,
+                                     .width = dv};
+    kernels->running_softmax(tile->ni, n, job->factor, s, s_row, &state);
+    kernels->product(tile->ni, dv, n, s, s_row, 1, block->values + j0 * dv, dv, state.o, dv, true);
+    /* per score a scale, maximum, difference and sum; per row a look at its reference */
+    work->exponential += (uint64_t)tile->ni * n;
+    work->other += (uint64_t)4 * tile->ni * n + tile->ni;
+}
+
+/* One tile of keys stays in the nearest cache for all queries of the block, which go by it in
+ * steps that suit the product better than a tile does. */
+static void run_online(const forward_job *job, const query_block *block, attn_work *work)
+{
+    const size_t S = job->call->shape.keys, block_end = block->i0 + block->ni;
+    attn_tile run;
+    attn_tile_kind kind;
+    for (size_t j0 = 0; j0 < S; j0 += ATTN_TILE_KEYS) {
+        size_t i0 = block->i0;
+        run.j0 = j0;
+        run.nj = attn_smaller(ATTN_TILE_KEYS, S - j0);
+        while (attn_tile_next_run(&job->call->rule.mask, block->head, block->documents, &i0,
+                                  block_end, &run, &kind))
+            for (size_t i = run.i0; i < i0; i += STEP_QUERIES) {
+                const attn_tile step = {i, attn_smaller(STEP_QUERIES, i0 - i), j0, run.nj};
+                score_tile(job, block, &step, kind, block->s, ATTN_TILE_KEYS, work);
+                add_values(job, block, &step, j0, run.nj, block->s, ATTN_TILE_KEYS, work);
+            }
     }
 }
 
-/* Scores of all tiles that the block sees side by side, then one softmax. */
-static void run_rows(const forward_job *job, query_block *block, attn_work *work)
+/* Scores of all tiles that some queries see side by side, then one softmax. */
+static void run_rows(const forward_job *job, const query_block *block, attn_work *work)
 {
-    const attn_kernels *kernels = job->call->context->kernels;
-    const size_t S = job->call->shape.keys, dv = job->call->shape.value_width;
+    const size_t S = job->call->shape.keys, block_end = block->i0 + block->ni;
     const size_t s_row = attn_packed_count(S, 1);
-    size_t first = 0, end = 0;
-    attn_tile tile = {.i0 = block->i0, .ni = block->ni};
-    for (; tile.j0 < S; tile.j0 += ATTN_TILE_KEYS) {
-        tile.nj = attn_smaller(ATTN_TILE_KEYS, S - tile.j0);
-        if (score_tile(job, block, &tile, block->s + tile.j0, s_row, work) == ATTN_TILE_EMPTY)
-            continue;
-        if (end == 0) first = tile.j0;
-        end = tile.j0 + tile.nj;
+    const attn_mask *mask = &job->call->rule.mask;
+    attn_tile tile;
+    for (tile.i0 = block->i0; tile.i0 < block_end; tile.i0 += ATTN_TILE_QUERIES) {
+        size_t first = 0, end = 0;
+        tile.ni = attn_smaller(ATTN_TILE_QUERIES, block_end - tile.i0);
+        for (tile.j0 = 0; tile.j0 < S; tile.j0 += ATTN_TILE_KEYS) {
+            tile.nj = attn_smaller(ATTN_TILE_KEYS, S - tile.j0);
+            const attn_tile_kind kind =
+                mask->tile(mask->rule, block->head, &tile, block->documents);
+            if (kind == ATTN_TILE_EMPTY) continue;
+            score_tile(job, block, &tile, kind, block->s + tile.j0, s_row, work);
+            if (end == 0) first = tile.j0;
+            end = tile.j0 + tile.nj;
+        }
+        add_values(job, block, &tile, first, end - first, block->s + first, s_row, work);
     }
-    kernels->online_softmax(block->ni, end - first, job->softmax_scale, block->s + first, s_row,
-                            block->top, block->total, block->correction);
-    kernels->product(block->ni, dv, end - first, block->s + first, s_row, 1,
-                     block->values + first * dv, dv, block->o, dv, false);
-    count_softmax(work, block->ni, end - first);
+}
+
+static void store_output(const forward_job *job, const query_block *block, size_t b)
+{
+    const attn_tile_call *call = job->call;
+    const attn_kernels *kernels = call->context->kernels;
+    const size_t T = call->shape.queries, dv = call->shape.value_width;
+    float *saved = NULL;
+    if (call->saved)
+        saved = call->saved + 2 * (b * call->shape.heads + block->head) * T + block->i0;
+    for (size_t i = 0; i < block->ni; i++) {
+        const float total = kernels->sum(ATTN_RUNNING_SUMS, block->total + i * ATTN_RUNNING_SUMS);
+        if (saved) {
+            saved[i] = block->top[i];
+            saved[T + i] = total;
+        }
+        block->top[i] = total == 0.0f ? 0.0f : 1.0f / total;
+    }
+    kernels->copy_rows(block->ni, dv, 1.0f, block->top, block->o, dv,
+                       call->o + (b * T + block->i0) * call->o_at.row +
+                           block->head * call->o_at.head,
+                       call->o_at.row);
 }
 
 static void run_query_block(void *argument, size_t index, size_t worker)
@@ -170,29 +224,28 @@ static void run_query_block(void *argument, size_t index, size_t worker)
     forward_job *job = argument;
     const attn_tile_call *call = job->call;
     const attn_tile_shape *shape = &call->shape;
-    const attn_kernels *kernels = call->context->kernels;
-    const size_t T = shape->queries, dv = shape->value_width, H = shape->heads;
+    const size_t T = shape->queries, dk = shape->key_width, dv = shape->value_width;
+    const size_t H = shape->heads;
     /* Late blocks see the most keys: they go first. */
-    const size_t block_index = job->query_blocks - 1 - index / (shape->batch * H);
-    const size_t b = index / H % shape->batch, h = index % H;
+    const size_t block_index = job->query_blocks - 1 - index % job->query_blocks;
+    const size_t b = index / job->query_blocks / H, h = index / job->query_blocks % H;
     const size_t kv = b * shape->kv_heads + h * shape->kv_heads / H;
     float *room = job->workers + worker * forward_worker(shape);
 
-    query_block block = {.head = h, .i0 = block_index * ATTN_TILE_QUERIES};
-    block.ni = attn_smaller(ATTN_TILE_QUERIES, T - block.i0);
-    block.q = call->q + (b * T + block.i0) * call->q_at.row + h * call->q_at.head;
-    block.keys = job->keys + kv * attn_packed_count(shape->keys, shape->key_width);
+    query_block block = {.head = h, .i0 = block_index * FORWARD_QUERIES};
+    block.ni = attn_smaller(FORWARD_QUERIES, T - block.i0);
+    block.keys = job->keys + kv * attn_packed_count(shape->keys, dk);
     block.values = job->values + kv * attn_packed_count(shape->keys, dv);
     block.documents = call->document_start ? call->document_start + b * T : NULL;
-    block.s = attn_cut(&room, ATTN_TILE_QUERIES * attn_packed_count(shape->keys, 1));
-    block.o = attn_cut(&room, ATTN_TILE_QUERIES * dv);
-    block.top = attn_cut(&room, ATTN_TILE_QUERIES);
-    block.total = attn_cut(&room, ATTN_TILE_QUERIES);
-    block.correction = attn_cut(&room, ATTN_TILE_QUERIES);
-    for (size_t i = 0; i < block.ni; i++) {
-        block.top[i] = -INFINITY;
-        block.total[i] = 0.0f;
-    }
+    block.q = attn_cut(&room, FORWARD_QUERIES * dk);
+    block.o = attn_cut(&room, FORWARD_QUERIES * dv);
+    block.total = attn_cut(&room, FORWARD_QUERIES * ATTN_RUNNING_SUMS);
+    block.top = attn_cut(&room, FORWARD_QUERIES);
+    block.s = room;
+    const float *q = call->q + (b * T + block.i0) * call->q_at.row + h * call->q_at.head;
+    call->context->kernels->copy_rows(block.ni, dk, 1.0f, NULL, q, call->q_at.row, block.q, dk);
+    for (size_t i = 0; i < block.ni; i++) block.top[i] = ATTN_RUNNING_START;
+    memset(block.total, 0, block.ni * ATTN_RUNNING_SUMS * sizeof *block.total);
     memset(block.o, 0, block.ni * dv * sizeof *block.o);
 
     attn_work *work = &job->tally.of[worker];
@@ -200,18 +253,8 @@ static void run_query_block(void *argument, size_t index, size_t worker)
         run_rows(job, &block, work);
     else
         run_online(job, &block, work);
-
-    for (size_t i = 0; i < block.ni; i++) {
-        const float inverse = block.total[i] == 0.0f ? 0.0f : 1.0f / block.total[i];
-        float *o = call->o + (b * T + block.i0 + i) * call->o_at.row + h * call->o_at.head;
-        memcpy(o, block.o + i * dv, dv * sizeof *o);
-        kernels->scale(dv, inverse, o);
-    }
+    store_output(job, &block, b);
     work->other += (uint64_t)block.ni * (dv + 1);
-    if (!call->saved) return;
-    float *saved = call->saved + 2 * (b * H + h) * T + block.i0;
-    memcpy(saved, block.top, block.ni * sizeof *saved);
-    memcpy(saved + T, block.total, block.ni * sizeof *saved);
 }
 
 void attn_tile_forward(const attn_tile_call *call)
@@ -221,79 +264,12 @@ void attn_tile_forward(const attn_tile_call *call)
     float *room = call->scratch;
     forward_job job = {.call = call,
                        .scale = attn_tile_scale(shape),
-                       .softmax_scale = call->rule.score ? 1.0f : attn_tile_scale(shape),
-                       .query_blocks =
-                           (shape->queries + ATTN_TILE_QUERIES - 1) / ATTN_TILE_QUERIES};
+                       .factor = attn_tile_factor(&call->rule, shape),
+                       .query_blocks = (shape->queries + FORWARD_QUERIES - 1) / FORWARD_QUERIES};
     job.keys = attn_cut(&room, heads * attn_packed_count(shape->keys, shape->key_width));
     job.values = attn_cut(&room, heads * attn_packed_count(shape->keys, shape->value_width));
     job.workers = room;
     attn_parallel(threads, heads, pack_head, &job);
     attn_parallel(threads, job.query_blocks * shape->batch * shape->heads, run_query_block, &job);
     attn_tally_collect(&job.tally, threads, &call->context->work);
-}
-
-/* ---- closed forms ------------------------------------------------------------------------ */
-
-/* Tiles that are walked: of one head, then of all. */
-typedef struct tile_count {
-    uint64_t elements;   /* executed pairs: tile areas, ragged edges as they are */
-    uint64_t row_visits; /* query rows summed over tiles */
-    uint64_t masked;     /* elements of partial tiles */
-} tile_count;
-
-static void count_head(const attn_tile_shape *shape, const attn_mask *mask, size_t head,
-                       const uint32_t *documents, uint64_t times, tile_count *count)
-{
-    for (size_t i0 = 0; i0 < shape->queries; i0 += ATTN_TILE_QUERIES)
-        for (size_t j0 = 0; j0 < shape->keys; j0 += ATTN_TILE_KEYS) {
-            const attn_tile tile = {.i0 = i0,
-                                    .ni = attn_smaller(ATTN_TILE_QUERIES, shape->queries - i0),
-                                    .j0 = j0,
-                                    .nj = attn_smaller(ATTN_TILE_KEYS, shape->keys - j0)};
-            const attn_tile_kind kind = mask->tile(mask->rule, head, &tile, documents);
-            if (kind == ATTN_TILE_EMPTY) continue;
-            const uint64_t pairs = (uint64_t)tile.ni * tile.nj;
-            count->elements += times * pairs;
-            count->row_visits += times * tile.ni;
-            if (kind == ATTN_TILE_PARTIAL) count->masked += times * pairs;
-        }
-}
-
-static tile_count count_all(const attn_tile_shape *shape, const attn_mask *mask,
-                            const uint32_t *document_start)
-{
-    tile_count count = {0};
-    const size_t sequences = document_start ? shape->batch : 1;
-    const size_t heads = mask->is_by_head ? shape->heads : 1;
-    for (size_t b = 0; b < sequences; b++)
-        for (size_t h = 0; h < heads; h++)
-            count_head(shape, mask, h, document_start ? document_start + b * shape->queries : NULL,
-                       shape->batch / sequences * (shape->heads / heads), &count);
-    return count;
-}
-
-attn_work attn_tile_work(const attn_tile_shape *shape, const attn_tile_rule *rule, attn_phase phase,
-                         const uint32_t *document_start)
-{
-    const tile_count tiles = count_all(shape, &rule->mask, document_start);
-    const uint64_t dk = shape->key_width, dv = shape->value_width, E = tiles.elements;
-    const uint64_t rows = (uint64_t)shape->batch * shape->heads * shape->queries;
-    attn_work work = rule->score ? attn_work_times(rule->score->value, E) : (attn_work){0};
-    if (phase == ATTN_PHASE_BACKWARD) {
-        if (rule->score) attn_work_add(&work, attn_work_times(rule->score->slope, E));
-        /* the last term is the scale of dk */
-        attn_work_add(&work,
-                      (attn_work){.matmul = E * (6 * dk + 4 * dv),
-                                  .exponential = E,
-                                  .other = 4 * E + tiles.masked + rows * (3 * dv + dk + 1) +
-                                           shape->batch * shape->kv_heads * shape->keys * dk});
-        return work;
-    }
-    const bool is_online = rule->order == ATTN_TILE_ONLINE;
-    const uint64_t R = is_online ? tiles.row_visits : rows;
-    attn_work_add(&work, (attn_work){.matmul = 2 * E * (dk + dv),
-                                     .exponential = E + R,
-                                     .other = 4 * E + tiles.masked + 4 * R +
-                                              (is_online ? R * dv : 0) + rows * (dv + 1)});
-    return work;
 }

@@ -2,9 +2,11 @@
  * sees left out, in float32.
  *
  * Forward, FlashAttention-2 (Dao 2023, algorithm 1), for a block of queries:
- *     S = Q K_j^T, P = exp(scale S - c), O += P V_j over key tiles j, with the running maximum c
- *     and total l of each row; O / l at the end. c and l are saved (not c + log l: with logits of
- *     1e4 the rounding of their sum would cost three digits of P in the backward pass).
+ *     S = Q K_j^T, P = 2^(scale log2(e) S - c), O += P V_j over key tiles j, with a reference c
+ *     and the total l of each row; O / l at the end. c is near the largest exponent so far: it
+ *     rises, and O and l with it, only when a score is far above it. c and l are saved (not
+ *     c + log l: with logits of 1e4 the rounding of their sum would cost three digits of P in
+ *     the backward pass).
  * Backward recomputes P. With dO' = dO / l and delta = rowsum(dO' o O):
  *     dV_j += P^T dO',  dS = P o (dO' V_j^T - delta),  dQ += scale dS K_j,  dK_j += scale dS^T Q
  * With a score function f, scale S becomes f(scale S), and dS is multiplied by f' before dQ and dK.
@@ -91,6 +93,19 @@ static inline float attn_tile_scale(const attn_tile_shape *shape)
 {
     return 1.0f / sqrtf((float)shape->key_width);
 }
+
+/* What the scores of the softmax are multiplied by to become exponents of 2: log2(e), and the
+ * scale unless a score function applied it. */
+static inline float attn_tile_factor(const attn_tile_rule *rule, const attn_tile_shape *shape)
+{
+    const double scale = rule->score ? 1.0 : (double)attn_tile_scale(shape);
+    return (float)(1.4426950408889634 * scale);
+}
+
+/* The next run of queries from *i0 on, within [.., end), whose tiles against the keys [j0,
+ * j0 + nj) are all of one kind that is not empty; its tile, with *i0 behind it. False: no more. */
+bool attn_tile_next_run(const attn_mask *mask, size_t head, const uint32_t *documents, size_t *i0,
+                        size_t end, attn_tile *run, attn_tile_kind *kind);
 
 /* From products to scores: modified, and hidden where not seen. `documents` is that of the
  * sequence or NULL. */

@@ -67,6 +67,15 @@ static attn_tile_kind tile(const void *opaque, size_t head, const attn_tile *t,
     return tile_of(&widened, t) == ATTN_TILE_EMPTY ? ATTN_TILE_EMPTY : ATTN_TILE_PARTIAL;
 }
 
+/* Hides keys [from, to) of those at scores[0..nj), which start with key j0. */
+static void hide_range(size_t from, size_t to, size_t j0, size_t nj, float *scores)
+{
+    const size_t first = greater(from, j0) - j0, end = lesser(greater(to, j0) - j0, nj);
+    for (size_t j = first; j < end; j++) scores[j] = -INFINITY;
+}
+
+/* What is seen are the sinks [document, sinks_high) and the span [low, high): the rest are three
+ * gaps, of which the middle one is empty when the two meet. */
 static void hide(const void *opaque, size_t head, size_t i, size_t j0, size_t nj, size_t document,
                  float *scores)
 {
@@ -75,10 +84,9 @@ static void hide(const void *opaque, size_t head, size_t i, size_t j0, size_t nj
     const span s = window_span(rule, i);
     const size_t low = greater(s.low, document), last_sink = document + rule->sinks;
     const size_t sinks_high = rule->is_causal ? lesser(last_sink, i + 1) : last_sink;
-    for (size_t j = j0; j < j0 + nj; j++) {
-        const bool is_sink = j >= document && j < sinks_high;
-        if (!is_sink && (j < low || j >= s.high)) scores[j - j0] = -INFINITY;
-    }
+    hide_range(0, document, j0, nj, scores);
+    hide_range(sinks_high, low, j0, nj, scores);
+    hide_range(greater(sinks_high, s.high), j0 + nj, j0, nj, scores);
 }
 
 attn_mask attn_visibility_mask(const attn_visibility *rule)

@@ -56,7 +56,7 @@ static void say_unresolved(attn_finding *f, const attn_summary *summary, size_t 
     for (size_t i = 0; i < summary->n_mechanisms; i++) {
         const attn_summary_mechanism *m = &summary->mechanisms[i];
         const attn_summary_figure *other = attn_summary_find(m, name);
-        if (i == best || !other || isnan(other->median) ||
+        if (i == best || m->sees_future || !other || isnan(other->median) ||
             (i == summary->again && summary->again > 0) ||
             attn_summary_resolved(summary, best, i, name))
             continue;
@@ -103,7 +103,7 @@ static bool find_best(attn_finding *f, const attn_summary *summary, const char *
     for (size_t i = 0; i < summary->n_mechanisms; i++) {
         const attn_summary_figure *own = attn_summary_find(&summary->mechanisms[i], name);
         if (!own || isnan(own->median) || own->provenance == ATTN_MODELLED ||
-            (i == summary->again && summary->again > 0))
+            summary->mechanisms[i].sees_future || (i == summary->again && summary->again > 0))
             continue;
         n_valued++;
         if (best == summary->n_mechanisms ||
@@ -156,11 +156,22 @@ static bool find_loss(attn_finding *f, const attn_summary *summary)
     return true;
 }
 
-static void find_energy(attn_finding *f, const attn_summary *summary)
+/* If only for mechanisms out of competition. */
+static bool is_measured(const attn_summary *summary, const char *name)
+{
+    for (size_t i = 0; i < summary->n_mechanisms; i++) {
+        const attn_summary_figure *f = attn_summary_find(&summary->mechanisms[i], name);
+        if (f && !isnan(f->median) && f->provenance != ATTN_MODELLED) return true;
+    }
+    return false;
+}
+
+static bool find_energy(attn_finding *f, const attn_summary *summary)
 {
     if (find_best(f, summary, "energy_step_j", "Least energy", " per step") ||
         find_best(f, summary, "energy_cpu_package_j", "Least energy", ""))
-        return;
+        return true;
+    if (summary->n_trials_done == 0 || is_measured(summary, "energy_cpu_package_j")) return false;
     *f = (attn_finding){.label = "Energy", .is_caution = true};
     snprintf(f->subject, sizeof f->subject, "not measured");
     DETAIL(f, "Reason: %s.", attn_ranking_absence(summary, "energy_cpu_package_j"));
@@ -171,6 +182,7 @@ static void find_energy(attn_finding *f, const attn_summary *summary)
         DETAIL(f, " A modelled value is shown apart; it does not rank mechanisms.");
         break;
     }
+    return true;
 }
 
 /* Whether every trial's counted work was the formula's, to the last digit. */
@@ -257,6 +269,24 @@ static bool find_disturbed(attn_finding *f, const attn_summary *summary)
     return true;
 }
 
+static bool find_future(attn_finding *f, const attn_summary *summary)
+{
+    size_t n = 0;
+    *f = (attn_finding){.label = "Out of competition", .is_caution = true};
+    for (size_t i = 0; i < summary->n_mechanisms; i++) {
+        if (!summary->mechanisms[i].sees_future) continue;
+        if (n++ < NAMED_MOST)
+            DETAIL(f, "%s%s", f->detail[0] ? ", " : "", summary->mechanisms[i].name);
+    }
+    if (n == 0) return false;
+    snprintf(f->subject, sizeof f->subject, "%zu mechanism%s see%s the future", n,
+             n == 1 ? "" : "s", n == 1 ? "s" : "");
+    if (n > NAMED_MOST) DETAIL(f, " and %zu more", n - NAMED_MOST);
+    DETAIL(f, ": a token sees later ones, which it is to predict, so that the loss is not that of "
+              "a language model.");
+    return true;
+}
+
 static bool find_lost_trials(attn_finding *f, const attn_summary *summary)
 {
     size_t n_lost = 0, n_running = 0, n_reasons = 0;
@@ -292,10 +322,11 @@ size_t attn_findings_make(const attn_summary *summary, attn_finding findings[ATT
     n += find_loss(&findings[n], summary);
     n += find_best(&findings[n], summary, "memory_peak_bytes", "Least memory in training", "");
     n += find_best(&findings[n], summary, "latency_token_s", "Fastest next token", "");
-    if (summary->n_trials_done > 0) find_energy(&findings[n++], summary);
+    n += find_energy(&findings[n], summary);
     n += find_work(&findings[n], summary);
     n += find_floor(&findings[n], summary);
     n += find_disturbed(&findings[n], summary);
+    n += find_future(&findings[n], summary);
     n += find_lost_trials(&findings[n], summary);
     return n;
 }

@@ -206,7 +206,7 @@ static void write_table(FILE *out, const attn_summary *summary, const chart *c)
     for (size_t i = 0; i < summary->n_mechanisms; i++) {
         const attn_summary_mechanism *m = &summary->mechanisms[i];
         fputs("<tr><th scope=\"row\">", out);
-        html_text(out, m->name);
+        html_mechanism(out, m);
         fputs("</th>", out);
         for (size_t s = 0; s < n; s++) write_value(out, m, all[s]->figure, c->factor);
         if (whole) write_ratio(out, m, whole);

@@ -12,6 +12,12 @@
 /* A thin space between groups of digits that does not break a line. */
 #define THIN_SPACE "\xe2\x80\xaf"
 
+void html_mechanism(FILE *out, const attn_summary_mechanism *mechanism)
+{
+    html_text(out, mechanism->name);
+    if (mechanism->sees_future) fputs("<small class=\"warn\">sees the future</small>", out);
+}
+
 static const char *state_note(const attn_summary_mechanism *m)
 {
     return m->reason ? attn_trial_state_name(m->reason_state) : "not ended";
@@ -55,6 +61,13 @@ static const char *column_provenance(const attn_summary *summary, const char *fi
     return name ? name : "unavailable";
 }
 
+static bool some_see_future(const attn_summary *summary)
+{
+    bool some = false;
+    for (size_t i = 0; i < summary->n_mechanisms; i++) some |= summary->mechanisms[i].sees_future;
+    return some;
+}
+
 void html_ranking(FILE *out, const attn_summary *summary, const char *sort, const size_t *order)
 {
     attn_ranking_column columns[ATTN_RANKING_COLUMNS];
@@ -64,9 +77,13 @@ void html_ranking(FILE *out, const attn_summary *summary, const char *sort, cons
         "<section id=\"ranking\">\n<h2>Ranking</h2>\n<p class=\"lead\">Ordered by %s, best "
         "first. Medians over the rounds, with the spread below. Bold: the best of a column, and "
         "what the data do not tell from it. A click on a heading sorts; the origin of a number "
-        "shows when you rest on it.</p>\n<div class=\"scroll\">\n<table class=\"ranking\">\n<thead>"
+        "shows when you rest on it.%s</p>\n<div class=\"scroll\">\n<table "
+        "class=\"ranking\">\n<thead>"
         "<tr><th scope=\"col\" aria-sort=\"none\"><button type=\"button\">Mechanism</button></th>",
-        strcmp(sort, "loss") == 0 ? "held-out loss" : sort);
+        strcmp(sort, "loss") == 0 ? "held-out loss" : sort,
+        some_see_future(summary)
+            ? " Those that see the future come last: they are no language models and not ranked."
+            : "");
     for (size_t c = 0; c < ATTN_RANKING_COLUMNS; c++) {
         const char *provenance = column_provenance(summary, columns[c].figure);
         fprintf(out,
@@ -79,7 +96,7 @@ void html_ranking(FILE *out, const attn_summary *summary, const char *sort, cons
     for (size_t i = 0; i < summary->n_mechanisms; i++) {
         const attn_summary_mechanism *m = &summary->mechanisms[order[i]];
         fputs("<tr><th scope=\"row\">", out);
-        html_text(out, m->name);
+        html_mechanism(out, m);
         if (m->n_trials[ATTN_TRIAL_DONE] > 0 && m->reason) {
             fputs("<small class=\"warn\" title=\"", out);
             html_text(out, m->reason);
@@ -145,7 +162,7 @@ void html_provenance(FILE *out, const attn_summary *summary)
     for (size_t i = 0; i < summary->n_mechanisms; i++) {
         const attn_summary_mechanism *m = &summary->mechanisms[i];
         fputs("<details><summary>", out);
-        html_text(out, m->name);
+        html_mechanism(out, m);
         fprintf(out, " <span>%zu figures, %zu rounds</span></summary>\n", m->n_figures,
                 m->n_trials[ATTN_TRIAL_DONE]);
         fputs("<div class=\"scroll\"><table class=\"figures\"><thead><tr><th scope=\"col\">Figure"

@@ -146,6 +146,7 @@ static json_t *trial_value(const attn_store_trial *trial, bool *failed)
     put(o, "round", json_integer(trial->round), failed);
     put(o, "position", json_integer(trial->position), failed);
     put(o, "mechanism", text_value(trial->mechanism), failed);
+    put(o, "sees_future", json_boolean(attn_summary_sees_future(trial)), failed);
     put(o, "state", json_string(attn_trial_state_name(trial->state)), failed);
     put(o, "reason", text_value(trial->reason), failed);
     put(o, "started_utc", text_value(trial->started_utc), failed);
@@ -194,6 +195,7 @@ static json_t *mechanism_value(const attn_summary_mechanism *mechanism, bool is_
     json_t *o = json_object(), *trials = json_object(), *figures = json_array();
     put(o, "mechanism", text_value(mechanism->name), failed);
     put(o, "is_baseline", json_boolean(is_baseline), failed);
+    put(o, "sees_future", json_boolean(mechanism->sees_future), failed);
     for (int s = 0; s < ATTN_TRIAL_STATES; s++)
         put(trials, attn_trial_state_name((attn_trial_state)s), count_value(mechanism->n_trials[s]),
             failed);
@@ -258,6 +260,7 @@ static json_t *page_mechanism(const attn_summary_mechanism *mechanism, bool *fai
 {
     json_t *o = json_object(), *figures = json_array();
     put(o, "mechanism", text_value(mechanism->name), failed);
+    put(o, "sees_future", json_boolean(mechanism->sees_future), failed);
     put(o, "reason", mechanism->reason ? text_value(mechanism->reason) : json_null(), failed);
     for (size_t i = 0; i < mechanism->n_figures; i++) {
         const attn_summary_figure *f = &mechanism->figures[i];

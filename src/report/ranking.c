@@ -55,6 +55,18 @@ const char *attn_ranking_absence(const attn_summary *summary, const char *figure
     return "no trial of this run recorded it";
 }
 
+/* Keeps the order within the two groups. */
+static void put_future_last(const attn_summary *summary, size_t *order)
+{
+    size_t n_ranked = 0;
+    for (size_t i = 0; i < summary->n_mechanisms; i++) {
+        const size_t own = order[i];
+        if (summary->mechanisms[own].sees_future) continue;
+        memmove(order + n_ranked + 1, order + n_ranked, (i - n_ranked) * sizeof *order);
+        order[n_ranked++] = own;
+    }
+}
+
 attn_status attn_ranking_order(const attn_summary *summary, const char *key, size_t *order,
                                attn_error *error)
 {
@@ -74,6 +86,7 @@ attn_status attn_ranking_order(const attn_summary *summary, const char *key, siz
                              "does not rank mechanisms",
                              attn_ranking_absence(summary, "energy_cpu_package_j"));
         attn_summary_order(summary, c->figure, c->is_lower_better, order);
+        put_future_last(summary, order);
         return ATTN_OK;
     }
     return attn_fail(error, ATTN_EARGUMENT, "cannot sort by '%s': use one of %s", key,
@@ -82,13 +95,21 @@ attn_status attn_ranking_order(const attn_summary *summary, const char *key, siz
 
 #define NO_MECHANISM SIZE_MAX
 
+/* NaN without a value, and for mechanisms that do not compete. */
+static double competing(const attn_summary *summary, size_t mechanism,
+                        const attn_ranking_column *column)
+{
+    const attn_summary_mechanism *m = &summary->mechanisms[mechanism];
+    return m->sees_future ? NAN : attn_summary_value(m, column->figure);
+}
+
 /* The mechanism with the best value; NO_MECHANISM when none has one. */
 static size_t column_best(const attn_summary *summary, const attn_ranking_column *column)
 {
     size_t best = NO_MECHANISM;
     double value = NAN;
     for (size_t i = 0; i < summary->n_mechanisms; i++) {
-        const double own = attn_summary_value(&summary->mechanisms[i], column->figure);
+        const double own = competing(summary, i, column);
         if (isnan(own)) continue;
         if (best != NO_MECHANISM && (column->is_lower_better ? own >= value : own <= value))
             continue;
@@ -98,14 +119,15 @@ static size_t column_best(const attn_summary *summary, const attn_ranking_column
     return best;
 }
 
-static bool ties(const attn_summary *summary, const char *figure, size_t best, size_t i)
+static bool ties(const attn_summary *summary, const attn_ranking_column *column, size_t best,
+                 size_t i)
 {
-    const attn_summary_figure *b = attn_summary_find(&summary->mechanisms[best], figure);
-    const double value = attn_summary_value(&summary->mechanisms[i], figure);
+    const attn_summary_figure *b = attn_summary_find(&summary->mechanisms[best], column->figure);
+    const double value = competing(summary, i, column);
     if (isnan(value)) return false;
     /* A single round resolves nothing: there the best value alone is marked. */
-    return value == b->median ||
-           (b->spread != ATTN_SPREAD_NONE && !attn_summary_resolved(summary, best, i, figure));
+    return value == b->median || (b->spread != ATTN_SPREAD_NONE &&
+                                  !attn_summary_resolved(summary, best, i, column->figure));
 }
 
 bool attn_ranking_is_best(const attn_summary *summary, const attn_ranking_column *column,
@@ -115,9 +137,8 @@ bool attn_ranking_is_best(const attn_summary *summary, const attn_ranking_column
     if (best == NO_MECHANISM || is_modelled(summary, column->figure)) return false;
     bool some_lose = false;
     for (size_t i = 0; i < summary->n_mechanisms; i++)
-        some_lose |= !isnan(attn_summary_value(&summary->mechanisms[i], column->figure)) &&
-                     !ties(summary, column->figure, best, i);
-    return some_lose && ties(summary, column->figure, best, mechanism);
+        some_lose |= !isnan(competing(summary, i, column)) && !ties(summary, column, best, i);
+    return some_lose && ties(summary, column, best, mechanism);
 }
 
 int attn_ranking_decimals(const attn_summary *summary, const attn_ranking_column *column)

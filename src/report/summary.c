@@ -40,6 +40,12 @@ static const attn_figure *trial_figure(const attn_store_trial *trial, const char
     return NULL;
 }
 
+bool attn_summary_sees_future(const attn_store_trial *trial)
+{
+    const attn_figure *figure = trial_figure(trial, ATTN_FIGURE_SEES_FUTURE);
+    return figure && figure->value > 0;
+}
+
 static bool is_part(const attn_store_trial *trial, const char *mechanism)
 {
     return trial->state == ATTN_TRIAL_DONE && strcmp(trial->mechanism, mechanism) == 0;
@@ -212,6 +218,7 @@ static attn_status summarise_mechanism(attn_summary_mechanism *m, const attn_sto
         const attn_store_trial *trial = &result->trials[t];
         if (strcmp(trial->mechanism, m->name) != 0) continue;
         m->n_trials[trial->state]++;
+        m->sees_future |= attn_summary_sees_future(trial);
         if (trial->state == ATTN_TRIAL_DONE) {
             const uint64_t tokens = trial_tokens(trial);
             tokens_differ |= m->n_trials[ATTN_TRIAL_DONE] > 1 && tokens != m->tokens;

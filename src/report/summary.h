@@ -34,6 +34,7 @@ typedef struct attn_summary_figure {
 
 typedef struct attn_summary_mechanism {
     const char *name;
+    bool sees_future; /* no language model: out of competition with those that are */
     size_t n_trials[ATTN_TRIAL_STATES];
     const char *reason; /* of the first trial that failed, crashed or was stopped; or NULL */
     attn_trial_state reason_state;
@@ -59,6 +60,9 @@ typedef struct attn_summary {
 ATTN_MUST_CHECK attn_status attn_summary_make(const attn_store_result *result, attn_summary **out,
                                               attn_error *error);
 void attn_summary_free(attn_summary *summary); /* NULL is fine */
+
+/* Whether the trial's model let tokens see later ones, by ATTN_FIGURE_SEES_FUTURE. */
+bool attn_summary_sees_future(const attn_store_trial *trial);
 
 /* NULL when no round of the mechanism has this figure. */
 const attn_summary_figure *attn_summary_find(const attn_summary_mechanism *mechanism,

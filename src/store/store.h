@@ -74,12 +74,16 @@ typedef struct attn_store_run {
     char state[16];         /* "running", "done", "interrupted" */
 } attn_store_run;
 
+/* The figure that only trials of models have whose attention lets a token see later ones: the
+ * number of such blocks. Their losses are not those of language models. */
+#define ATTN_FIGURE_SEES_FUTURE "sees_future"
+
 typedef struct attn_store_trial {
     int64_t id;
     int64_t run_id;
-    uint32_t round;    /* from 1 */
-    uint32_t position; /* place within the round, from 1 */
-    char mechanism[64];
+    uint32_t round;      /* from 1 */
+    uint32_t position;   /* place within the round, from 1 */
+    char mechanism[128]; /* its pattern, in the shortest spelling */
     attn_trial_state state;
     char reason[256]; /* "" when done */
     char started_utc[32], ended_utc[32];

@@ -59,6 +59,12 @@ const attn_tensor *attn_case_tensor(const attn_case *c, const char *name, const 
                         c->path, name, found, expected);
         return NULL;
     }
+    if (tensor->dtype == ATTN_DTYPE_I64 || tensor->dtype == ATTN_DTYPE_I32) {
+        (void)attn_fail(error, ATTN_EFORMAT,
+                        "%s: tensor %s is %s %s, and the layer takes F64, F32, F16 or BF16",
+                        c->path, name, attn_dtype_name(tensor->dtype), expected);
+        return NULL;
+    }
     return check_values(c, tensor, error) == ATTN_OK ? tensor : NULL;
 }
 

@@ -30,7 +30,8 @@ typedef struct attn_case_facts {
 attn_case_facts attn_case_about(const attn_case *c);
 
 /* Compute y, and dx, dmemory and grad.* when the file holds dy. `isa` and `threads` are those of
- * attn_context_create() and mean nothing to F64. Once a case. */
+ * attn_context_create() and mean nothing to F64. Once a case. ATTN_EFORMAT when a result is not
+ * finite, which inputs near the ends of the range make possible. */
 ATTN_MUST_CHECK attn_status attn_case_compute(attn_case *c, attn_case_precision precision,
                                               const char *isa, size_t threads, attn_error *error);
 

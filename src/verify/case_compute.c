@@ -4,6 +4,7 @@
 #include "mechanisms/oracle.h"
 #include "verify/case_internal.h"
 
+#include <math.h>
 #include <stdio.h>
 #include <string.h>
 
@@ -188,6 +189,22 @@ static attn_status compute_f32(const attn_case *c, size_t n_computed, const char
     return status;
 }
 
+/* Finite inputs may still leave the range of float32 on their way. */
+static attn_status check_results(const attn_case *c, attn_error *error)
+{
+    for (size_t i = 0; i < c->n_outputs; i++) {
+        const attn_case_output *o = &c->outputs[i];
+        for (size_t k = 0; k < o->count; k++)
+            if (!isfinite(o->values[k]))
+                return attn_fail(error, ATTN_EFORMAT,
+                                 "%s: element %zu of the computed %s is %s: the inputs leave the "
+                                 "range of %s",
+                                 c->path, k, o->name, isnan(o->values[k]) ? "NaN" : "infinite",
+                                 c->precision == ATTN_CASE_F64 ? "float64" : "float32");
+    }
+    return ATTN_OK;
+}
+
 attn_status attn_case_compute(attn_case *c, attn_case_precision precision, const char *isa,
                               size_t threads, attn_error *error)
 {
@@ -198,6 +215,8 @@ attn_status attn_case_compute(attn_case *c, attn_case_precision precision, const
     if (!c->computed)
         return attn_fail(error, ATTN_EMEMORY, "no memory for the results of %s", c->path);
     const results r = list_outputs(c);
-    return precision == ATTN_CASE_F64 ? compute_f64(c, &r, error)
-                                      : compute_f32(c, n_computed, isa, threads, error);
+    const attn_status status = precision == ATTN_CASE_F64
+                                   ? compute_f64(c, &r, error)
+                                   : compute_f32(c, n_computed, isa, threads, error);
+    return status == ATTN_OK ? check_results(c, error) : status;
 }

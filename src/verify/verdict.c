@@ -117,8 +117,8 @@ void attn_verdict_skip(attn_verdict *v, const char *format, ...)
 
 void attn_verdict_merge(attn_verdict *v, const attn_verdict *other, const char *name)
 {
-    if (other->outcome == ATTN_OUTCOME_NOT_APPLICABLE) return;
-    if (v->outcome == ATTN_OUTCOME_NOT_APPLICABLE) {
+    if (attn_outcome_is_exempt(other->outcome)) return;
+    if (attn_outcome_is_exempt(v->outcome)) {
         *v = *other;
         return;
     }

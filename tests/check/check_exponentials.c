@@ -112,7 +112,8 @@ void check_slot_online_softmax(check_run *run, const check_shape *shape)
     check_output(run, ROWS, total[0], total[1], want_total, total_bounds, "total");
 }
 
-void check_slot_online_softmax_gradient(check_run *run, const check_shape *shape)
+/* Running: the differences of scores are exponents of 2. */
+static void check_tile_gradient(check_run *run, const check_shape *shape, bool is_running)
 {
     const size_t n = shape->n, row = n + check_below(run, 3), dp_row = n + check_below(run, 3);
     const float factor = 0.25f, delta[ROWS] = {0.5f, -2.0f, 0.0f, 1.0f, 3.0f};
@@ -126,8 +127,9 @@ void check_slot_online_softmax_gradient(check_run *run, const check_shape *shape
     for (size_t pass = 0; pass < 2; pass++) {
         s[pass] = check_copy(run, shape, ROWS * row, s_start);
         dp[pass] = check_copy(run, shape, ROWS * dp_row, dp_start);
-        check_table(run, pass)->online_softmax_gradient(ROWS, n, factor, top, delta, s[pass], row,
-                                                        dp[pass], dp_row);
+        (is_running ? check_table(run, pass)->running_softmax_gradient
+                    : check_table(run, pass)->online_softmax_gradient)(
+            ROWS, n, factor, top, delta, s[pass], row, dp[pass], dp_row);
     }
     double *want_p = check_doubles(run, ROWS * row), *p_bounds = check_doubles(run, ROWS * row);
     double *want_dp = check_doubles(run, ROWS * dp_row),
@@ -140,7 +142,7 @@ void check_slot_online_softmax_gradient(check_run *run, const check_shape *shape
             const size_t at = i * row + j, dat = i * dp_row + j;
             const double exponent = (double)factor * (double)s_start[at] - (double)top[i];
             const double rest = (double)dp_start[dat] - (double)delta[i];
-            want_p[at] = exp(exponent);
+            want_p[at] = is_running ? exp2(exponent) : exp(exponent);
             p_bounds[at] = exp_bound(exponent, want_p[at]);
             want_dp[dat] = want_p[at] * rest;
             dp_bounds[dat] =
@@ -149,6 +151,100 @@ void check_slot_online_softmax_gradient(check_run *run, const check_shape *shape
     }
     check_output(run, ROWS * row, s[0], s[1], want_p, p_bounds, "p");
     check_output(run, ROWS * dp_row, dp[0], dp[1], want_dp, dp_bounds, "dp");
+}
+
+void check_slot_online_softmax_gradient(check_run *run, const check_shape *shape)
+{
+    check_tile_gradient(run, shape, false);
+}
+
+void check_slot_running_softmax_gradient(check_run *run, const check_shape *shape)
+{
+    check_tile_gradient(run, shape, true);
+}
+
+/* ---- running softmax --------------------------------------------------------------------- */
+
+/* What a row should become: its reference, what the old sums are multiplied by, p and its sum. */
+typedef struct running_row {
+    float top;
+    double down, down_bound, sum, sum_bound;
+} running_row;
+
+static running_row want_running_row(size_t n, float factor, float top, const float *s, double *want,
+                                    double *bounds)
+{
+    const float largest = factor * attn_kernels_ref.maximum(n, s);
+    const bool is_raised = largest - top > ATTN_RUNNING_ROOM;
+    running_row row = {.top = is_raised ? largest : top, .down = 1.0};
+    if (is_raised) {
+        row.down = exp2((double)top - (double)largest);
+        row.down_bound = exp_bound((double)top - (double)largest, row.down);
+    }
+    for (size_t j = 0; j < n; j++) {
+        const double exponent = (double)factor * (double)s[j] - (double)row.top;
+        want[j] = exp2(exponent);
+        bounds[j] = exp_bound(exponent, want[j]);
+        row.sum += want[j];
+        row.sum_bound += bounds[j];
+    }
+    return row;
+}
+
+/* The sums of rows 1 and 3 are not zero: they have seen something. Row 1 has a reference that
+ * ordinary scores do not raise, and those of thousands do. */
+void check_slot_running_softmax(check_run *run, const check_shape *shape)
+{
+    enum { WIDTH = 19, SUMS = ROWS * ATTN_RUNNING_SUMS };
+    const size_t n = shape->n, row = n + check_below(run, 3), o_row = WIDTH + check_below(run, 3);
+    const float factor = 0.35355338f;
+    float *start = scores(run, shape, ROWS * row), first_top[ROWS], seen[ROWS];
+    start_rows(run, shape, n, row, start, first_top, seen);
+    float *first_o = check_floats(run, ROWS * o_row, shape->place);
+    float *first_total = check_floats(run, SUMS, shape->place);
+    check_fill_normal(run, 1.0, ROWS * o_row, first_o);
+    for (size_t i = 0; i < ROWS; i++) {
+        if (first_top[i] == -INFINITY) first_top[i] = ATTN_RUNNING_START;
+        for (size_t j = 0; j < ATTN_RUNNING_SUMS; j++)
+            first_total[i * ATTN_RUNNING_SUMS + j] = j == 0 ? seen[i] : 0.0f;
+        for (size_t j = 0; seen[i] == 0.0f && j < o_row; j++) first_o[i * o_row + j] = 0.0f;
+    }
+    float *s[2], *top[2], *total[2], *o[2], sums[2][ROWS];
+    for (size_t pass = 0; pass < 2; pass++) {
+        s[pass] = check_copy(run, shape, ROWS * row, start);
+        top[pass] = check_copy(run, shape, ROWS, first_top);
+        total[pass] = check_copy(run, shape, SUMS, first_total);
+        o[pass] = check_copy(run, shape, ROWS * o_row, first_o);
+        const attn_running_rows state = {top[pass], total[pass], o[pass], o_row, WIDTH};
+        check_table(run, pass)->running_softmax(ROWS, n, factor, s[pass], row, &state);
+        for (size_t i = 0; i < ROWS; i++)
+            sums[pass][i] =
+                attn_kernels_ref.sum(ATTN_RUNNING_SUMS, total[pass] + i * ATTN_RUNNING_SUMS);
+    }
+    double *want = check_doubles(run, ROWS * row), *bounds = check_doubles(run, ROWS * row);
+    double *want_o = check_doubles(run, ROWS * o_row), *o_bounds = check_doubles(run, ROWS * o_row);
+    double want_total[ROWS], total_bounds[ROWS];
+    float want_top[ROWS];
+    for (size_t i = 0; i < ROWS; i++) {
+        for (size_t j = n; j < row; j++) want[i * row + j] = (double)start[i * row + j];
+        const running_row r = want_running_row(n, factor, first_top[i], start + i * row,
+                                               want + i * row, bounds + i * row);
+        want_top[i] = r.top;
+        want_total[i] = r.down * (double)seen[i] + r.sum;
+        total_bounds[i] = r.sum_bound + r.down_bound * (double)seen[i] +
+                          (double)(n + ATTN_RUNNING_SUMS) * CHECK_UNIT * want_total[i];
+        for (size_t j = 0; j < o_row; j++) {
+            const double before = (double)first_o[i * o_row + j];
+            want_o[i * o_row + j] = j < WIDTH ? r.down * before : before;
+            if (j < WIDTH && r.down_bound > 0.0)
+                o_bounds[i * o_row + j] =
+                    (r.down_bound + CHECK_UNIT * r.down) * fabs(before) + CHECK_TINY;
+        }
+    }
+    check_same_bits(run, ROWS, top[0], want_top, "top");
+    check_output(run, ROWS * row, s[0], s[1], want, bounds, "probabilities");
+    check_output(run, ROWS * o_row, o[0], o[1], want_o, o_bounds, "sum of values");
+    check_output(run, ROWS, sums[0], sums[1], want_total, total_bounds, "total");
 }
 
 void check_slot_softmax_gradient(check_run *run, const check_shape *shape)

@@ -314,9 +314,11 @@ void check_layer_compare(check_run *run, const check_layer *l, double tolerance)
                   rule, "y");
     if (!l->dx) return;
     check_rule dx_rule = rule;
-    /* With one key in a memory every softmax is 1, and dx zero in exact arithmetic. */
-    dx_rule.floor =
-        CHECK_GRADIENT_FLOOR * check_norm(l->M, (check_numbers){.real = l->want_d_memory});
+    size_t memory_length = 0, memory_width = 0;
+    attn_layer_memory(l->layer, &memory_length, &memory_width);
+    if (memory_length == 1)
+        dx_rule.floor =
+            CHECK_SINGLE_KEY_FLOOR * check_norm(l->M, (check_numbers){.real = l->want_d_memory});
     if (l->amplification > 1.0)
         dx_rule.floor = CHECK_EXTREME_FLOOR * l->amplification *
                         check_norm(l->n, (check_numbers){.single = l->dy});

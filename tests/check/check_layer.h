@@ -58,7 +58,10 @@ enum { CHECK_POSITIONS = 256 };
 /* Behind a norm a gradient is what remains without its part along o: nothing but the norm's epsilon
  * where there is one key. */
 #define CHECK_NORM_GRADIENT_FLOOR 0.05
-/* The same for inputs with extreme scores, as a share of q's size times the gradient of v: with
+/* With one key in a memory every softmax is 1, and dx zero in exact arithmetic: it is judged as a
+ * share of the memory's gradient. */
+#define CHECK_SINGLE_KEY_FLOOR 0.05
+/* For inputs with extreme scores, as a share of q's size times the gradient of v: with
  * the tolerance that is 17 roundings of each score's gradient. */
 #define CHECK_EXTREME_FLOOR 0.05
 

@@ -7,54 +7,49 @@
 
 /* ---- kernels ----------------------------------------------------------------------------- */
 
-static void softmax_with_nan(size_t rows, size_t n, float scale, float *s, size_t s_row, float *top,
-                             float *total, float *correction)
+static void softmax_with_nan(size_t rows, size_t n, float factor, float *s, size_t s_row,
+                             const attn_running_rows *state)
 {
-    attn_kernels_ref.online_softmax(rows, n, scale, s, s_row, top, total, correction);
+    attn_kernels_ref.running_softmax(rows, n, factor, s, s_row, state);
     s[0] = NAN;
 }
 
-static void softmax_without_maximum(size_t rows, size_t n, float scale, float *s, size_t s_row,
-                                    float *top, float *total, float *correction)
+static void softmax_without_maximum(size_t rows, size_t n, float factor, float *s, size_t s_row,
+                                    const attn_running_rows *state)
 {
     for (size_t i = 0; i < rows; i++) {
         for (size_t j = 0; j < n; j++) {
-            s[i * s_row + j] = expf(scale * s[i * s_row + j]);
-            total[i] += s[i * s_row + j];
+            s[i * s_row + j] = exp2f(factor * s[i * s_row + j]);
+            state->total[i * ATTN_RUNNING_SUMS] += s[i * s_row + j];
         }
-        top[i] = 0.0f;
-        correction[i] = 1.0f;
+        state->top[i] = 0.0f;
     }
 }
 
-static void softmax_from_minus_10000(size_t rows, size_t n, float scale, float *s, size_t s_row,
-                                     float *top, float *total, float *correction)
+static void softmax_from_minus_10000(size_t rows, size_t n, float factor, float *s, size_t s_row,
+                                     const attn_running_rows *state)
 {
     for (size_t i = 0; i < rows; i++)
-        if (top[i] == -INFINITY) top[i] = -10000.0f;
-    attn_kernels_ref.online_softmax(rows, n, scale, s, s_row, top, total, correction);
+        if (state->top[i] == ATTN_RUNNING_START) state->top[i] = -10000.0f;
+    attn_kernels_ref.running_softmax(rows, n, factor, s, s_row, state);
 }
 
-/* Any c at or above the row's maximum gives the right quotients; this one has seen the next row. */
-static void softmax_that_peeks(size_t rows, size_t n, float scale, float *s, size_t s_row,
-                               float *top, float *total, float *correction)
+/* Any reference near the row's maximum gives the right quotients; this one has seen the next row. */
+static void softmax_that_peeks(size_t rows, size_t n, float factor, float *s, size_t s_row,
+                               const attn_running_rows *state)
 {
     for (size_t i = 0; i < rows; i++) {
         const float *next = s + (i + 1 < rows ? i + 1 : i) * s_row;
-        const float own = scale * attn_kernels_ref.maximum(n, s + i * s_row);
-        const float seen = scale * attn_kernels_ref.maximum(n, next);
-        if (isfinite(own) && seen > own && seen - own < 10.0f && seen > top[i]) {
-            correction[i] = 1.0f;
-            const float down = expf(top[i] - seen);
-            total[i] *= down;
-            top[i] = seen;
-            attn_kernels_ref.online_softmax(1, n, scale, s + i * s_row, s_row, top + i, total + i,
-                                            correction + i);
-            correction[i] *= down;
-        } else {
-            attn_kernels_ref.online_softmax(1, n, scale, s + i * s_row, s_row, top + i, total + i,
-                                            correction + i);
-        }
+        const float own = factor * attn_kernels_ref.maximum(n, s + i * s_row);
+        const float seen = factor * attn_kernels_ref.maximum(n, next);
+        const bool is_first = state->top[i] == ATTN_RUNNING_START;
+        if (is_first && isfinite(own) && seen > own && seen - own < 10.0f) state->top[i] = seen;
+        const attn_running_rows row = {.top = state->top + i,
+                                       .total = state->total + i * ATTN_RUNNING_SUMS,
+                                       .o = state->o + i * state->o_row,
+                                       .o_row = state->o_row,
+                                       .width = state->width};
+        attn_kernels_ref.running_softmax(1, n, factor, s + i * s_row, s_row, &row);
     }
 }
 
@@ -155,10 +150,10 @@ const check_fault *check_faults(void)
         mechanisms[i] = *flash;
         mechanisms[i].core = &cores[i];
     }
-    kernels[0].online_softmax = softmax_with_nan;
-    kernels[1].online_softmax = softmax_without_maximum;
-    kernels[2].online_softmax = softmax_from_minus_10000;
-    kernels[3].online_softmax = softmax_that_peeks;
+    kernels[0].running_softmax = softmax_with_nan;
+    kernels[1].running_softmax = softmax_without_maximum;
+    kernels[2].running_softmax = softmax_from_minus_10000;
+    kernels[3].running_softmax = softmax_that_peeks;
     kernels[4].sum = sum_with_short_tail;
     kernels[5].scale = scale_past_the_end;
     kernels[6].dot = dot_past_the_end;

@@ -105,6 +105,25 @@ void check_slot_transpose(check_run *run, const check_shape *shape)
     check_same_bits(run, columns * out_row, out, want, "transpose of %zu x %zu", rows, columns);
 }
 
+void check_slot_copy_rows(check_run *run, const check_shape *shape)
+{
+    enum { ROWS = 19 };
+    const size_t n = shape->n, row = n + check_below(run, 3), to_row = n + check_below(run, 3);
+    const float *from = check_random(run, shape, ROWS * row);
+    const float *factors = check_random(run, shape, ROWS);
+    const float *start = check_random(run, shape, ROWS * to_row), factor = 0.7f;
+    for (size_t variant = 0; variant < 2; variant++) {
+        float *to = check_copy(run, shape, ROWS * to_row, start);
+        float *want = check_copy(run, shape, ROWS * to_row, start);
+        run->kernels->copy_rows(ROWS, n, variant ? 1.0f : factor, variant ? NULL : factors, from,
+                                row, to, to_row);
+        for (size_t i = 0; i < ROWS; i++)
+            for (size_t j = 0; j < n; j++)
+                want[i * to_row + j] = (variant ? 1.0f : factor * factors[i]) * from[i * row + j];
+        check_same_bits(run, ROWS * to_row, to, want, variant ? "copy" : "scaled copy");
+    }
+}
+
 /* ---- one number from a row --------------------------------------------------------------- */
 
 void check_slot_maximum(check_run *run, const check_shape *shape)
@@ -164,6 +183,30 @@ void check_slot_dot(check_run *run, const check_shape *shape)
     if (!n) return;
     x[check_below(run, n)] = NAN;
     check_that(run, isnan(run->kernels->dot(n, x, y)), "a dot product with a NaN is a NaN");
+}
+
+void check_slot_dot_rows(check_run *run, const check_shape *shape)
+{
+    enum { ROWS = 7 };
+    const size_t n = shape->n, row = n + check_below(run, 3);
+    const float *x = check_random(run, shape, n), *y = check_random(run, shape, ROWS * row);
+    float *out[2];
+    double want[ROWS], bounds[ROWS];
+    for (size_t pass = 0; pass < 2; pass++) {
+        out[pass] = check_floats(run, ROWS, shape->place);
+        check_table(run, pass)->dot_rows(ROWS, n, x, y, row, out[pass]);
+    }
+    for (size_t i = 0; i < ROWS; i++) {
+        double terms = 0.0;
+        want[i] = 0.0;
+        for (size_t j = 0; j < n; j++) {
+            const double term = (double)x[j] * (double)y[i * row + j];
+            want[i] += term;
+            terms += fabs(term);
+        }
+        bounds[i] = (double)(n + 1) * (CHECK_UNIT * terms + CHECK_TINY);
+    }
+    check_output(run, ROWS, out[0], out[1], want, bounds, "dots");
 }
 
 void check_slot_dot_double(check_run *run, const check_shape *shape)

@@ -233,7 +233,7 @@ static void test_refusals(void **state)
          "softmax has no option 'window'"},
         {{.layer = "sliding",
           .config = "{\"d_model\": 4, \"heads\": 2, \"seq\": 3, \"window\": 0}"},
-         "sliding: option window takes a whole number from 1 to 2.68435e+08, not '0'"},
+         "sliding: option window takes a whole number from 1 to 268435456, not '0'"},
         {{.layer = "sliding", .config = "{\"d_model\": 4, \"heads\": 2, \"seq\": 3, \"windw\": 2}"},
          "sliding has no option 'windw'; did you mean 'window'?"},
         {{.layer = "sliding",
@@ -250,7 +250,7 @@ static void test_refusals(void **state)
         {{.layer = "cross", .config = CROSS("3", "7"), .add = "memory"},
          "tensor param.wk.weight is [4][4], and the config makes it [4][7]"},
         {{.layer = "cross", .config = CROSS("0", "4"), .add = "memory"},
-         "cross: option mem_len takes a whole number from 1 to 2.68435e+08, not '0'"},
+         "cross: option mem_len takes a whole number from 1 to 268435456, not '0'"},
         {{.layer = "cross", .config = "{\"d_model\": 4, \"heads\": 2, \"seq\": 3}"},
          "cross has no causal form: it reads a memory beside the tokens"},
     };

@@ -229,12 +229,13 @@ static void the_twin_is_the_first_mechanism(void **state)
 {
     (void)state;
     attn_error error = {0};
-    attn_plan plan = {.sizes = {.layers = 1, .heads = 2, .d_model = 16, .positions = 64}};
+    attn_plan plan = {
+        .sizes = {.layers = 1, .heads = 2, .d_model = 16, .positions = 64, .vocabulary = 100}};
     assert_int_equal(attn_plan_set_mechanisms(&plan, "sliding:window=4,flash", &error), ATTN_OK);
     assert_int_equal(attn_plan_add_again(&plan, &error), ATTN_OK);
     assert_int_equal(plan.n_mechanisms, 3);
     assert_string_equal(plan.mechanisms[2].label, "sliding:window=4 (A/A)");
-    assert_string_equal(plan.mechanisms[2].name, plan.mechanisms[0].name);
+    assert_string_equal(plan.mechanisms[2].kinds[0].label, plan.mechanisms[0].kinds[0].label);
     assert_true(plan.measuring.has_again);
 }
 

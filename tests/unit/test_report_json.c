@@ -35,7 +35,8 @@ static const char small_run[] =
     "\"state\":\"running\",\"trials_planned\":2,\"trials_done\":1},"
     "\"environment\":\"not JSON \\u2028\","
     "\"plan\":{\"mechanisms\":[\"m\"],\"rounds\":2},"
-    "\"trials\":[{\"id\":3,\"round\":1,\"position\":1,\"mechanism\":\"m\",\"state\":\"done\","
+    "\"trials\":[{\"id\":3,\"round\":1,\"position\":1,\"mechanism\":\"m\","
+    "\"sees_future\":false,\"state\":\"done\","
     "\"reason\":\"\",\"started_utc\":\"2026-01-02T03:04:06Z\",\"ended_utc\":null,"
     "\"steps\":{\"step\":[1],\"loss\":[null],\"gradient_norm\":[0.1],\"learning_rate\":[0.001],"
     "\"tokens\":[8],\"target_tokens\":[6],\"data_s\":[0.0],\"forward_s\":[0.25],"
@@ -49,7 +50,7 @@ static const char small_run[] =
     "\"source\":\"rapl\",\"low\":null,\"high\":null,\"why\":\"no counters\"},"
     "{\"name\":\"c\",\"unit\":\"\",\"value\":null,\"provenance\":\"derived\","
     "\"source\":\"0 / 0\",\"low\":1.0,\"high\":2.0,\"why\":\"not a finite number\"}]}],"
-    "\"summary\":[{\"mechanism\":\"m\",\"is_baseline\":true,"
+    "\"summary\":[{\"mechanism\":\"m\",\"is_baseline\":true,\"sees_future\":false,"
     "\"trials\":{\"running\":0,\"done\":1,\"failed\":0,\"crashed\":0,\"interrupted\":0},"
     "\"reason\":null,\"figures\":["
     "{\"name\":\"a_s\",\"unit\":\"s\",\"median\":0.1,\"provenance\":\"measured\",\"rounds\":1,"
@@ -123,7 +124,8 @@ static void a_small_run_to_the_letter(void **state)
     assert_string_equal(
         page, "{\"trials\":[{\"mechanism\":\"m\",\"state\":\"done\",\"evaluations\":[{\"step\":1,"
               "\"loss\":2.5}],\"steps\":{\"step\":[1],\"loss\":[null],\"seconds\":[null],"
-              "\"flop\":[9.0072e15]}}],\"summary\":[{\"mechanism\":\"m\",\"reason\":null,"
+              "\"flop\":[9.0072e15]}}],\"summary\":[{\"mechanism\":\"m\",\"sees_future\":false,"
+              "\"reason\":null,"
               "\"figures\":[{\"name\":\"a_s\",\"median\":0.1,\"low\":null,\"high\":null},"
               "{\"name\":\"b_j\",\"median\":null,\"low\":null,\"high\":null},"
               "{\"name\":\"c\",\"median\":null,\"low\":null,\"high\":null}]}]}");

@@ -375,6 +375,60 @@ static void findings_claim_no_more_than_the_data(void **state)
     attn_summary_free(s);
 }
 
+/* Those that see the future come last whatever is sorted by, and win nothing. */
+static void the_future_wins_nothing(void **state)
+{
+    (void)state;
+    made m;
+    made_begin(&m, "{\"mechanisms\": [\"leaks\", \"slow\", \"fast\"]}");
+    made_add(&m, "leaks", 1, seconds(1));
+    made_add(&m, "slow", 1, seconds(3));
+    made_add(&m, "fast", 1, seconds(2));
+    /* a trial that failed before it was timed is marked all the same */
+    made_add(&m, "leaks", 2,
+             attn_figure_make(ATTN_FIGURE_SEES_FUTURE, "block", 4, ATTN_COUNTED, "x"));
+    m.trials[3].state = ATTN_TRIAL_FAILED;
+    attn_summary *s = summarise(&m);
+    attn_error error = {0};
+    size_t order[3];
+    assert_int_equal(attn_ranking_order(s, "time", order, &error), ATTN_OK);
+    assert_string_equal(s->mechanisms[order[0]].name, "fast");
+    assert_string_equal(s->mechanisms[order[1]].name, "slow");
+    assert_true(s->mechanisms[order[2]].sees_future);
+
+    attn_ranking_column columns[ATTN_RANKING_COLUMNS];
+    attn_ranking_columns(s, columns);
+    size_t n_best = 0;
+    for (size_t c = 0; c < ATTN_RANKING_COLUMNS; c++) {
+        assert_false(attn_ranking_is_best(s, &columns[c], order[2]));
+        n_best += attn_ranking_is_best(s, &columns[c], order[0]);
+    }
+    assert_int_equal(n_best, 1);
+
+    attn_finding f[ATTN_FINDINGS_MAX];
+    const size_t n = attn_findings_make(s, f);
+    assert_string_equal(f[0].subject, "fast");
+    assert_string_equal(f[n - 2].label, "Out of competition");
+    assert_string_equal(f[n - 2].subject, "1 mechanism sees the future");
+    assert_string_equal(f[n - 2].detail,
+                        "leaks: a token sees later ones, which it is to predict, so "
+                        "that the loss is not that of a language model.");
+    attn_summary_free(s);
+
+    /* Among themselves they keep an order. */
+    made_begin(&m, "{}");
+    static const char *const names[] = {"c", "a", "b"};
+    for (uint32_t i = 0; i < 3; i++) {
+        made_add(&m, names[i], 1, seconds(3 - i));
+        made_add(&m, names[i], 2,
+                 attn_figure_make(ATTN_FIGURE_SEES_FUTURE, "block", 1, ATTN_COUNTED, "x"));
+    }
+    s = summarise(&m);
+    assert_int_equal(attn_ranking_order(s, "time", order, &error), ATTN_OK);
+    for (size_t i = 0; i < 3; i++) assert_string_equal(s->mechanisms[order[i]].name, names[2 - i]);
+    attn_summary_free(s);
+}
+
 static void allocations_may_fail(void **state)
 {
     (void)state;
@@ -409,6 +463,7 @@ int main(void)
         cmocka_unit_test(models_rank_nothing),
         cmocka_unit_test(failures_keep_their_reason),
         cmocka_unit_test(findings_claim_no_more_than_the_data),
+        cmocka_unit_test(the_future_wins_nothing),
         cmocka_unit_test(allocations_may_fail),
     };
     return cmocka_run_group_tests_name("report summary", tests, scratch_folder_make,

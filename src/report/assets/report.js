@@ -146,7 +146,8 @@
           y: Object.assign(axis("", false), { stacked: true,
             ticks: { color: css("--ink"), autoSkip: false, callback(v) {
               const name = this.getLabelForValue(v);
-              return name.length > 16 ? name.slice(0, 15) + "\u2026" : name;
+              const short = name.length > 16 ? name.slice(0, 15) + "\u2026" : name;
+              return mechanisms[v].sees_future ? [short, "sees the future"] : short;
             } } }),
         },
         plugins: {
@@ -198,10 +199,11 @@
       // Colours repeat after eight; dashes and points then differ: 32 lines can be told apart.
       const c = curves(m.mechanism, kind), again = Math.floor(i / 8);
       const dash = dashes[(again + 2 * (i % 2)) % 4];
-      datasets.push({ label: m.mechanism, data: c.heldOut, borderColor: series(i),
+      const name = m.mechanism + (m.sees_future ? " (sees the future)" : "");
+      datasets.push({ label: name, data: c.heldOut, borderColor: series(i),
         backgroundColor: series(i), borderDash: dash, borderWidth: 2, pointRadius: 3,
         pointStyle: ["circle", "rect", "triangle", "rectRot"][(i + again) % 4], spanGaps: true });
-      datasets.push({ label: m.mechanism, data: c.train, borderColor: fade(series(i), 0.28),
+      datasets.push({ label: name, data: c.train, borderColor: fade(series(i), 0.28),
         borderWidth: 1.2, pointRadius: 0, spanGaps: true, isTraining: true });
     });
     element.parentNode.style.height = "420px";

@@ -1,0 +1,109 @@
+/* Vector kernels of the running softmax, a part of kernels_simd.h: written over the names of
+ * simd_<isa>.h and the helpers that stand before its inclusion. */
+#ifndef KERNELS_SIMD_RUNNING_H
+#define KERNELS_SIMD_RUNNING_H
+
+/* 2^x = 2^floor(x) 2^f, 0 <= f < 1, and 2^f = 1 + f q(f), q of degree 5 fitted for the least
+ * relative error (2.0e-9; with its roundings the whole is within 1.1 u). Results below the
+ * smallest normal float are 0. */
+static inline vf power_of_two(vf x)
+{
+    const vf f = above_floor(x);
+    vf q = fused(f, all(0x1.c54174p-13f), all(0x1.46d64ep-10f));
+    q = fused(f, q, all(0x1.3d0b92p-7f));
+    q = fused(f, q, all(0x1.c68912p-5f));
+    q = fused(f, q, all(0x1.ebfd58p-3f));
+    q = fused(f, q, all(0x1.62e42cp-1f));
+    return scale_by_floor(fused(f, q, all(1.0f)), x, all(-126.0f));
+}
+
+/* A row's new reference. Rare: kept out of the loop. */
+static __attribute__((noinline)) void raise_top(const attn_running_rows *state, size_t i,
+                                                float largest)
+{
+    const float down = first_lane(power_of_two(all(state->top[i] - largest)));
+    state->top[i] = largest;
+    kernel_scale(ATTN_RUNNING_SUMS, down, state->total + i * ATTN_RUNNING_SUMS);
+    kernel_scale(state->width, down, state->o + i * state->o_row);
+}
+
+/* A row of `whole` floats, a multiple of LANES, and `left` more: lane by lane the largest. NaN is
+ * passed over. */
+static inline __attribute__((always_inline)) vf largest_of_row(size_t whole, size_t left,
+                                                               const float *s)
+{
+    vf most = all(-INFINITY);
+    if (left) most = larger(fill_after(take(s + whole, left), left, most), most);
+    for (size_t at = 0; at < whole; at += LANES) most = larger(load(s + at), most);
+    return most;
+}
+
+/* The row becomes its powers of two; their sums are added to total. */
+static inline __attribute__((always_inline)) void exponential_row(size_t whole, size_t left, vf by,
+                                                                  vf top, float *s, float *total)
+{
+    vf sum = load(total);
+    for (size_t at = 0; at < whole; at += LANES) {
+        const vf p = power_of_two(fused_difference(by, load(s + at), top));
+        store(s + at, p);
+        sum = add(sum, p);
+    }
+    if (left) {
+        const vf p = power_of_two(fused_difference(by, take(s + whole, left), top));
+        put(s + whole, left, p);
+        sum = add(sum, first_of(p, left));
+    }
+    store(total, sum);
+}
+
+/* References first, so that the second loop keeps its constants in registers. */
+static inline __attribute__((always_inline)) void running_rows(size_t rows, size_t whole,
+                                                               size_t left, float factor, float *s,
+                                                               size_t s_row,
+                                                               const attn_running_rows *state)
+{
+    const vf by = all(factor), room = all((float)ATTN_RUNNING_ROOM);
+    for (size_t i = 0; i < rows; i++) {
+        const vf most = largest_of_row(whole, left, s + i * s_row);
+        if (any_greater(fused_difference(by, most, all(state->top[i])), room))
+            raise_top(state, i, factor * largest_lane(most));
+    }
+    const float *top = state->top;
+    float *total = state->total;
+    for (size_t i = 0; i < rows; i++)
+        exponential_row(whole, left, by, all(top[i]), s + i * s_row, total + i * ATTN_RUNNING_SUMS);
+}
+
+static void kernel_running_softmax(size_t rows, size_t n, float factor, float *s, size_t s_row,
+                                   const attn_running_rows *state)
+{
+    const size_t left = n % LANES;
+    if (left == 0)
+        running_rows(rows, n, 0, factor, s, s_row, state);
+    else
+        running_rows(rows, n - left, left, factor, s, s_row, state);
+}
+
+static void kernel_running_softmax_gradient(size_t rows, size_t n, float factor, const float *top,
+                                            const float *delta, float *s, size_t s_row, float *dp,
+                                            size_t dp_row)
+{
+    const vf by = all(factor);
+    for (size_t i = 0; i < rows; i++) {
+        float *si = s + i * s_row, *di = dp + i * dp_row;
+        const vf c = all(top[i]), d = all(delta[i]);
+        size_t at = 0;
+        for (; at + LANES <= n; at += LANES) {
+            const vf p = power_of_two(fused_difference(by, load(si + at), c));
+            store(si + at, p);
+            store(di + at, mul(p, sub(load(di + at), d)));
+        }
+        if (at < n) {
+            const vf p = power_of_two(fused_difference(by, take(si + at, n - at), c));
+            put(si + at, n - at, p);
+            put(di + at, n - at, mul(p, sub(take(di + at, n - at), d)));
+        }
+    }
+}
+
+#endif

@@ -1,0 +1,228 @@
+/* Decoding from a key/value cache. The keys are split into parts of fixed size, so that few heads
+ * can keep many threads busy: a task attends to one part for all query heads of a key/value head,
+ * which read it together. What the parts found is then added up in their order. */
+#include "base/threads.h"
+#include "mechanisms/kv_cache.h"
+
+#include <math.h>
+#include <string.h>
+
+enum { PART = 4 * ATTN_TILE_KEYS };
+
+typedef struct decode_job {
+    const attn_core_call *call;
+    const attn_visibility *slots; /* which slots there are */
+    const attn_tile_rule *rule;   /* NULL: every occupied slot is seen */
+    size_t live;                  /* occupied slots, the new one included */
+    size_t parts;
+    float factor;  /* of scores that become exponents of 2 */
+    float *found;  /* [batch][heads][parts] records: top, total, o[d] */
+    float *scores; /* [threads][PART] */
+    attn_tally tally;
+} decode_job;
+
+/* One query head and one part of its keys, from key j0 on. */
+typedef struct decode_part {
+    size_t head, j0, n;
+    const float *q, *keys, *values; /* of the part's first key */
+    float *s;
+    attn_running_rows state;
+} decode_part;
+
+static size_t part_count(size_t keys)
+{
+    return (keys + PART - 1) / PART;
+}
+
+static size_t record_count(const attn_layer *layer)
+{
+    return 2 + layer->head_dim;
+}
+
+size_t attn_kv_cache_scratch(const attn_layer *layer, size_t threads, size_t batch)
+{
+    return threads * PART +
+           batch * layer->heads * part_count(layer->positions) * record_count(layer);
+}
+
+/* ---- parts ------------------------------------------------------------------------------- */
+
+/* o += softmax(s) V for n keys, of which the first has its values at `values` */
+static void add_values(const decode_job *job, const decode_part *part, size_t n, float *s,
+                       const float *values, attn_work *work)
+{
+    const attn_kernels *kernels = job->call->context->kernels;
+    const size_t d = job->call->layer->head_dim;
+    kernels->running_softmax(1, n, job->factor, s, n, &part->state);
+    kernels->product(1, d, n, s, n, 1, values, d, part->state.o, d, true);
+    attn_work_add(
+        work,
+        (attn_work){.matmul = 4 * (uint64_t)n * d, .exponential = n, .other = 4 * (uint64_t)n + 1});
+}
+
+/* The next tile of keys [j0, end) that the newest query sees; false when there is none. */
+static bool next_tile(const attn_mask *mask, size_t head, size_t query, size_t j0, size_t end,
+                      attn_tile *tile, attn_tile_kind *kind)
+{
+    for (; j0 < end; j0 += ATTN_TILE_KEYS) {
+        *tile = (attn_tile){query, 1, j0, attn_smaller(ATTN_TILE_KEYS, end - j0)};
+        *kind = mask->tile(mask->rule, head, tile, NULL);
+        if (*kind != ATTN_TILE_EMPTY) return true;
+    }
+    return false;
+}
+
+static void attend_to_seen(const decode_job *job, const decode_part *part, attn_work *work)
+{
+    const attn_kernels *kernels = job->call->context->kernels;
+    const attn_tile_rule *rule = job->rule;
+    const size_t d = job->call->layer->head_dim, end = part->j0 + part->n;
+    attn_tile tile;
+    attn_tile_kind kind;
+    for (size_t j0 = part->j0;
+         next_tile(&rule->mask, part->head, job->live - 1, j0, end, &tile, &kind);
+         j0 = tile.j0 + ATTN_TILE_KEYS) {
+        const size_t at = (tile.j0 - part->j0) * d;
+        kernels->dot_rows(tile.nj, d, part->q, part->keys + at, d, part->s);
+        attn_tile_finish_scores(rule, kernels, part->head, &tile, kind, NULL,
+                                1.0f / sqrtf((float)d), part->s, tile.nj, NULL, 0);
+        if (kind == ATTN_TILE_PARTIAL) work->other += tile.nj;
+        if (rule->score) attn_work_add(work, attn_work_times(rule->score->value, tile.nj));
+        add_values(job, part, tile.nj, part->s, part->values + at, work);
+    }
+}
+
+static void attend_to_all(const decode_job *job, const decode_part *part, attn_work *work)
+{
+    const size_t d = job->call->layer->head_dim;
+    job->call->context->kernels->dot_rows(part->n, d, part->q, part->keys, d, part->s);
+    add_values(job, part, part->n, part->s, part->values, work);
+}
+
+static void run_part(void *argument, size_t index, size_t worker)
+{
+    decode_job *job = argument;
+    const attn_core_call *call = job->call;
+    const attn_layer *layer = call->layer;
+    const size_t d = layer->head_dim, group = layer->heads / layer->kv_heads;
+    const size_t kv = index / job->parts, j0 = index % job->parts * PART;
+    const size_t b = kv / layer->kv_heads, g = kv % layer->kv_heads;
+    const size_t n = attn_smaller(PART, job->live - j0);
+    const size_t new_slot = attn_kv_slot_of(job->slots, call->position);
+    if (new_slot >= j0 && new_slot - j0 < n) attn_kv_store(call, job->slots, kv, 0, call->position);
+    for (size_t h = g * group; h < (g + 1) * group; h++) {
+        float *record =
+            job->found + ((b * layer->heads + h) * job->parts + j0 / PART) * record_count(layer);
+        float sums[ATTN_RUNNING_SUMS] = {0};
+        record[0] = ATTN_RUNNING_START;
+        memset(record + 2, 0, d * sizeof *record);
+        const decode_part part = {.head = h,
+                                  .j0 = j0,
+                                  .n = n,
+                                  .q = call->q + b * call->row + h * d,
+                                  .keys = attn_kv_keys(call, job->slots, kv) + j0 * d,
+                                  .values = attn_kv_values(call, job->slots, kv) + j0 * d,
+                                  .s = job->scores + worker * PART,
+                                  .state = {record, sums, record + 2, d, d}};
+        if (job->rule)
+            attend_to_seen(job, &part, &job->tally.of[worker]);
+        else
+            attend_to_all(job, &part, &job->tally.of[worker]);
+        record[1] = call->context->kernels->sum(ATTN_RUNNING_SUMS, sums);
+    }
+}
+
+/* ---- their sum --------------------------------------------------------------------------- */
+
+static attn_work sum_work(uint64_t parts, uint64_t d)
+{
+    return (attn_work){.exponential = parts, .other = parts * (2 * d + 3) + d + 1};
+}
+
+static void add_parts(void *argument, size_t index, size_t worker)
+{
+    decode_job *job = argument;
+    const attn_core_call *call = job->call;
+    const attn_kernels *kernels = call->context->kernels;
+    const attn_layer *layer = call->layer;
+    const size_t d = layer->head_dim, count = record_count(layer);
+    const size_t b = index / layer->heads, h = index % layer->heads;
+    const float *records = job->found + index * job->parts * count;
+    float *o = call->o + b * call->o_row + h * d;
+    float top = ATTN_RUNNING_START, total = 0.0f;
+    for (size_t i = 0; i < job->parts; i++)
+        if (records[i * count] > top) top = records[i * count];
+    memset(o, 0, d * sizeof *o);
+    for (size_t i = 0; i < job->parts; i++) {
+        const float *record = records + i * count, down = exp2f(record[0] - top);
+        total += down * record[1];
+        kernels->add_scaled(d, down, record + 2, o);
+    }
+    kernels->scale(d, total == 0.0f ? 0.0f : 1.0f / total, o);
+    attn_work_add(&job->tally.of[worker], sum_work(job->parts, d));
+}
+
+static void decode(const attn_core_call *call, const attn_visibility *slots,
+                   const attn_tile_rule *rule)
+{
+    const attn_layer *layer = call->layer;
+    const size_t threads = call->context->threads;
+    const double scale = rule && rule->score ? 1.0 : (double)(1.0f / sqrtf((float)layer->head_dim));
+    decode_job job = {
+        .call = call,
+        .slots = slots,
+        .rule = rule,
+        .live = attn_smaller(call->position + 1, attn_kv_slot_count(slots, call->cache_capacity)),
+        .factor = (float)(1.4426950408889634 * scale),
+        .scores = call->scratch,
+        .found = call->scratch + threads * PART};
+    job.parts = part_count(job.live);
+    attn_parallel(threads, call->batch * layer->kv_heads * job.parts, run_part, &job);
+    attn_parallel(threads, call->batch * layer->heads, add_parts, &job);
+    attn_tally_collect(&job.tally, threads, &call->context->work);
+}
+
+void attn_kv_cache_decode(const attn_core_call *call, const attn_visibility *rule)
+{
+    decode(call, rule, NULL);
+}
+
+void attn_kv_cache_decode_masked(const attn_core_call *call, const attn_tile_rule *rule)
+{
+    const attn_visibility all = {.is_causal = true, .window = ATTN_NO_WINDOW};
+    decode(call, &all, rule);
+}
+
+/* ---- closed forms ------------------------------------------------------------------------ */
+
+attn_work attn_kv_cache_work(const attn_layer *layer, const attn_visibility *rule, size_t batch,
+                             size_t cached)
+{
+    const uint64_t n = attn_kv_slot_count(rule, cached + 1), d = layer->head_dim;
+    const uint64_t parts = part_count(n);
+    attn_work work = {.matmul = 4 * n * d, .exponential = n, .other = 4 * n + parts};
+    attn_work_add(&work, sum_work(parts, d));
+    return attn_work_times(work, (uint64_t)batch * layer->heads);
+}
+
+attn_work attn_kv_cache_masked_work(const attn_layer *layer, const attn_tile_rule *rule,
+                                    size_t batch, size_t cached)
+{
+    const uint64_t d = layer->head_dim;
+    const size_t heads = rule->mask.is_by_head ? layer->heads : 1;
+    attn_work work = {0};
+    for (size_t h = 0; h < heads; h++) {
+        attn_tile tile = {.j0 = 0};
+        attn_tile_kind kind;
+        for (size_t j0 = 0; next_tile(&rule->mask, h, cached, j0, cached + 1, &tile, &kind);
+             j0 = tile.j0 + ATTN_TILE_KEYS) {
+            const uint64_t n = tile.nj, masked = kind == ATTN_TILE_PARTIAL ? n : 0;
+            attn_work_add(
+                &work,
+                (attn_work){.matmul = 4 * n * d, .exponential = n, .other = 4 * n + masked + 1});
+            if (rule->score) attn_work_add(&work, attn_work_times(rule->score->value, n));
+        }
+        attn_work_add(&work, sum_work(part_count(cached + 1), d));
+    }
+    return attn_work_times(work, (uint64_t)batch * (layer->heads / heads));
+}
