@@ -237,6 +237,9 @@ static void the_twin_is_the_first_mechanism(void **state)
     assert_string_equal(plan.mechanisms[2].label, "sliding:window=4 (A/A)");
     assert_string_equal(plan.mechanisms[2].kinds[0].label, plan.mechanisms[0].kinds[0].label);
     assert_true(plan.measuring.has_again);
+    for (size_t i = 0; i < 3; i++)
+        assert_string_equal(attn_plan_model(&plan, &plan.mechanisms[i]).mechanism,
+                            plan.mechanisms[i % 2].label);
 }
 
 /* A real wait on a meter of the test: power at rest is the energy over the time. */
