@@ -61,8 +61,9 @@ attn_model_config attn_plan_model(const attn_plan *plan, const attn_plan_mechani
 {
     attn_model_config config = plan->sizes;
     /* The twin has a name of its own and the first mechanism's blocks. */
-    const attn_plan_mechanism *last = &plan->mechanisms[plan->n_mechanisms - 1];
-    const bool is_again = plan->measuring.has_again && strcmp(mechanism->label, last->label) == 0;
+    const bool is_again =
+        plan->measuring.has_again &&
+        strcmp(mechanism->label, plan->mechanisms[plan->n_mechanisms - 1].label) == 0;
     config.mechanism = is_again ? plan->mechanisms[0].label : mechanism->label;
     config.is_causal = !plan->allows_leak;
     return config;
