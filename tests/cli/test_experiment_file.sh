@@ -93,7 +93,7 @@ while True:
     time.sleep(0.02)
 END
     status=0
-    "$attnscope" run "${one[@]}" --require measured --meter-cmd 'python3 meter.py' --steps 12 --pue 1.5 \
+    "$attnscope" run "${one[@]}" --require measured --meter-cmd 'python3 meter.py' --steps 60 --pue 1.5 \
         --carbon-intensity 400 --carbon-source 'IEA 2024' --json >out 2>err </dev/null || status=$?
     STATUS=$status python3 -c "
 import json, os, shlex
@@ -109,9 +109,10 @@ if os.environ['STATUS'] == '0':
     grams = 1.5 * 400 * system['value'] / 3.6e6
     assert abs(figures['carbon_g']['value'] / grams - 1) < 1e-9
     assert 'IEA 2024' in figures['carbon_g']['source'] and 'PUE 1.5' in figures['carbon_g']['source']
-else: # on a machine too busy to read it in time the meter's energy is unknown, and said to be
+else: # read too seldom on a busy machine, or too few updates on a fast one: unknown, and said to be
     assert os.environ['STATUS'] == '3'
-    assert system['provenance'] == 'unavailable' and 'not read for too long' in system['why']
+    assert system['provenance'] == 'unavailable', system
+    assert 'not read for too long' in system['why'] or 'shorter than one' in system['why'], system
 words = shlex.split(r['run']['title'])
 assert words[words.index('--meter-cmd') + 1] == 'python3 meter.py'
 " || fail "a wall meter: status $status: $(<err)"
