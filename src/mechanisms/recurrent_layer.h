@@ -13,6 +13,9 @@
 #include "mechanisms/counted.h"
 #include "mechanisms/mechanism.h"
 
+/* The projections: x to rows, o to y; those of declare_own() follow. */
+enum { ATTN_RECURRENT_ROWS, ATTN_RECURRENT_O, ATTN_RECURRENT_OWN };
+
 /* Where a token's row holds what; q, k, v and gate are head 0's. */
 typedef struct attn_recurrent_shape {
     size_t key_dim, value_dim; /* of one head */
@@ -47,7 +50,8 @@ typedef struct attn_recurrence {
     size_t (*key_dim)(const attn_layer *layer); /* of one head */
     size_t (*more)(const attn_layer *layer);    /* columns of a row behind the gate's; NULL: 0 */
     void (*declare_more)(attn_layer *layer);    /* the weights of those columns */
-    void (*declare_own)(attn_layer *layer);     /* parameters that x does not meet, behind wo */
+    /* Parameters that x does not meet, behind wo, and their projections. */
+    void (*declare_own)(attn_layer *layer);
     /* Floats; each may be NULL for none. */
     size_t (*saved)(const attn_layer *layer, size_t batch, size_t length);
     size_t (*shared)(const attn_layer *layer, size_t batch, size_t length);

@@ -10,7 +10,7 @@
 /* ---- writing ----------------------------------------------------------------------------- */
 
 static attn_status declare_outputs(const attn_case *c, attn_safetensors_writer *writer,
-                                   attn_dtype dtype, attn_error *error)
+                                   attn_tensor_dtype dtype, attn_error *error)
 {
     attn_status status = ATTN_OK;
     const struct {
@@ -45,7 +45,7 @@ static attn_status write_values(const attn_case *c, attn_safetensors_writer *wri
 
 attn_status attn_case_write(const attn_case *c, const char *path, attn_error *error)
 {
-    const attn_dtype dtype = c->precision == ATTN_CASE_F64 ? ATTN_DTYPE_F64 : ATTN_DTYPE_F32;
+    const attn_tensor_dtype dtype = c->precision == ATTN_CASE_F64 ? ATTN_DTYPE_F64 : ATTN_DTYPE_F32;
     attn_safetensors_writer *writer = NULL;
     attn_status status = attn_safetensors_create(&writer, path, error);
     if (status == ATTN_OK) status = declare_outputs(c, writer, dtype, error);
