@@ -270,8 +270,8 @@ static attn_node *oracle(attn_tape *tape, const attn_layer *layer, attn_node *x,
     (void)memory; /* keys and values come from x */
     const attn_lsh run = run_of(NULL, layer, &(attn_call){.length = x->rows});
     const size_t d = run.d;
-    attn_node *q = attn_linear(tape, x, parameters[0], parameters[2]);
-    attn_node *v = attn_linear(tape, x, parameters[1], parameters[3]), *o = NULL;
+    attn_node *q = attn_linear_decisive(tape, x, parameters[0], parameters[2]);
+    attn_node *v = attn_linear_decisive(tape, x, parameters[1], parameters[3]), *o = NULL;
     for (size_t h = 0; h < run.H; h++) {
         attn_node *head =
             oracle_head(tape, &run, attn_columns(tape, q, h * d, d),

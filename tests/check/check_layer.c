@@ -1,4 +1,5 @@
 /* Layers under test: their inputs, calls and comparison with the oracle. */
+#include "check_kernels.h"
 #include "check_layer.h"
 
 #include "mechanisms/oracle.h"
@@ -12,7 +13,8 @@ const char *check_config_text(const check_config *c)
     static char text[CHECK_TEXT_BYTES];
     static const char *const families[CHECK_FAMILIES] = {"", ", scores of thousands",
                                                          ", scores below -20000"};
-    snprintf(text, sizeof text, "B=%zu H=%zu d=%zu T=%zu %s%s%s", c->batch, c->heads, c->head_dim,
+    snprintf(text, sizeof text, "%sB=%zu H=%zu d=%zu T=%zu %s%s%s",
+             c->dtype == ATTN_BF16 ? "bf16 " : "", c->batch, c->heads, c->head_dim,
              c->length, c->is_causal ? "causal" : "full", c->has_documents ? ", documents" : "",
              families[c->family]);
     return text;
@@ -147,7 +149,8 @@ bool check_layer_begin(check_run *run, check_layer *l, const char *options,
                                             .d_model = l->C,
                                             .heads = config->heads,
                                             .positions = CHECK_POSITIONS,
-                                            .is_causal = config->is_causal};
+                                            .is_causal = config->is_causal,
+                                            .dtype = config->dtype};
     attn_error error = {0};
     const attn_status status = attn_layer_create(&l->layer, &layer_config, &error);
     if (status == ATTN_EUNSUPPORTED) {
@@ -211,7 +214,10 @@ void check_layer_oracle(check_run *run, check_layer *l)
                              .dx = l->want_dx,
                              .gradients = l->want_gradients,
                              .memory = l->memory ? memory : NULL,
-                             .d_memory = l->want_d_memory};
+                             .d_memory = l->want_d_memory,
+                             .rounding = {.mode = attn_layer_dtype(l->layer) == ATTN_BF16
+                                                      ? ATTN_ROUND_NEAREST
+                                                      : ATTN_ROUND_NOT}};
     attn_layer_memory(l->layer, &call.memory_length, &call.memory_width);
     check_ok(run, attn_layer_oracle(l->layer, &call, &error), &error, "the oracle");
 }
@@ -228,6 +234,7 @@ attn_call check_layer_call(const check_layer *l)
     attn_call call = {.batch = l->B,
                       .length = l->T,
                       .parameters = l->parameters,
+                      .packed = l->packed,
                       .x = l->x,
                       .y = l->y,
                       .saved = l->saved,
@@ -245,6 +252,10 @@ attn_call check_layer_call(const check_layer *l)
 
 bool check_layer_forward(check_run *run, check_layer *l, attn_context *context)
 {
+    if (attn_layer_packed_count(l->layer)) {
+        l->packed = check_halves(run, attn_layer_packed_count(l->layer), CHECK_AT_START);
+        attn_layer_pack(context, l->layer, l->parameters, l->packed);
+    }
     l->saved_count = attn_layer_saved_count(l->layer, l->B, l->T);
     l->saved = check_floats(run, l->saved_count, CHECK_AT_END);
     l->scratch =

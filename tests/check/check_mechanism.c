@@ -32,7 +32,9 @@ static void check_one(check_run *run, const char *options, const check_config *c
         attn_context *context = check_context(run, threads);
         if (!check_layer_forward(run, &l, context)) break;
         check_layer_backward(run, &l, context);
-        check_layer_compare(run, &l, CHECK_LAYER_TOLERANCE);
+        check_layer_compare(run, &l,
+                            config->dtype == ATTN_BF16 ? CHECK_HALF_TOLERANCE
+                                                       : CHECK_LAYER_TOLERANCE);
     }
     check_guards(run);
     check_layer_end(&l);
@@ -63,11 +65,32 @@ static void check_option(check_run *run, const check_subject *subject, const cha
         }
 }
 
+/* bfloat16: widths around the strips of 32, and the largest of them with each number of threads. */
+static void check_half(check_run *run, const char *options)
+{
+    static const check_config halves[] = {
+        {.batch = 1, .heads = 6, .head_dim = 8, .length = 1, .dtype = ATTN_BF16},
+        {.batch = 2, .heads = 6, .head_dim = 20, .length = 37, .dtype = ATTN_BF16},
+        {.batch = 1, .heads = 6, .head_dim = 32, .length = 130, .dtype = ATTN_BF16},
+    };
+    for (size_t i = 0; i < sizeof halves / sizeof *halves; i++)
+        for (int variant = 0; variant < 3; variant++) {
+            check_config config = halves[i];
+            config.is_causal = variant < 2;
+            config.has_documents = variant == 1;
+            if (config.has_documents && config.length == 1) continue;
+            check_one(run, options, &config, 1, config.length == 130 ? CHECK_THREADS : 1);
+        }
+}
+
 void check_mechanism_all(check_run *run)
 {
     const check_subject *subject = check_subject_find(run->group->subject);
     const char *const *options = check_subject_options(subject);
-    for (size_t i = 0; options[i]; i++) check_option(run, subject, options[i], i == 0);
+    for (size_t i = 0; options[i]; i++) {
+        check_option(run, subject, options[i], i == 0);
+        check_half(run, options[i]);
+    }
 }
 
 void check_collect_mechanisms(check_list *list)
