@@ -280,8 +280,7 @@ size_t attn_layer_saved_count(const attn_layer *layer, size_t batch, size_t leng
 size_t attn_layer_scratch_count(const attn_layer *layer, const attn_context *context, size_t batch,
                                 size_t length)
 {
-    const size_t own =
-        layer->mechanism->functions->scratch(layer, context->threads, batch, length);
+    const size_t own = layer->mechanism->functions->scratch(layer, context->threads, batch, length);
     const size_t rounded = attn_projection_scratch(layer, batch, length);
     return rounded ? attn_rounded(own) + rounded : own;
 }

@@ -14,8 +14,7 @@ static attn_node *affine(attn_tape *tape, attn_node *x, attn_node *w, attn_node 
 
 attn_node *attn_linear(attn_tape *tape, attn_node *x, attn_node *w, attn_node *bias)
 {
-    attn_node *y =
-        affine(tape, attn_rounded_factor(tape, x), attn_rounded_factor(tape, w), bias);
+    attn_node *y = affine(tape, attn_rounded_factor(tape, x), attn_rounded_factor(tape, w), bias);
     return attn_rounded_gradient(tape, y);
 }
 

@@ -1,6 +1,6 @@
 /* Layers under test: their inputs, calls and comparison with the oracle. */
-#include "check_kernels.h"
 #include "check_layer.h"
+#include "check_kernels.h"
 
 #include "mechanisms/oracle.h"
 
@@ -14,8 +14,8 @@ const char *check_config_text(const check_config *c)
     static const char *const families[CHECK_FAMILIES] = {"", ", scores of thousands",
                                                          ", scores below -20000"};
     snprintf(text, sizeof text, "%sB=%zu H=%zu d=%zu T=%zu %s%s%s",
-             c->dtype == ATTN_BF16 ? "bf16 " : "", c->batch, c->heads, c->head_dim,
-             c->length, c->is_causal ? "causal" : "full", c->has_documents ? ", documents" : "",
+             c->dtype == ATTN_BF16 ? "bf16 " : "", c->batch, c->heads, c->head_dim, c->length,
+             c->is_causal ? "causal" : "full", c->has_documents ? ", documents" : "",
              families[c->family]);
     return text;
 }

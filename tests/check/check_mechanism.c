@@ -32,9 +32,8 @@ static void check_one(check_run *run, const char *options, const check_config *c
         attn_context *context = check_context(run, threads);
         if (!check_layer_forward(run, &l, context)) break;
         check_layer_backward(run, &l, context);
-        check_layer_compare(run, &l,
-                            config->dtype == ATTN_BF16 ? CHECK_HALF_TOLERANCE
-                                                       : CHECK_LAYER_TOLERANCE);
+        check_layer_compare(
+            run, &l, config->dtype == ATTN_BF16 ? CHECK_HALF_TOLERANCE : CHECK_LAYER_TOLERANCE);
     }
     check_guards(run);
     check_layer_end(&l);
