@@ -217,20 +217,24 @@ static attn_work head_work(const attn_layer *layer, attn_phase phase, size_t len
     return work;
 }
 
+static attn_node *project_more(attn_tape *tape, const attn_layer *layer, attn_node *x,
+                               attn_node *const *parameters)
+{
+    return attn_linear(tape, x, attn_recurrent_parameter(layer, parameters, "w_a1.weight"), NULL);
+}
+
 /* Token by token, as the equation stands. */
 static attn_node *oracle(attn_tape *tape, const attn_layer *layer, size_t head, attn_node *x,
-                         attn_node *const *parameters, const uint32_t *documents)
+                         attn_node *const *parameters, attn_node *more, const uint32_t *documents)
 {
     const size_t dk = key_dim(layer);
     attn_node *q = attn_recurrent_project(tape, layer, parameters, "wq.weight", x, head);
     attn_node *k = attn_recurrent_project(tape, layer, parameters, "wk.weight", x, head);
     attn_node *v = attn_recurrent_project(tape, layer, parameters, "wv.weight", x, head);
-    attn_node *a1 = attn_recurrent_parameter(layer, parameters, "w_a1.weight");
     attn_node *a2 = attn_recurrent_parameter(layer, parameters, "w_a2.weight");
     attn_node *bias = attn_recurrent_parameter(layer, parameters, "w_a2.bias");
-    attn_node *z =
-        attn_linear(tape, attn_linear(tape, x, a1, NULL), attn_rows(tape, a2, head * dk, dk),
-                    attn_columns(tape, bias, head * dk, dk));
+    attn_node *z = attn_linear(tape, more, attn_rows(tape, a2, head * dk, dk),
+                               attn_columns(tape, bias, head * dk, dk));
     attn_node *loss = attn_softplus(tape, attn_scaled(tape, z, -1.0)); /* -log sigmoid(z) */
     attn_node *a = attn_transpose(tape, attn_exp(tape, attn_scaled(tape, loss, -1.0 / 16.0)));
     q = attn_scaled(tape, q, 1.0 / sqrt((double)dk));
@@ -262,6 +266,7 @@ static const attn_recurrence gated_linear = {
     .finish = finish,
     .head_work = head_work,
     .shared_work = shared_work,
+    .project_more = project_more,
     .oracle = oracle,
 };
 

@@ -360,8 +360,9 @@ static attn_node *oracle(attn_tape *tape, const attn_layer *layer, attn_node *x,
     (void)memory; /* keys and values come from x */
     const attn_recurrence *r = recurrence_of(layer);
     attn_node *all = NULL;
+    attn_node *more = r->project_more ? r->project_more(tape, layer, x, parameters) : NULL;
     for (size_t h = 0; h < layer->heads; h++) {
-        attn_node *o = r->oracle(tape, layer, h, x, parameters, document_start);
+        attn_node *o = r->oracle(tape, layer, h, x, parameters, more, document_start);
         o = attn_normal(tape, o, 1.0 / (double)layer->head_dim, 1e-5);
         if (r->has_norm_weight)
             o = attn_times(tape, o, attn_recurrent_parameter(layer, parameters, "norm.weight"));

@@ -67,9 +67,12 @@ typedef struct attn_recurrence {
                            const uint32_t *documents);
     attn_work (*shared_work)(const attn_layer *layer, attn_phase phase, size_t batch,
                              size_t length);
-    /* o_h in float64; `parameters` as in attn_layer_functions.oracle */
+    /* o_h in float64; `parameters` as in attn_layer_functions.oracle. With `project_more`, the
+     * product of x with the weights of declare_more() is one for all heads: `more`. */
+    attn_node *(*project_more)(attn_tape *tape, const attn_layer *layer, attn_node *x,
+                               attn_node *const *parameters);
     attn_node *(*oracle)(attn_tape *tape, const attn_layer *layer, size_t head, attn_node *x,
-                         attn_node *const *parameters, const uint32_t *documents);
+                         attn_node *const *parameters, attn_node *more, const uint32_t *documents);
 } attn_recurrence;
 
 extern const attn_layer_functions attn_recurrent_functions;
