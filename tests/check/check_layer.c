@@ -199,26 +199,28 @@ void check_layer_oracle(check_run *run, check_layer *l)
     check_widen(l->n, l->x, x);
     check_widen(l->n, l->dy, dy);
     check_widen(l->M, l->memory, memory);
-    l->want_y = check_doubles(run, l->n);
-    l->want_dx = check_doubles(run, l->n);
-    l->want_gradients = check_doubles(run, l->P);
-    l->want_d_memory = check_doubles(run, l->M);
     attn_error error = {0};
     attn_oracle_call call = {.batch = l->B,
                              .length = l->T,
                              .parameters = parameters,
                              .x = x,
                              .document_start = l->documents,
-                             .y = l->want_y,
+                             .y = l->want_y = check_doubles(run, l->n),
                              .dy = dy,
-                             .dx = l->want_dx,
-                             .gradients = l->want_gradients,
+                             .dx = l->want_dx = check_doubles(run, l->n),
+                             .gradients = l->want_gradients = check_doubles(run, l->P),
                              .memory = l->memory ? memory : NULL,
-                             .d_memory = l->want_d_memory,
-                             .rounding = {.mode = attn_layer_dtype(l->layer) == ATTN_BF16
-                                                      ? ATTN_ROUND_NEAREST
-                                                      : ATTN_ROUND_NOT}};
+                             .d_memory = l->want_d_memory = check_doubles(run, l->M)};
     attn_layer_memory(l->layer, &call.memory_length, &call.memory_width);
+    const bool is_half = attn_layer_dtype(l->layer) == ATTN_BF16;
+    if (is_half) call.rounding.mode = ATTN_ROUND_NEAREST;
+    check_ok(run, attn_layer_oracle(l->layer, &call, &error), &error, "the oracle");
+    if (!is_half) return;
+    call.y = l->moved_y = check_doubles(run, l->n);
+    call.dx = l->moved_dx = check_doubles(run, l->n);
+    call.gradients = l->moved_gradients = check_doubles(run, l->P);
+    call.d_memory = l->moved_d_memory = check_doubles(run, l->M);
+    call.rounding = (attn_rounding){.mode = ATTN_ROUND_RANDOMLY, .seed = run->seed};
     check_ok(run, attn_layer_oracle(l->layer, &call, &error), &error, "the oracle");
 }
 
@@ -318,11 +320,22 @@ double check_gradient_floor(const check_layer *l, check_numbers gradients)
     return fmax(share * largest, extreme_floor(l, gradients));
 }
 
+/* The rule with the share of what rounding at random moved added to its tolerance. */
+static check_rule conditioned(check_rule rule, size_t n, const double *moved, const double *want)
+{
+    double square = 0.0;
+    for (size_t i = 0; moved && i < n; i++) square += (moved[i] - want[i]) * (moved[i] - want[i]);
+    if (square > 0.0)
+        rule.tolerance += CHECK_HALF_SHARE * sqrt(square) /
+                          fmax(check_norm(n, (check_numbers){.real = want}), rule.floor);
+    return rule;
+}
+
 void check_layer_compare(check_run *run, const check_layer *l, double tolerance)
 {
     const check_rule rule = {.tolerance = tolerance};
     check_compare(run, l->n, (check_numbers){.single = l->y}, (check_numbers){.real = l->want_y},
-                  rule, "y");
+                  conditioned(rule, l->n, l->moved_y, l->want_y), "y");
     if (!l->dx) return;
     check_rule dx_rule = rule;
     size_t memory_length = 0, memory_width = 0;
@@ -334,15 +347,20 @@ void check_layer_compare(check_run *run, const check_layer *l, double tolerance)
         dx_rule.floor = CHECK_EXTREME_FLOOR * l->amplification *
                         check_norm(l->n, (check_numbers){.single = l->dy});
     check_compare(run, l->n, (check_numbers){.single = l->dx}, (check_numbers){.real = l->want_dx},
-                  dx_rule, "dx");
+                  conditioned(dx_rule, l->n, l->moved_dx, l->want_dx), "dx");
     check_compare(run, l->M, (check_numbers){.single = l->d_memory},
-                  (check_numbers){.real = l->want_d_memory}, dx_rule, "gradient of the memory");
+                  (check_numbers){.real = l->want_d_memory},
+                  conditioned(dx_rule, l->M, l->moved_d_memory, l->want_d_memory),
+                  "gradient of the memory");
     const check_numbers got = {.single = l->gradients}, want = {.real = l->want_gradients};
     const check_rule floored = {.tolerance = tolerance, .floor = check_gradient_floor(l, want)};
     size_t count = 0;
     const attn_parameter *p = attn_layer_parameters(l->layer, &count);
     for (size_t i = 0; i < count; i++)
-        check_compare(run, p[i].count, part(got, &p[i]), part(want, &p[i]), floored,
+        check_compare(run, p[i].count, part(got, &p[i]), part(want, &p[i]),
+                      conditioned(floored, p[i].count,
+                                  l->moved_gradients ? l->moved_gradients + p[i].offset : NULL,
+                                  l->want_gradients + p[i].offset),
                       "gradient of %s", p[i].name);
 }
 

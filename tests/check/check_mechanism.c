@@ -32,8 +32,7 @@ static void check_one(check_run *run, const char *options, const check_config *c
         attn_context *context = check_context(run, threads);
         if (!check_layer_forward(run, &l, context)) break;
         check_layer_backward(run, &l, context);
-        check_layer_compare(
-            run, &l, config->dtype == ATTN_BF16 ? CHECK_HALF_TOLERANCE : CHECK_LAYER_TOLERANCE);
+        check_layer_compare(run, &l, CHECK_LAYER_TOLERANCE);
     }
     check_guards(run);
     check_layer_end(&l);
@@ -68,7 +67,7 @@ static void check_option(check_run *run, const check_subject *subject, const cha
 static void check_half(check_run *run, const char *options)
 {
     static const check_config halves[] = {
-        {.batch = 1, .heads = 6, .head_dim = 8, .length = 1, .dtype = ATTN_BF16},
+        {.batch = 16, .heads = 6, .head_dim = 8, .length = 1, .dtype = ATTN_BF16},
         {.batch = 2, .heads = 6, .head_dim = 20, .length = 37, .dtype = ATTN_BF16},
         {.batch = 1, .heads = 6, .head_dim = 32, .length = 130, .dtype = ATTN_BF16},
     };
@@ -92,7 +91,21 @@ void check_mechanism_all(check_run *run)
     }
 }
 
+/* Level `amx` has bfloat16 products of its own, and everything else of the level below. */
+static void check_amx(check_run *run)
+{
+    const char *const *options = check_subject_options(check_subject_find(run->group->subject));
+    for (size_t i = 0; options[i]; i++) check_half(run, options[i]);
+}
+
 void check_collect_mechanisms(check_list *list)
 {
     check_list_add_mechanisms(list, "test", check_mechanism_all, NULL);
+    if (attn_cpu_best_isa() < ATTN_ISA_AMX) return;
+    for (const attn_mechanism_entry *e = attn_mechanisms; e->name; e++)
+        check_list_add(list, (check_group){.mode = "test",
+                                           .subject = e->name,
+                                           .isa = ATTN_ISA_AMX,
+                                           .body = check_amx,
+                                           .what = e});
 }
