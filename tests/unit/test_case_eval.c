@@ -36,8 +36,8 @@ static void assert_case(const char *name, const char *mechanism, attn_case_preci
     double worst = 0.0;
     for (size_t i = 0; i < count; i++) {
         assert_true(errors[i].is_known);
-        if (precision == ATTN_CASE_BF16) /* some roundings of 2^-8, and no more */
-            assert_true(errors[i].tolerance > 1e-3 && errors[i].tolerance < 0.1);
+        if (precision == ATTN_CASE_BF16) /* float32 at least, and some roundings of 2^-8 at most */
+            assert_true(errors[i].tolerance >= 2e-5 && errors[i].tolerance < 0.1);
         else
             assert_true(errors[i].tolerance == (precision == ATTN_CASE_F64 ? 1e-10 : 2e-5));
         if (!(errors[i].error <= errors[i].tolerance))
