@@ -39,10 +39,32 @@ attn_status attn_plan_set_mechanisms(attn_plan *plan, const char *list, attn_err
     return status;
 }
 
+attn_status attn_plan_add_again(attn_plan *plan, attn_error *error)
+{
+    if (plan->n_mechanisms == ATTN_PLAN_MECHANISMS_MAX)
+        return attn_fail(error, ATTN_EARGUMENT,
+                         "--aa needs room for one more of at most %d mechanisms",
+                         ATTN_PLAN_MECHANISMS_MAX);
+    attn_plan_mechanism *again = &plan->mechanisms[plan->n_mechanisms];
+    *again = plan->mechanisms[0];
+    const size_t used = strlen(again->label);
+    static const char mark[] = " (A/A)";
+    if (used + sizeof mark > sizeof again->label)
+        return attn_fail(error, ATTN_EARGUMENT, "--aa: the name '%s' is too long", again->label);
+    memcpy(again->label + used, mark, sizeof mark);
+    plan->n_mechanisms++;
+    plan->measuring.has_again = true;
+    return ATTN_OK;
+}
+
 attn_model_config attn_plan_model(const attn_plan *plan, const attn_plan_mechanism *mechanism)
 {
     attn_model_config config = plan->sizes;
-    config.mechanism = mechanism->label;
+    /* The twin has a name of its own and the first mechanism's blocks. */
+    const bool is_again =
+        plan->measuring.has_again &&
+        strcmp(mechanism->label, plan->mechanisms[plan->n_mechanisms - 1].label) == 0;
+    config.mechanism = is_again ? plan->mechanisms[0].label : mechanism->label;
     config.is_causal = !plan->allows_leak;
     return config;
 }
@@ -74,10 +96,17 @@ attn_status attn_plan_json(const attn_plan *plan, const char *data_sha256, const
             json_decref(names);
             names = NULL;
         }
+    const attn_plan_measuring *m = &plan->measuring;
+    json_t *measuring = json_pack(
+        "{s:s?, s:s?, s:s?, s:f, s:b, s:f, s:f, s:f, s:f, s:f, s:s?, s:s?}", "gpus", m->gpus,
+        "meter_cmd", m->command, "meter_csv", m->csv, "meter_offset", m->csv_offset_s, "dcmi",
+        m->uses_dcmi, "idle", m->idle_s, "steady", m->steady, "cool_down", m->cool_down_s, "pue",
+        m->pue, "carbon_intensity", m->carbon_g_per_kwh, "carbon_source", m->carbon_source, "again",
+        m->has_again ? plan->mechanisms[plan->n_mechanisms - 1].label : NULL);
     /* Paths are left out: the contents decide, wherever the file lies. */
     json_t *root = json_pack(
         "{s:o, s:I, s:s, s:s?, s:I, s:I, s:I, s:s, s:s, s:b, s:b, s:f, s:I, s:I, s:f, s:f, s:f, "
-        "s:s, s:I, s:I, s:I, s:I, s:I, s:s?, s:s?}",
+        "s:s, s:I, s:I, s:I, s:I, s:I, s:s?, s:s?, s:o}",
         "mechanisms", names, "rounds", (json_int_t)plan->rounds, "model",
         plan->is_model_file ? "file" : plan->model, "model_sha256", model_sha256, "batch",
         (json_int_t)plan->batch, "seq", (json_int_t)plan->length, "steps", (json_int_t)plan->steps,
@@ -89,7 +118,7 @@ attn_status attn_plan_json(const attn_plan *plan, const char *data_sha256, const
         "learning_rate_warmup", (json_int_t)plan->learning_rate_warmup, "timing_warmup",
         (json_int_t)plan->timing_warmup, "decode_tokens", (json_int_t)plan->decode_tokens, "seed",
         (json_int_t)plan->seed, "threads", (json_int_t)plan->threads, "isa", plan->isa, "cpu_watts",
-        plan->cpu_watts);
+        plan->cpu_watts, "measuring", measuring);
     char *text = root ? json_dumps(root, JSON_COMPACT) : NULL;
     if (text) *json = attn_strdup(text);
     free(text);

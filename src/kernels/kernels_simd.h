@@ -81,11 +81,18 @@ static float kernel_sum(size_t n, const float *x)
     return sum_lanes(s);
 }
 
+/* Plain C that the compiler makes vectors of. */
 static double kernel_dot_double(size_t n, const float *x, const float *y)
 {
-    vd s = zero_double();
-    FOR_VECTORS(n) s = fused_double(take(x + at, left), take(y + at, left), s);
-    return sum_lanes_double(s);
+    enum { SUMS = 2 * LANES };
+    double sums[SUMS] = {0.0}, total = 0.0;
+    size_t at = 0;
+    for (; at + SUMS <= n; at += SUMS)
+        for (size_t l = 0; l < SUMS; l++)
+            sums[l] = fma((double)x[at + l], (double)y[at + l], sums[l]);
+    for (; at < n; at++) total = fma((double)x[at], (double)y[at], total);
+    for (size_t l = 0; l < SUMS; l++) total += sums[l];
+    return total;
 }
 
 static double kernel_sum_squares(size_t n, const float *x)

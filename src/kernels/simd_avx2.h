@@ -168,29 +168,6 @@ static inline void transpose_square(vf a[LANES])
         a[i + 4] = _mm256_permute2f128_ps(b[i], b[i + 4], 0x31);
     }
 }
-/* Accumulators in double, of the lower and the upper lanes. */
-typedef struct vd {
-    __m256d low, high;
-} vd;
-static inline vd zero_double(void)
-{
-    return (vd){_mm256_setzero_pd(), _mm256_setzero_pd()};
-}
-/* a b + c */
-static inline vd fused_double(vf a, vf b, vd c)
-{
-    const __m256d a_low = _mm256_cvtps_pd(_mm256_castps256_ps128(a));
-    const __m256d b_low = _mm256_cvtps_pd(_mm256_castps256_ps128(b));
-    const __m256d a_high = _mm256_cvtps_pd(_mm256_extractf128_ps(a, 1));
-    const __m256d b_high = _mm256_cvtps_pd(_mm256_extractf128_ps(b, 1));
-    return (vd){_mm256_fmadd_pd(a_low, b_low, c.low), _mm256_fmadd_pd(a_high, b_high, c.high)};
-}
-static inline double sum_lanes_double(vd a)
-{
-    const __m256d s = _mm256_add_pd(a.low, a.high);
-    const __m128d t = _mm_add_pd(_mm256_castpd256_pd128(s), _mm256_extractf128_pd(s, 1));
-    return _mm_cvtsd_f64(_mm_add_sd(t, _mm_unpackhi_pd(t, t)));
-}
 /* bfloat16 */
 static inline vf load_bf16(const attn_bf16 *p)
 {

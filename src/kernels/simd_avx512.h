@@ -163,27 +163,6 @@ static inline void transpose_square(vf a[LANES])
         a[i + 12] = _mm512_shuffle_f32x4(odd0, odd1, 0xdd);
     }
 }
-/* Accumulators in double, of the lower and the upper lanes. */
-typedef struct vd {
-    __m512d low, high;
-} vd;
-static inline vd zero_double(void)
-{
-    return (vd){_mm512_setzero_pd(), _mm512_setzero_pd()};
-}
-/* a b + c */
-static inline vd fused_double(vf a, vf b, vd c)
-{
-    const __m512d a_low = _mm512_cvtps_pd(_mm512_castps512_ps256(a));
-    const __m512d b_low = _mm512_cvtps_pd(_mm512_castps512_ps256(b));
-    const __m512d a_high = _mm512_cvtps_pd(_mm512_extractf32x8_ps(a, 1));
-    const __m512d b_high = _mm512_cvtps_pd(_mm512_extractf32x8_ps(b, 1));
-    return (vd){_mm512_fmadd_pd(a_low, b_low, c.low), _mm512_fmadd_pd(a_high, b_high, c.high)};
-}
-static inline double sum_lanes_double(vd a)
-{
-    return _mm512_reduce_add_pd(_mm512_add_pd(a.low, a.high));
-}
 /* bfloat16; not vcvtneps2bf16, which turns subnormal numbers into 0 */
 static inline vf load_bf16(const attn_bf16 *p)
 {

@@ -5,8 +5,9 @@
  * bucket is another output. Here the bucket is that of q in double, always: float32 decides where
  * the largest of [q R, -q R] leads by more than rounding can have moved it, and where it does not,
  * about one time in a hundred, q is computed again in double from x. The bound is probabilistic
- * (Higham & Mary 2019): a sum of n products errs by less than lambda sqrt(n) u |x| |w|. What is
- * computed again depends on data and is counted nowhere; it is below 1 % of the layer's work. */
+ * (Higham & Mary 2019): a float32 sum of n products errs by less than lambda sqrt(n) u |x| |w|; the
+ * projections must be done in float32. What is computed again depends on data and is counted
+ * nowhere; it is below 1 % of the layer's work. */
 #include "mechanisms/lsh.h"
 
 #include "mechanisms/tile_engine.h"

@@ -1,5 +1,4 @@
 /* What a mechanism must supply. Its name is its line in mechanisms.def, nowhere else.
- *
  * Most mechanisms are cores: they map q, k, v to o and share the projections of heads.c. They
  * fill `core` and take `attn_heads_functions`. A mechanism with projections of its own fills
  * `functions` itself. */
@@ -9,6 +8,7 @@
 #include "attn/flex.h"
 #include "kernels/context.h"
 #include "mechanisms/tape.h"
+#include "mechanisms/visibility.h"
 
 /* ---- options ----------------------------------------------------------------------------- */
 
@@ -144,6 +144,8 @@ typedef struct attn_core {
     attn_node *(*oracle)(attn_tape *tape, const attn_layer *layer, size_t head, attn_node *q,
                          attn_node *k, attn_node *v, attn_node *const *parameters,
                          const uint32_t *document_start);
+    attn_walk walk;
+    attn_mask (*mask)(const attn_layer *layer, attn_visibility *room); /* room of its rule */
     /* Work of the whole batch, without projections. */
     attn_work (*work)(const attn_layer *layer, attn_phase phase, size_t batch, size_t length,
                       const uint32_t *document_start);

@@ -5,6 +5,7 @@
 #include "report/format.h"
 
 #include <math.h>
+#include <stdint.h>
 #include <string.h>
 
 static const attn_ranking_column all_columns[ATTN_RANKING_COLUMNS] = {
@@ -92,48 +93,52 @@ attn_status attn_ranking_order(const attn_summary *summary, const char *key, siz
                      ATTN_RANKING_KEYS);
 }
 
-/* NULL without a value, and for mechanisms that do not compete. */
-static const attn_summary_figure *competing(const attn_summary *summary, size_t mechanism,
-                                            const attn_ranking_column *column)
+#define NO_MECHANISM SIZE_MAX
+
+/* NaN without a value, and for mechanisms that do not compete. */
+static double competing(const attn_summary *summary, size_t mechanism,
+                        const attn_ranking_column *column)
 {
     const attn_summary_mechanism *m = &summary->mechanisms[mechanism];
-    const attn_summary_figure *f = m->sees_future ? NULL : attn_summary_find(m, column->figure);
-    return f && !isnan(f->median) ? f : NULL;
+    return m->sees_future ? NAN : attn_summary_value(m, column->figure);
 }
 
-static const attn_summary_figure *column_best(const attn_summary *summary,
-                                              const attn_ranking_column *column)
+/* The mechanism with the best value; NO_MECHANISM when none has one. */
+static size_t column_best(const attn_summary *summary, const attn_ranking_column *column)
 {
-    const attn_summary_figure *best = NULL;
+    size_t best = NO_MECHANISM;
+    double value = NAN;
     for (size_t i = 0; i < summary->n_mechanisms; i++) {
-        const attn_summary_figure *f = competing(summary, i, column);
-        if (!f) continue;
-        if (!best ||
-            (column->is_lower_better ? f->median < best->median : f->median > best->median))
-            best = f;
+        const double own = competing(summary, i, column);
+        if (isnan(own)) continue;
+        if (best != NO_MECHANISM && (column->is_lower_better ? own >= value : own <= value))
+            continue;
+        best = i;
+        value = own;
     }
     return best;
 }
 
-static bool ties(const attn_summary_figure *best, const attn_summary_figure *f)
+static bool ties(const attn_summary *summary, const attn_ranking_column *column, size_t best,
+                 size_t i)
 {
-    if (!f) return false;
+    const attn_summary_figure *b = attn_summary_find(&summary->mechanisms[best], column->figure);
+    const double value = competing(summary, i, column);
+    if (isnan(value)) return false;
     /* A single round resolves nothing: there the best value alone is marked. */
-    return f->median == best->median ||
-           (best->spread != ATTN_SPREAD_NONE && !attn_summary_resolved(best, f));
+    return value == b->median || (b->spread != ATTN_SPREAD_NONE &&
+                                  !attn_summary_resolved(summary, best, i, column->figure));
 }
 
 bool attn_ranking_is_best(const attn_summary *summary, const attn_ranking_column *column,
                           size_t mechanism)
 {
-    const attn_summary_figure *best = column_best(summary, column);
-    if (!best || is_modelled(summary, column->figure)) return false;
+    const size_t best = column_best(summary, column);
+    if (best == NO_MECHANISM || is_modelled(summary, column->figure)) return false;
     bool some_lose = false;
-    for (size_t i = 0; i < summary->n_mechanisms; i++) {
-        const attn_summary_figure *f = competing(summary, i, column);
-        some_lose |= f && !ties(best, f);
-    }
-    return some_lose && ties(best, competing(summary, mechanism, column));
+    for (size_t i = 0; i < summary->n_mechanisms; i++)
+        some_lose |= !isnan(competing(summary, i, column)) && !ties(summary, column, best, i);
+    return some_lose && ties(summary, column, best, mechanism);
 }
 
 int attn_ranking_decimals(const attn_summary *summary, const attn_ranking_column *column)

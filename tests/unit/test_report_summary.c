@@ -152,8 +152,48 @@ static void ratios_are_paired_by_round(void **state)
     const attn_summary_figure *f = attn_summary_find(&s->mechanisms[1], "step_time_s");
     assert_true(fabs(f->ratio - 0.8) < 1e-12 && fabs(f->ratio_low - 0.8) < 1e-12 &&
                 fabs(f->ratio_high - 0.8) < 1e-12);
-    assert_false(attn_summary_resolved(f, attn_summary_find(&s->mechanisms[0], "step_time_s")));
+    assert_false(
+        attn_summary_resolved(s, 1, 0, "step_time_s")); /* three rounds, and they overlap */
     attn_summary_free(s);
+}
+
+/* Spreads overlap by far, since the machine slows down; the pairs tell all the same. An A/A pair
+ * that differs by more takes the claim back. */
+static void pairs_tell_what_spreads_hide(void **state)
+{
+    (void)state;
+    for (int has_again = 0; has_again < 2; has_again++) {
+        made m;
+        made_begin(&m, has_again
+                           ? "{\"mechanisms\": [\"base\", \"x\", \"base (A/A)\"], \"rounds\": 9, "
+                             "\"measuring\": {\"again\": \"base (A/A)\"}}"
+                           : "{\"mechanisms\": [\"base\", \"x\"], \"rounds\": 9}");
+        for (uint32_t r = 1; r <= 9; r++) {
+            made_add(&m, "base", r, seconds(r));
+            made_add(&m, "x", r, seconds((0.95 + 0.001 * r) * r));
+            if (has_again) made_add(&m, "base (A/A)", r, seconds((r % 2 ? 1.08 : 0.93) * r));
+        }
+        attn_summary *s = summarise(&m);
+        assert_int_equal(attn_summary_resolved(s, 1, 0, "step_time_s"), !has_again);
+        assert_true(has_again ? fabs(attn_summary_floor(s, "step_time_s") - log(1.08)) < 1e-9
+                              : isnan(attn_summary_floor(s, "step_time_s")));
+        attn_finding findings[ATTN_FINDINGS_MAX];
+        const size_t n = attn_findings_make(s, findings);
+        bool says_floor = false;
+        for (size_t i = 0; i < n; i++) {
+            if (strcmp(findings[i].label, "Noise floor") == 0) {
+                says_floor = true;
+                assert_string_equal(findings[i].subject, "8.0 %");
+                assert_non_null(strstr(findings[i].detail, "smaller differences are not resolved"));
+            }
+            if (strcmp(findings[i].label, "Fastest training step") != 0) continue;
+            assert_string_equal(findings[i].subject, "x"); /* never the twin */
+            assert_int_equal(strstr(findings[i].detail, "Not resolved against base") != NULL,
+                             has_again);
+        }
+        assert_int_equal(says_floor, has_again);
+        attn_summary_free(s);
+    }
 }
 
 static void plans_of_any_form_are_survived(void **state)
@@ -417,6 +457,7 @@ int main(void)
         cmocka_unit_test(six_rounds_have_an_interval),
         cmocka_unit_test(provenances_are_never_mixed),
         cmocka_unit_test(ratios_are_paired_by_round),
+        cmocka_unit_test(pairs_tell_what_spreads_hide),
         cmocka_unit_test(plans_of_any_form_are_survived),
         cmocka_unit_test(orders_put_absent_values_last),
         cmocka_unit_test(models_rank_nothing),
