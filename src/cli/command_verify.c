@@ -10,7 +10,7 @@
 #include <string.h>
 
 typedef struct settings {
-    const char *mechanisms, *isa;
+    const char *mechanisms, *dtype, *isa;
     size_t seq, seed, threads;
     bool json;
 } settings;
@@ -28,6 +28,14 @@ static const cli_option options[] = {
      .help = "Mechanisms apart by commas, each with its options behind colons: "
              "flash,sliding:window=64. 'all' is every one. Of a pattern such as "
              "sliding*3+softmax each different mechanism is verified."},
+    {.name = "dtype",
+     .kind = CLI_CHOICE,
+     .offset = offsetof(settings, dtype),
+     .argument = "TYPE",
+     .initial = "f32",
+     .choices = "f32|bf16|all",
+     .help = "f32: the float32 kernels. bf16: those with the factors of dense products in "
+             "bfloat16. all: one after the other."},
     {.name = "seq",
      .kind = CLI_SIZE,
      .offset = offsetof(settings, seq),
@@ -90,7 +98,7 @@ static attn_status list_labels(const char *list, attn_label labels[ATTN_PATTERNS
     return status;
 }
 
-static attn_status verify_all(const attn_label *labels, size_t count,
+static attn_status verify_all(const attn_label *labels, size_t count, attn_dtype dtype,
                               const attn_verify_options *wanted, attn_verification *out,
                               attn_error *error)
 {
@@ -100,7 +108,8 @@ static attn_status verify_all(const attn_label *labels, size_t count,
                                           .options = labels[i].options,
                                           .d_model = D_MODEL,
                                           .heads = HEADS,
-                                          .positions = wanted->length};
+                                          .positions = wanted->length,
+                                          .dtype = dtype};
         status = attn_verify_mechanism(&config, wanted, &out[i], error);
     }
     return status;
@@ -113,9 +122,10 @@ static int run(const void *settings_pointer, size_t n_operands, char *const *ope
     const settings *s = settings_pointer;
     attn_error error = {0};
     attn_label labels[ATTN_PATTERNS_MAX];
-    attn_verification verifications[ATTN_PATTERNS_MAX];
+    attn_verification verifications[2][ATTN_PATTERNS_MAX];
+    cli_verify_result results[2];
     attn_context *context = NULL;
-    size_t count = 0;
+    size_t count = 0, n_results = 0;
     const attn_verify_options wanted = {.isa = s->isa,
                                         .threads = s->threads,
                                         .seed = s->seed ? s->seed : 1 + attn_clock_ns() % 1000000,
@@ -123,31 +133,40 @@ static int run(const void *settings_pointer, size_t n_operands, char *const *ope
                                         .length = s->seq};
     attn_status status = list_labels(s->mechanisms, labels, &count, &error);
     if (status == ATTN_OK) status = attn_context_create(&context, s->threads, s->isa, &error);
-    if (status == ATTN_OK) status = verify_all(labels, count, &wanted, verifications, &error);
+    static const char *const dtypes[] = {[ATTN_F32] = "f32", [ATTN_BF16] = "bf16"};
+    bool is_good = true;
+    char repeat[160] = "";
+    if (status == ATTN_OK)
+        snprintf(repeat, sizeof repeat, "--seq %zu --seed %llu --isa %s --threads %zu",
+                 wanted.length, (unsigned long long)wanted.seed, attn_context_isa(context),
+                 attn_context_threads(context));
+    for (size_t dtype = 0; dtype < 2 && status == ATTN_OK; dtype++) {
+        if (strcmp(s->dtype, "all") != 0 && strcmp(s->dtype, dtypes[dtype]) != 0) continue;
+        attn_verification *of = verifications[n_results];
+        status = verify_all(labels, count, (attn_dtype)dtype, &wanted, of, &error);
+        results[n_results++] = (cli_verify_result){.length = wanted.length,
+                                                   .batch = wanted.batch,
+                                                   .threads = attn_context_threads(context),
+                                                   .seed = wanted.seed,
+                                                   .isa = attn_context_isa(context),
+                                                   .dense = attn_context_dense(context),
+                                                   .dtype = dtypes[dtype],
+                                                   .repeat = repeat,
+                                                   .count = count,
+                                                   .labels = labels,
+                                                   .verifications = of};
+        for (size_t i = 0; i < count && status == ATTN_OK; i++)
+            is_good = is_good && attn_verification_holds(&of[i]);
+    }
     if (status != ATTN_OK) {
         attn_context_free(context);
         return cli_fail(&error);
     }
-    char repeat[160];
-    snprintf(repeat, sizeof repeat, "--seq %zu --seed %llu --isa %s --threads %zu", wanted.length,
-             (unsigned long long)wanted.seed, attn_context_isa(context),
-             attn_context_threads(context));
-    const cli_verify_result result = {.length = wanted.length,
-                                      .batch = wanted.batch,
-                                      .threads = attn_context_threads(context),
-                                      .seed = wanted.seed,
-                                      .isa = attn_context_isa(context),
-                                      .dense = attn_context_dense(context),
-                                      .repeat = repeat,
-                                      .count = count,
-                                      .labels = labels,
-                                      .verifications = verifications};
-    bool is_good = true;
-    for (size_t i = 0; i < count; i++)
-        is_good = is_good && attn_verification_holds(&verifications[i]);
-    if (!s->json)
-        cli_verify_table(&result);
-    else if (!cli_verify_json(&result))
+    for (size_t i = 0; i < n_results && !s->json; i++) {
+        if (i > 0) putchar('\n');
+        cli_verify_table(&results[i]);
+    }
+    if (s->json && !cli_verify_json(results, n_results))
         status = attn_fail(&error, ATTN_EIO, "the verdicts could not be written as JSON");
     attn_context_free(context);
     if (status != ATTN_OK) return cli_fail(&error);

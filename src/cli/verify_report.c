@@ -76,10 +76,10 @@ static void print_failures(const cli_verify_result *r, size_t index)
         const attn_verdict *v = &r->verifications[index].of[i];
         const char *property = attn_property_name((attn_property)i);
         if (v->outcome == ATTN_OUTCOME_FAILS || v->outcome == ATTN_OUTCOME_UNCHECKED)
-            printf("FAIL %s, %s: %s; again: attnscope verify --mechanisms %s %s\n",
+            printf("FAIL %s, %s: %s; again: attnscope verify --mechanisms %s --dtype %s %s\n",
                    r->labels[index].label, property,
                    v->outcome == ATTN_OUTCOME_FAILS ? v->text : "nothing could be compared",
-                   r->labels[index].label, r->repeat);
+                   r->labels[index].label, r->dtype, r->repeat);
     }
 }
 
@@ -108,8 +108,10 @@ static void print_exemptions(const cli_verify_result *r, size_t index)
 void cli_verify_table(const cli_verify_result *r)
 {
     size_t n_good = 0;
-    printf("float32, %s, threads %zu, products %s\nbatch %zu, %zu tokens, seed %llu\n\n", r->isa,
-           r->threads, r->dense, r->batch, r->length, (unsigned long long)r->seed);
+    const bool is_half = strcmp(r->dtype, "bf16") == 0;
+    printf("%s, %s, threads %zu, products %s\nbatch %zu, %zu tokens, seed %llu\n\n",
+           is_half ? "bfloat16" : "float32", r->isa, r->threads, is_half ? "our own" : r->dense,
+           r->batch, r->length, (unsigned long long)r->seed);
     printf("%-*s", NAME_WIDTH, "mechanism");
     for (size_t i = 0; i < sizeof columns / sizeof *columns; i++)
         printf(" %*s", columns[i].width, columns[i].heading);
@@ -151,7 +153,8 @@ static json_t *verdict_json(const attn_verdict *v)
     return object;
 }
 
-static json_t *mechanism_json(const attn_label *label, const attn_verification *verification)
+static json_t *mechanism_json(const attn_label *label, const char *dtype,
+                              const attn_verification *verification)
 {
     json_t *properties = json_object();
     for (size_t i = 0; i < ATTN_PROPERTIES; i++)
@@ -160,17 +163,19 @@ static json_t *mechanism_json(const attn_label *label, const attn_verification *
             json_decref(properties);
             return NULL;
         }
-    return json_pack("{s:s, s:s, s:b, s:o}", "mechanism", label->label, "dtype", "f32", "holds",
+    return json_pack("{s:s, s:s, s:b, s:o}", "mechanism", label->label, "dtype", dtype, "holds",
                      attn_verification_holds(verification), "properties", properties);
 }
 
-bool cli_verify_json(const cli_verify_result *r)
+bool cli_verify_json(const cli_verify_result *r, size_t count)
 {
     json_t *mechanisms = json_array();
     bool is_good = mechanisms != NULL;
-    for (size_t i = 0; i < r->count && is_good; i++)
-        is_good = json_array_append_new(mechanisms,
-                                        mechanism_json(&r->labels[i], &r->verifications[i])) == 0;
+    for (size_t k = 0; k < count; k++)
+        for (size_t i = 0; i < r[k].count && is_good; i++)
+            is_good =
+                json_array_append_new(mechanisms, mechanism_json(&r[k].labels[i], r[k].dtype,
+                                                                 &r[k].verifications[i])) == 0;
     json_t *root =
         json_pack("{s:s, s:I, s:s, s:I, s:I, s:I, s:o}", "isa", r->isa, "threads",
                   (json_int_t)r->threads, "dense", r->dense, "batch", (json_int_t)r->batch, "seq",

@@ -6,12 +6,9 @@
 #ifndef KERNELS_BF16_H
 #define KERNELS_BF16_H
 
-#include <stdint.h>
-#include <string.h>
+#include "attn/dtype.h"
 
-typedef struct attn_bf16 {
-    uint16_t bits;
-} attn_bf16;
+#include <string.h>
 
 static inline attn_bf16 attn_bf16_from_float(float x)
 {

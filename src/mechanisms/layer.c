@@ -3,7 +3,7 @@
 #include "base/error.h"
 #include "base/memory.h"
 #include "base/nearest.h"
-#include "mechanisms/mechanism.h"
+#include "mechanisms/projection.h"
 
 #include <errno.h>
 #include <math.h>
@@ -221,6 +221,7 @@ attn_status attn_layer_create(attn_layer **out, const attn_layer_config *config,
     layer->head_dim = config->d_model / config->heads;
     layer->positions = config->positions;
     layer->is_causal = config->is_causal;
+    layer->dtype = config->dtype;
     status = options_parse(layer, config->options, error);
     if (status == ATTN_OK) status = check_form(layer, layer->is_causal != config->is_causal, error);
     if (status == ATTN_OK && layer->mechanism->check)
@@ -244,6 +245,11 @@ bool attn_layer_is_causal(const attn_layer *layer)
     return layer->is_causal;
 }
 
+attn_dtype attn_layer_dtype(const attn_layer *layer)
+{
+    return layer->dtype;
+}
+
 void attn_layer_memory(const attn_layer *layer, size_t *length, size_t *width)
 {
     *length = layer->memory_length;
@@ -261,6 +267,11 @@ size_t attn_layer_parameter_count(const attn_layer *layer)
     return layer->parameter_count;
 }
 
+size_t attn_layer_packed_count(const attn_layer *layer)
+{
+    return layer->packed_count;
+}
+
 size_t attn_layer_saved_count(const attn_layer *layer, size_t batch, size_t length)
 {
     return layer->mechanism->functions->saved(layer, batch, length);
@@ -269,7 +280,9 @@ size_t attn_layer_saved_count(const attn_layer *layer, size_t batch, size_t leng
 size_t attn_layer_scratch_count(const attn_layer *layer, const attn_context *context, size_t batch,
                                 size_t length)
 {
-    return layer->mechanism->functions->scratch(layer, context->threads, batch, length);
+    const size_t own = layer->mechanism->functions->scratch(layer, context->threads, batch, length);
+    const size_t rounded = attn_projection_scratch(layer, batch, length);
+    return rounded ? attn_rounded(own) + rounded : own;
 }
 
 size_t attn_layer_cache_count(const attn_layer *layer, size_t batch, size_t capacity)
@@ -278,6 +291,15 @@ size_t attn_layer_cache_count(const attn_layer *layer, size_t batch, size_t capa
 }
 
 /* ---- calls ------------------------------------------------------------------------------- */
+
+static attn_status check_packed(attn_context *context, const attn_layer *layer,
+                                const attn_call *call)
+{
+    if (layer->dtype != ATTN_BF16 || call->packed) return ATTN_OK;
+    return attn_fail(&context->error, ATTN_EARGUMENT,
+                     "%s in bfloat16 reads packed weights: call attn_layer_pack() first",
+                     layer->name);
+}
 
 static attn_status check_call(attn_context *context, const attn_layer *layer, const attn_call *call)
 {
@@ -295,9 +317,12 @@ static attn_status check_call(attn_context *context, const attn_layer *layer, co
     if (call->document_start && !layer->is_causal)
         return attn_fail(&context->error, ATTN_EUNSUPPORTED,
                          "packed documents need a causal layer");
-    if (layer->mechanism->check_length)
-        return layer->mechanism->check_length(layer, call->length, &context->error);
-    return ATTN_OK;
+    if (layer->mechanism->check_length) {
+        const attn_status status =
+            layer->mechanism->check_length(layer, call->length, &context->error);
+        if (status != ATTN_OK) return status;
+    }
+    return check_packed(context, layer, call);
 }
 
 attn_status attn_layer_forward(attn_context *context, const attn_layer *layer,
@@ -342,8 +367,9 @@ attn_status attn_layer_decode(attn_context *context, const attn_layer *layer, co
     if (call->position >= call->cache_capacity)
         return attn_fail(&context->error, ATTN_ESHAPE, "the cache of %zu tokens is full",
                          call->cache_capacity);
-    layer->mechanism->functions->decode(context, layer, call);
-    return ATTN_OK;
+    const attn_status status = check_packed(context, layer, call);
+    if (status == ATTN_OK) layer->mechanism->functions->decode(context, layer, call);
+    return status;
 }
 
 attn_work attn_layer_work(const attn_layer *layer, attn_phase phase, size_t batch, size_t length,

@@ -17,6 +17,7 @@
 #include "base/memory.h"
 #include "base/random.h"
 #include "kernels/dense.h"
+#include "mechanisms/projection.h"
 
 #include <math.h>
 #include <string.h>
@@ -38,6 +39,10 @@ static attn_status check(attn_layer *layer, attn_error *error)
                      buckets);
 }
 
+/* Projections. A rounding of q to bfloat16 would be another bucket for some tokens, and decisions
+ * must not depend on the type of the arithmetic: forward, the first is of float32 factors always. */
+enum { QK_V, O };
+
 static void declare(attn_layer *layer)
 {
     const size_t C = layer->d_model;
@@ -50,6 +55,8 @@ static void declare(attn_layer *layer)
     attn_layer_declare(layer, "wo.weight", C, C, ATTN_INITIAL_RESIDUAL);
     attn_layer_declare(layer, "wo.bias", C, 0, ATTN_INITIAL_ZERO);
     attn_layer_declare_shaped(layer, "rotations.weight", 3, rotations, ATTN_INITIAL_OWN, false);
+    attn_layer_declare_projection(layer, "wqk.weight", "wqk.bias", C, 2 * C);
+    attn_layer_declare_projection(layer, "wo.weight", "wo.bias", C, C);
 }
 
 /* R, from the seed and never from data. */
@@ -113,14 +120,12 @@ static void forward(attn_context *context, const attn_layer *layer, const attn_c
                        p + attn_layer_offset(layer, "wqk.bias"), run.rows);
     attn_lsh_measure(&run);
     run_heads(&run, attn_lsh_forward_head);
-    attn_dense_forward(context, rows, C, C, run.o, p + attn_layer_offset(layer, "wo.weight"),
-                       p + attn_layer_offset(layer, "wo.bias"), call->y);
+    attn_projection_forward(context, layer, call, O, rows, run.o, call->y);
 }
 
 static void backward(attn_context *context, const attn_layer *layer, const attn_call *call)
 {
     const size_t rows = call->batch * call->length, C = layer->d_model;
-    const size_t wo = attn_layer_offset(layer, "wo.weight");
     attn_lsh run = run_of(context, layer, call);
     float *memory = call->scratch, *kept = call->saved;
     run.rows = attn_cut(&kept, rows * 2 * C);
@@ -130,14 +135,11 @@ static void backward(attn_context *context, const attn_layer *layer, const attn_
     run.d_o = attn_cut(&memory, rows * C);
     run.workers = memory;
 
-    attn_dense_weight_gradient(context, rows, C, C, run.o, call->dy, call->gradients + wo,
-                               call->gradients + attn_layer_offset(layer, "wo.bias"), false);
-    attn_dense_input_gradient(context, rows, C, C, call->dy, call->parameters + wo, run.d_o, false);
+    attn_projection_weight_gradient(context, layer, call, O, rows, run.o, call->dy);
+    attn_projection_input_gradient(context, layer, call, O, rows, call->dy, run.d_o);
     run_heads(&run, attn_lsh_backward_head);
-    attn_dense_weight_gradient(context, rows, C, 2 * C, call->x, run.d_rows, call->gradients,
-                               call->gradients + attn_layer_offset(layer, "wqk.bias"), false);
-    attn_dense_input_gradient(context, rows, C, 2 * C, run.d_rows, call->parameters, call->dx,
-                              false);
+    attn_projection_weight_gradient(context, layer, call, QK_V, rows, call->x, run.d_rows);
+    attn_projection_input_gradient(context, layer, call, QK_V, rows, run.d_rows, call->dx);
 }
 
 static void decode(attn_context *context, const attn_layer *layer, const attn_call *call)
@@ -152,8 +154,7 @@ static void decode(attn_context *context, const attn_layer *layer, const attn_ca
     attn_dense_forward(context, B, C, C, call->x, p + attn_layer_offset(layer, "wv.weight"),
                        p + attn_layer_offset(layer, "wv.bias"), run.rows);
     run_heads(&run, attn_lsh_decode_head);
-    attn_dense_forward(context, B, C, C, run.o, p + attn_layer_offset(layer, "wo.weight"),
-                       p + attn_layer_offset(layer, "wo.bias"), call->y);
+    attn_projection_forward(context, layer, call, O, B, run.o, call->y);
 }
 
 static size_t scratch(const attn_layer *layer, size_t threads, size_t batch, size_t length)
@@ -269,8 +270,8 @@ static attn_node *oracle(attn_tape *tape, const attn_layer *layer, attn_node *x,
     (void)memory; /* keys and values come from x */
     const attn_lsh run = run_of(NULL, layer, &(attn_call){.length = x->rows});
     const size_t d = run.d;
-    attn_node *q = attn_linear(tape, x, parameters[0], parameters[2]);
-    attn_node *v = attn_linear(tape, x, parameters[1], parameters[3]), *o = NULL;
+    attn_node *q = attn_linear_decisive(tape, x, parameters[0], parameters[2]);
+    attn_node *v = attn_linear_decisive(tape, x, parameters[1], parameters[3]), *o = NULL;
     for (size_t h = 0; h < run.H; h++) {
         attn_node *head =
             oracle_head(tape, &run, attn_columns(tape, q, h * d, d),

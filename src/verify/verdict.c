@@ -90,13 +90,13 @@ void attn_verdict_bits(attn_verdict *v, size_t n, const float *got, const float 
 }
 
 void attn_verdict_same(attn_verdict *v, size_t n, const float *got, const float *want,
-                       const char *format, ...)
+                       double tolerance, const char *format, ...)
 {
     FORMAT_WHAT(what, format);
     hold(v);
     if (first_difference(n, got, want) == n) return;
-    compare_error(v, attn_relative_error(n, attn_singles(got), attn_singles(want), 0.0),
-                  ATTN_ROUNDING, what);
+    compare_error(v, attn_relative_error(n, attn_singles(got), attn_singles(want), 0.0), tolerance,
+                  what);
 }
 
 void attn_verdict_that(attn_verdict *v, bool holds, const char *format, ...)

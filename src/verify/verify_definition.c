@@ -43,7 +43,7 @@ static bool scaled_inputs(attn_probe *p, double scale, double wobble, inputs *ou
 /* Of dx, as a share of the memory's gradient. */
 static const double single_key_floor = 0.05;
 
-static void compare_gradients(attn_probe *p, const attn_call *call, const attn_probe_truth *want)
+static void compare_gradients(attn_probe *p, const attn_call *call, const attn_oracle_call *want)
 {
     attn_verdict *v = &p->result->of[ATTN_PROPERTY_GRADIENTS];
     /* With a memory of one position every softmax is 1, and dx zero in exact arithmetic. */
@@ -52,31 +52,31 @@ static void compare_gradients(attn_probe *p, const attn_call *call, const attn_p
         floor = single_key_floor * attn_norm(memory_count(p), attn_reals(want->d_memory));
     attn_verdict_error(
         v, attn_relative_error(p->n, attn_singles(call->dx), attn_reals(want->dx), floor),
-        ATTN_TOLERANCE_F32, "dx");
+        p->within.dx, "dx");
     if (p->memory)
         attn_verdict_error(v,
                            attn_relative_error(memory_count(p), attn_singles(call->d_memory),
                                                attn_reals(want->d_memory), 0.0),
-                           ATTN_TOLERANCE_F32, "gradient of the memory");
-    attn_probe_compare_gradients(p, v, call->gradients, want->gradients, ATTN_TOLERANCE_F32, "");
+                           p->within.d_memory, "gradient of the memory");
+    attn_probe_compare_gradients(p, v, call->gradients, want->gradients, &p->within, "");
 }
 
 void attn_check_definition(attn_probe *p)
 {
     attn_verdict *v = &p->result->of[ATTN_PROPERTY_OUTPUT];
     attn_call training = attn_probe_call(p), inference = training;
-    attn_probe_truth want;
+    attn_oracle_call want;
     inputs in;
     if (!scaled_inputs(p, 1.0, 0.0, &in)) return;
-    if (!attn_probe_oracle(p, in.x, in.memory, true, &want)) return;
+    if (!attn_probe_oracle(p, in.x, in.memory, true, (attn_rounding){0}, &want)) return;
     if (!attn_probe_forward(p, p->context, &training, true)) return;
     if (!attn_probe_forward(p, p->context, &inference, false)) return;
     attn_verdict_error(v,
                        attn_relative_error(p->n, attn_singles(training.y), attn_reals(want.y), 0.0),
-                       ATTN_TOLERANCE_F32, "y");
+                       p->within.y, "y");
     attn_verdict_error(
         v, attn_relative_error(p->n, attn_singles(inference.y), attn_reals(want.y), 0.0),
-        ATTN_TOLERANCE_F32, "y of inference");
+        p->within.y, "y of inference");
     if (attn_probe_backward(p, p->context, &training)) compare_gradients(p, &training, &want);
 }
 
@@ -93,20 +93,22 @@ static const double scales[] = {256.0, 64.0, 16.0, 4.0};
 static const double rounding_unit = 0x1p-23, roundings = 16.0;
 enum { WOBBLES = 4 };
 
-static bool extreme_truth(attn_probe *p, double scale, attn_probe_truth *want, double *tolerance)
+static bool extreme_truth(attn_probe *p, double scale, attn_oracle_call *want, double *tolerance)
 {
+    const bool is_half = p->layer->dtype == ATTN_BF16;
     double moved = 0.0;
     inputs in;
     if (!scaled_inputs(p, scale, 0.0, &in)) return false;
-    if (!attn_probe_oracle(p, in.x, in.memory, false, want)) return false;
+    if (!attn_probe_oracle(p, in.x, in.memory, false, (attn_rounding){0}, want)) return false;
     if (!all_finite(p->n, attn_reals(want->y))) return false;
     for (size_t i = 0; i < WOBBLES; i++) {
-        attn_probe_truth other;
+        const attn_rounding rounding = {is_half ? ATTN_ROUND_RANDOMLY : ATTN_ROUND_NOT, i};
+        attn_oracle_call other;
         if (!scaled_inputs(p, scale, rounding_unit, &in)) return false;
-        if (!attn_probe_oracle(p, in.x, in.memory, false, &other)) return false;
+        if (!attn_probe_oracle(p, in.x, in.memory, false, rounding, &other)) return false;
         moved += attn_relative_error(p->n, attn_reals(other.y), attn_reals(want->y), 0.0) / WOBBLES;
     }
-    *tolerance = ATTN_TOLERANCE_F32 + roundings * moved;
+    *tolerance = ATTN_TOLERANCE_F32 + (is_half ? ATTN_BF16_DEVIATIONS : roundings) * moved;
     return true;
 }
 
@@ -139,7 +141,7 @@ static void compare_extreme(attn_probe *p, double scale, const double *want, dou
 
 void attn_check_extreme(attn_probe *p)
 {
-    attn_probe_truth want;
+    attn_oracle_call want;
     double tolerance = 0.0;
     for (size_t i = 0; i < sizeof scales / sizeof *scales && p->status == ATTN_OK; i++)
         if (extreme_truth(p, scales[i], &want, &tolerance)) {

@@ -25,11 +25,11 @@ evaluate() {
 declare -A skipped
 compared=0
 
-# golden FILE [MECHANISM]: both precisions, where the mechanism exists
+# golden FILE [MECHANISM]: every precision, where the mechanism exists
 golden() {
     local arguments=("$1" --compare) dtype got
     [[ $# -lt 2 ]] || arguments+=(--mechanism "$2")
-    for dtype in f64 f32; do
+    for dtype in f64 f32 bf16; do
         got=0
         "$attnscope" eval "${arguments[@]}" --dtype $dtype >"$folder/out" 2>"$folder/err" || got=$?
         if [[ $got == 2 && $(<"$folder/err") == *"unknown mechanism '"* ]]; then
@@ -69,7 +69,7 @@ one=$source_dir/tests/data/golden/softmax-one.safetensors
 
 evaluate 0 "$gqa" --compare --isa ref --threads 1
 table='gqa kv_heads=2, f32, forward and gradients: batch 2, 24 tokens, width 32, 4 heads
-tensor                             error  verdict
+tensor                             error   tolerance  verdict
 y                               #  ok
 dx                              #  ok
 grad.wq.weight                  #  ok
@@ -80,9 +80,8 @@ grad.wk.bias                    #  ok
 grad.wv.bias                    #  ok
 grad.wo.weight                  #  ok
 grad.wo.bias                    #  ok
-tolerance                       2.00e-05
 '
-diff <(printf '%s' "$table") <(sed 's/  [0-9]\.[0-9]*e-[0-9]*  ok/  #  ok/' "$folder/out") ||
+diff <(printf '%s' "$table") <(sed 's/  [0-9]\.[0-9]*e-[0-9]*    2.00e-05  ok/  #  ok/' "$folder/out") ||
     fail 'the table of errors'
 
 # written results are inputs of the next comparison: names, shapes and numbers
@@ -197,8 +196,8 @@ evaluate 2 "$gqa" --compare --mechanism mqa
 evaluate 2 "$one"
 diff <(echo 'attnscope: eval: neither --out nor --compare: nothing to do') "$folder/err" ||
     fail 'nothing to do'
-evaluate 2 "$one" --compare --dtype bf16
-grep -qF "f64 or f32" "$folder/err" || fail 'bf16 is not refused by the choices'
+evaluate 2 "$one" --compare --dtype f16
+grep -qF "f64, f32 or bf16" "$folder/err" || fail 'f16 is not refused by the choices'
 evaluate 2 --compare
 
 # ---- places that cannot be written ----------------------------------------------------------

@@ -258,7 +258,7 @@ typedef struct edit {
     bool with_head;       /* lm_head.weight, a copy of wte */
     bool with_other_head; /* ... with its last element changed */
     bool has_metadata;
-    attn_dtype dtype;
+    attn_tensor_dtype dtype;
 } edit;
 
 static void store(attn_safetensors_writer *writer, const attn_tensor *t, const edit *e, size_t rows)
