@@ -13,7 +13,8 @@ static double peak_multiply_add(size_t rounds)
     enum { SUMS = 12 };
     vf sums[SUMS];
     const vf a = all(0.5f + peak_kept), b = all(1.0f + peak_kept);
-    UNROLL for (size_t j = 0; j < SUMS; j++) sums[j] = b;
+    UNROLL for (size_t j = 0; j < SUMS; j++) sums[j] =
+        all((float)j + peak_kept); /* none is another */
     for (size_t i = 0; i < rounds; i++)
         UNROLL for (size_t j = 0; j < SUMS; j++) sums[j] = fused(sums[j], a, b);
     UNROLL for (size_t j = 1; j < SUMS; j++) sums[0] = add(sums[0], sums[j]);
