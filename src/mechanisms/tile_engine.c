@@ -8,7 +8,7 @@
 
 /* Queries of a task: more of them read each key fewer times from far away. Queries of a step:
  * a multiple of the rows of a product's register tile, with scores that fit the nearest cache. */
-enum { FORWARD_QUERIES = 3 * ATTN_TILE_QUERIES, STEP_QUERIES = 48 };
+enum { FORWARD_QUERIES = 6 * ATTN_TILE_QUERIES, STEP_QUERIES = 48 };
 
 size_t attn_packed_count(size_t length, size_t n)
 {
