@@ -7,13 +7,14 @@ if(CMAKE_SCRIPT_MODE_FILE)
   string(REGEX REPLACE "(................................................................................)"
          "\\1\n" bytes "${bytes}")
   file(WRITE ${OUTPUT} "/* Made from ${INPUT} by cmake/embed.cmake. */\n"
-       "#include \"report/assets.h\"\n\n"
+       "#include \"base/asset.h\"\n\n"
+       "extern const attn_asset ${SYMBOL};\n\n"
        "static const unsigned char bytes[] = {\n${bytes}\n};\n\n"
        "const attn_asset ${SYMBOL} = {(const char *)bytes, sizeof bytes};\n")
   return()
 endif()
 
-# attn_embed(target symbol file): defines `const attn_asset symbol` (src/report/assets.h).
+# attn_embed(target symbol file): defines `const attn_asset symbol` (src/base/asset.h).
 function(attn_embed target symbol file)
   set(output ${CMAKE_CURRENT_BINARY_DIR}/embedded/${symbol}.c)
   add_custom_command(OUTPUT ${output}
@@ -31,7 +32,12 @@ if(NOT CHART_JS_FILE)
                       "place with -DCHART_JS_FILE=FILE, or build without the tool (-DATTN_TOOL=off)")
 endif()
 attn_embed(attn_tool attn_asset_chart_js ${CHART_JS_FILE})
-foreach(asset style.css report.js)
+foreach(asset style.css report.js cost.js)
   string(REPLACE "." "_" symbol ${asset})
   attn_embed(attn_tool attn_asset_${symbol} ${PROJECT_SOURCE_DIR}/src/report/assets/${asset})
+endforeach()
+
+# What the cost model knows of devices and models.
+foreach(catalog devices models)
+  attn_embed(attn_tool attn_asset_${catalog}_json ${PROJECT_SOURCE_DIR}/data/${catalog}.json)
 endforeach()

@@ -3,4 +3,4 @@
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 shopt -s nullglob
-shellcheck --severity=warning check quickstart .ci/run tools/*.sh tests/cli/*.sh
+shellcheck --severity=warning check quickstart .ci/run tools/*.sh tests/cli/*.sh tests/docs/*.sh

@@ -46,7 +46,7 @@ done
 for file in "${sources[@]}"; do
     case $file in
     src/*.c) limit=500 ;;
-    src/*_simd.h) limit=500 ;; # kernels written once for all vector sizes: source in all but name
+    src/*_simd.h | src/*/simd_*.h) limit=500 ;; # kernels for all vector sizes, and their words: source in all but name
     src/*.h) limit=200 ;;
     *) continue ;;
     esac

@@ -3,6 +3,7 @@
 #define ATTN_ATTN_H
 
 #include "attn/context.h"
+#include "attn/dtype.h"
 #include "attn/flex.h"
 #include "attn/layer.h"
 #include "attn/status.h"

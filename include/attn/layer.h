@@ -3,6 +3,7 @@
 #define ATTN_LAYER_H
 
 #include "attn/context.h"
+#include "attn/dtype.h"
 
 #include <stdbool.h>
 #include <stdint.h>
@@ -23,7 +24,9 @@ typedef struct attn_layer_config {
     size_t heads;          /**< H, query heads; divides C */
     size_t positions;      /**< longest sequence the layer will see */
     bool is_causal;        /**< false: every position sees every other, where the mechanism can;
-                                options may decide otherwise: attn_layer_is_causal() */
+                                options such as "causal=false" may decide otherwise:
+                                attn_layer_is_causal() */
+    attn_dtype dtype;      /**< of the factors of dense products */
 } attn_layer_config;
 
 /** How a parameter starts, before training. */
@@ -81,6 +84,9 @@ void attn_layer_free(attn_layer *layer);
 /** Whether no position of y depends on a later one of x: what a language model needs. */
 bool attn_layer_is_causal(const attn_layer *layer);
 
+/** That of its configuration. */
+attn_dtype attn_layer_dtype(const attn_layer *layer);
+
 /** The memory that the layer reads beside x, [B][length][width]; both 0 when it reads none. */
 void attn_layer_memory(const attn_layer *layer, size_t *length, size_t *width);
 
@@ -98,6 +104,13 @@ bool attn_layer_initialise_own(const attn_layer *layer, size_t index, uint64_t s
 /** Elements of the whole parameter block. */
 size_t attn_layer_parameter_count(const attn_layer *layer);
 
+/** Elements of the packed weights of a bfloat16 layer; 0 for float32. */
+size_t attn_layer_packed_count(const attn_layer *layer);
+/** Round the weights to bfloat16 and pack them as the products read them: once after each change
+ *  of the parameters, which stay float32. `packed` lies on 64 bytes; nothing is done for float32. */
+void attn_layer_pack(attn_context *context, const attn_layer *layer, const float *parameters,
+                     attn_bf16 *packed);
+
 /** Elements (floats) that forward keeps for backward, for a batch of B sequences of T. */
 size_t attn_layer_saved_count(const attn_layer *layer, size_t batch, size_t length);
 /** Elements of scratch memory that one call needs with this context. */
@@ -110,6 +123,7 @@ size_t attn_layer_cache_count(const attn_layer *layer, size_t batch, size_t capa
 typedef struct attn_call {
     size_t batch, length;           /**< B, T */
     const float *parameters;        /**< attn_layer_parameter_count() */
+    const attn_bf16 *packed;        /**< attn_layer_pack() of them; float32 layers read none */
     const float *x;                 /**< [B][T][C] */
     float *y;                       /**< [B][T][C], forward and decode write it */
     float *saved;                   /**< forward fills it, backward reads it; NULL: inference */
@@ -138,6 +152,7 @@ typedef struct attn_call {
  *
  * @retval ATTN_OK
  * @retval ATTN_ESHAPE       batch or length 0, or length above the layer's positions.
+ * @retval ATTN_EARGUMENT    a bfloat16 layer without packed weights.
  * @retval ATTN_EUNSUPPORTED documents or a cache with a mechanism that has none.
  */
 ATTN_MUST_CHECK attn_status attn_layer_forward(attn_context *context, const attn_layer *layer,

@@ -16,7 +16,8 @@ typedef enum attn_random_use {
     ATTN_RANDOM_SAMPLING = 4,
     ATTN_RANDOM_SCHEDULE = 5,
     ATTN_RANDOM_TEST = 6,
-    ATTN_RANDOM_PATTERN = 7
+    ATTN_RANDOM_PATTERN = 7,
+    ATTN_RANDOM_BOOTSTRAP = 20
 } attn_random_use;
 
 uint64_t attn_random_stream(attn_random_use use, uint32_t index);

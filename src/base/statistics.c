@@ -57,3 +57,23 @@ attn_rank_interval attn_statistics_median_interval(const double *sorted, size_t 
     interval.coverage = 1.0 - 2.0 * outside;
     return interval;
 }
+
+attn_trend attn_statistics_trend(const double *values, size_t n)
+{
+    if (n < 3) return (attn_trend){NAN, NAN};
+    const double centre = 0.5 * (double)(n - 1);
+    double mean = 0.0, across = 0.0, spread = 0.0, rest = 0.0;
+    for (size_t i = 0; i < n; i++) mean += values[i] / (double)n;
+    for (size_t i = 0; i < n; i++) {
+        across += ((double)i - centre) * (values[i] - mean);
+        spread += ((double)i - centre) * ((double)i - centre);
+    }
+    const double slope = across / spread;
+    for (size_t i = 0; i < n; i++) {
+        const double error = values[i] - mean - slope * ((double)i - centre);
+        rest += error * error;
+    }
+    const double error = sqrt(rest / (double)(n - 2) / spread);
+    const double length = (double)(n - 1) / mean;
+    return (attn_trend){.rise = slope * length, .error = error * length};
+}

@@ -27,4 +27,12 @@ double attn_statistics_quantile(const double *sorted, size_t n, double p);
  * that covers the median of any continuous distribution at least that often. */
 attn_rank_interval attn_statistics_median_interval(const double *sorted, size_t n);
 
+/* How much `n` values in the order of time, n >= 3, rise from the first to the last by the
+ * least-squares line, as a share of their mean. */
+typedef struct attn_trend {
+    double rise, error; /* and its standard error */
+} attn_trend;
+
+attn_trend attn_statistics_trend(const double *values, size_t n);
+
 #endif

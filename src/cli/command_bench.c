@@ -1,4 +1,5 @@
 /* attnscope bench: kernels, layers and steps alone. */
+#include "attn/layer.h"
 #include "base/error.h"
 #include "base/threads.h"
 #include "cli/bench_report.h"
@@ -24,12 +25,14 @@ static const cli_option options[] = {
      .kind = CLI_TEXT,
      .offset = offsetof(settings, mechanism),
      .argument = "NAME",
+     .names = attn_mechanism_name,
      .initial = "flash",
-     .help = "step: the attention mechanism, with its defaults."},
+     .help = "step: the attention mechanism, as in attnscope run: sliding:window=64*3+flash."},
     {.name = "mechanisms",
      .kind = CLI_TEXT,
      .offset = offsetof(settings, mechanisms),
      .argument = "LIST",
+     .names = attn_mechanism_name,
      .initial = "flash",
      .help = "core, layer: mechanisms, such as flash,linear,sliding:window=64. The first one is "
              "what the others are compared with."},
@@ -157,9 +160,27 @@ static attn_status parse_directions(const char *text, bool *directions, attn_err
     }
 }
 
+/* Mechanisms, one a pattern. */
+static attn_status parse_mechanisms(const char *list, attn_label labels[ATTN_PATTERNS_MAX],
+                                    size_t *count, attn_error *error)
+{
+    attn_pattern patterns[ATTN_PATTERNS_MAX];
+    const attn_status status =
+        attn_patterns_parse(list, attn_mechanism_is_causal, patterns, count, error);
+    if (status != ATTN_OK) return status;
+    for (size_t i = 0; i < *count; i++) {
+        if (patterns[i].n_kinds != 1)
+            return attn_fail(error, ATTN_EARGUMENT,
+                             "--mechanisms: '%s' is several mechanisms: give each one alone",
+                             patterns[i].label);
+        labels[i] = patterns[i].kinds[0];
+    }
+    return ATTN_OK;
+}
+
 static int run_core(const settings *s, const attn_range *lengths, bool is_layer, attn_error *error)
 {
-    attn_label labels[ATTN_LABELS_MAX];
+    attn_label labels[ATTN_PATTERNS_MAX];
     attn_bench_core result;
     attn_bench_core_options wanted = {.mechanisms = labels,
                                       .is_layer = is_layer,
@@ -169,8 +190,7 @@ static int run_core(const settings *s, const attn_range *lengths, bool is_layer,
                                       .threads = s->threads,
                                       .isa = s->isa,
                                       .seed = s->seed};
-    if (attn_labels_parse(s->mechanisms, attn_mechanism_is_causal, labels, &wanted.n_mechanisms,
-                          error) != ATTN_OK ||
+    if (parse_mechanisms(s->mechanisms, labels, &wanted.n_mechanisms, error) != ATTN_OK ||
         parse_directions(s->direction, wanted.directions, error) != ATTN_OK ||
         attn_range_parse("--heads", s->heads, &wanted.heads, error) != ATTN_OK ||
         attn_range_parse("--head-dim", s->head_dim, &wanted.head_dims, error) != ATTN_OK ||

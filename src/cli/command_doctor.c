@@ -1,4 +1,5 @@
 /* attnscope doctor: what this machine can measure and run, what it cannot, why, and the remedy. */
+#define _POSIX_C_SOURCE 200809L
 #include "attn/context.h"
 #include "base/clock.h"
 #include "base/cpu.h"
@@ -20,10 +21,12 @@
 #include <math.h>
 #include <stdio.h>
 #include <string.h>
+#include <time.h>
 
 typedef struct settings {
-    bool json;
-    const char *root;
+    bool json, meter_dcmi;
+    const char *root, *meter_command, *meter_csv;
+    double meter_offset;
 } settings;
 
 static const cli_option options[] = {
@@ -33,6 +36,26 @@ static const cli_option options[] = {
      .offset = offsetof(settings, root),
      .argument = "DIR",
      .help = "Describe the machine whose /proc and /sys were copied to DIR."},
+    {.name = "meter-cmd",
+     .kind = CLI_TEXT,
+     .offset = offsetof(settings, meter_command),
+     .argument = "COMMAND",
+     .help = "A wall meter, as 'attnscope run' takes it."},
+    {.name = "meter-csv",
+     .kind = CLI_TEXT,
+     .offset = offsetof(settings, meter_csv),
+     .argument = "FILE",
+     .help = "The same from a file."},
+    {.name = "meter-offset",
+     .kind = CLI_NUMBER,
+     .offset = offsetof(settings, meter_offset),
+     .argument = "SECONDS",
+     .minimum = -1e9,
+     .maximum = 1e9,
+     .help = "Added to the times of --meter-csv."},
+    {.name = "meter-dcmi",
+     .offset = offsetof(settings, meter_dcmi),
+     .help = "Ask the board controller too."},
 };
 
 enum {
@@ -43,7 +66,7 @@ enum {
 
 /* One source of numbers. Times and steps are NaN where they have no meaning. */
 typedef struct meter_line {
-    const char *label; /* "MEASURED", "COUNTED", "MODELLED" or "UNAVAILABLE" */
+    const char *label; /* "MEASURED", "INTEGRATED", "COUNTED", "MODELLED" or "UNAVAILABLE" */
     char name[80];
     char path[ATTN_FIGURE_TEXT_BYTES];
     char note[128];
@@ -59,6 +82,8 @@ typedef struct findings {
     char *environment;
     meter_line lines[METERS_MAX];
     size_t n_lines;
+    attn_energy_pair pairs[ATTN_ENERGY_PAIRS_MAX];
+    size_t n_pairs;
 } findings;
 
 static meter_line *add_line(findings *found, const char *label, const char *name, const char *path)
@@ -74,9 +99,11 @@ static meter_line *add_line(findings *found, const char *label, const char *name
 static void add_channel(findings *found, const attn_energy_source *source, size_t index)
 {
     const attn_energy_channel *channel = &source->channels[index];
-    meter_line *line =
-        add_line(found, channel->state == ATTN_ENERGY_OK ? "MEASURED" : "UNAVAILABLE", channel->id,
-                 channel->path);
+    meter_line *line = add_line(found,
+                                channel->state != ATTN_ENERGY_OK     ? "UNAVAILABLE"
+                                : channel->kind == ATTN_ENERGY_GAUGE ? "INTEGRATED"
+                                                                     : "MEASURED",
+                                channel->id, channel->path);
     line->update_s = channel->update_s;
     line->resolution_j = channel->resolution_j;
     line->read_cost_s = channel->read_cost_s;
@@ -88,9 +115,20 @@ static void add_channel(findings *found, const attn_energy_source *source, size_
     else if (channel->parent >= 0)
         snprintf(line->note, sizeof line->note, "inside %s: not added",
                  source->channels[channel->parent].id);
+    else if (channel->twin_of >= 0)
+        snprintf(line->note, sizeof line->note, "beside the counter %s, to check it: not added",
+                 source->channels[channel->twin_of].id);
+    else if (channel->domain == ATTN_ENERGY_RAIL)
+        snprintf(line->note, sizeof line->note, "a part of the machine: in no sum");
+    else if (channel->domain == ATTN_ENERGY_SYSTEM)
+        snprintf(line->note, sizeof line->note, "%s: not added to its parts",
+                 *channel->note ? channel->note : "the whole machine");
+    else if (*channel->note)
+        snprintf(line->note, sizeof line->note, "%s", channel->note);
     else if (channel->domain == ATTN_ENERGY_PSYS)
         snprintf(line->note, sizeof line->note, "the whole platform: not added to its parts");
-    if (channel->state == ATTN_ENERGY_OK && isnan(channel->update_s))
+    if (channel->state == ATTN_ENERGY_OK && channel->kind == ATTN_ENERGY_COUNTER &&
+        isnan(channel->update_s))
         snprintf(line->why, sizeof line->why, "it did not change in the %.2g s it was watched",
                  channel->probed_s);
 }
@@ -107,7 +145,8 @@ static attn_status add_energy(findings *found, attn_error *error)
             if (source->channels[i].domain == ATTN_ENERGY_PACKAGE) has_package = true;
             if (source->channels[i].domain == ATTN_ENERGY_DRAM) has_memory = true;
         }
-        if (source->n_channels > 0) continue;
+        /* That there is no battery explains nothing. */
+        if (source->n_channels > 0 || source->operations->domains == 0) continue;
         meter_line *line =
             add_line(found, "UNAVAILABLE", source->operations->name, source->operations->path);
         snprintf(line->why, sizeof line->why, "%s", source->why);
@@ -229,13 +268,47 @@ static void print_machine(const findings *found)
            attn_context_threads(found->context));
 }
 
+/* What is seen twice, over two seconds. */
+static attn_status self_test(findings *found, attn_error *error)
+{
+    static attn_energy_snapshot begin, end;
+    attn_energy_edge(found->meter, &begin);
+    if (attn_energy_pairs(found->meter, &begin, &begin, found->pairs) == 0) return ATTN_OK;
+    const attn_status status = attn_energy_start(found->meter, error);
+    if (status != ATTN_OK) return status;
+    const struct timespec two_seconds = {.tv_sec = 2};
+    nanosleep(&two_seconds, NULL);
+    attn_energy_stop(found->meter);
+    attn_energy_edge(found->meter, &end);
+    found->n_pairs = attn_energy_pairs(found->meter, &begin, &end, found->pairs);
+    return ATTN_OK;
+}
+
+static const char *pair_verdict(const attn_energy_pair *pair)
+{
+    return isnan(pair->difference)                       ? "unknown"
+           : fabs(pair->difference) <= ATTN_ENERGY_AGREE ? "agree"
+                                                         : "DIFFER";
+}
+
+static void print_pairs(const findings *found)
+{
+    if (found->n_pairs > 0) printf("\nSelf-test: what is seen twice, over 2 s\n");
+    for (size_t i = 0; i < found->n_pairs; i++) {
+        const attn_energy_pair *pair = &found->pairs[i];
+        printf("  %-8s %s: %.4g J\n", pair_verdict(pair), pair->one->id, pair->one_j);
+        printf("  %-8s %s: %.4g J\n", "", pair->other->id, pair->other_j);
+    }
+}
+
 static void print_text(const findings *found)
 {
     printf("attnscope %s\n\nMeters\n", attn_version_text());
     for (size_t i = 0; i < found->n_lines; i++) print_line(&found->lines[i]);
+    print_pairs(found);
     print_machine(found);
     attn_environment_warning warnings[ATTN_ENVIRONMENT_WARNINGS_MAX];
-    const size_t n = attn_environment_warnings(found->root, warnings);
+    const size_t n = attn_environment_warnings(found->root, "all", warnings);
     if (n > 0) printf("\nWarnings\n");
     for (size_t i = 0; i < n; i++) {
         printf("  %s\n", warnings[i].what);
@@ -269,8 +342,17 @@ static attn_status print_json(const findings *found, attn_error *error)
                               real_or_null(line->read_cost_s), "why", text_or_null(line->why),
                               "fix", text_or_null(line->fix)));
     }
+    json_t *pairs = json_array();
+    for (size_t i = 0; i < found->n_pairs; i++)
+        json_array_append_new(pairs,
+                              json_pack("{s:s, s:s, s:o, s:o, s:s}", "one", found->pairs[i].one->id,
+                                        "other", found->pairs[i].other->id, "one_j",
+                                        real_or_null(found->pairs[i].one_j), "other_j",
+                                        real_or_null(found->pairs[i].other_j), "verdict",
+                                        pair_verdict(&found->pairs[i])));
     const bool is_complete =
-        json_array_size(meters) == found->n_lines &&
+        json_array_size(meters) == found->n_lines && json_array_size(pairs) == found->n_pairs &&
+        json_object_set_new(object, "self_test", pairs) == 0 &&
         json_object_set_new(object, "meters", meters) == 0 &&
         json_object_set_new(object, "isa_in_use", json_string(attn_context_isa(found->context))) ==
             0;
@@ -294,9 +376,15 @@ static int run(const void *settings_pointer, size_t n_operands, char *const *ope
         return cli_fail(&error);
     }
     found->root = wanted->root ? wanted->root : "";
-    const attn_energy_options energy = {.root = found->root};
+    const attn_energy_options energy = {.root = found->root,
+                                        .gpus = "all",
+                                        .command = wanted->meter_command,
+                                        .csv = wanted->meter_csv,
+                                        .csv_offset_s = wanted->meter_offset,
+                                        .uses_dcmi = wanted->meter_dcmi};
     attn_status status = attn_energy_open(&found->meter, &energy, &error);
     if (status == ATTN_OK) status = attn_context_create(&found->context, 0, NULL, &error);
+    if (status == ATTN_OK) status = self_test(found, &error);
     if (status == ATTN_OK) status = add_energy(found, &error);
     if (status == ATTN_OK) add_process(found);
     if (status == ATTN_OK && !wanted->json) print_text(found);
@@ -304,6 +392,7 @@ static int run(const void *settings_pointer, size_t n_operands, char *const *ope
         const attn_environment_input input = {.root = found->root,
                                               .version = attn_version_text(),
                                               .dense = attn_context_dense(found->context),
+                                              .gpus = "all",
                                               .meter = found->meter};
         status = attn_environment_capture(&found->environment, &input, &error);
         if (status == ATTN_OK) status = print_json(found, &error);

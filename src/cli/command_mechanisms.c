@@ -61,6 +61,18 @@ static void print_wrapped(const char *label, const char *text)
     attn_format_wrapped(stdout, text, start > 0 ? (size_t)start : 0, 8, 80);
 }
 
+static void print_option(const attn_option *option)
+{
+    char label[64];
+    snprintf(label, sizeof label, ":%s=%s  ", option->name, option->initial);
+    print_wrapped(label, option->help);
+}
+
+static bool has_both_forms(const attn_mechanism *mechanism)
+{
+    return !mechanism->is_causal_only && !mechanism->is_bidirectional_only;
+}
+
 static void print_mechanism(const attn_mechanism_entry *entry, const settings *s)
 {
     const attn_mechanism *m = entry->mechanism;
@@ -74,11 +86,14 @@ static void print_mechanism(const attn_mechanism_entry *entry, const settings *s
     if (!attn_mechanism_is_causal(entry->name))
         print_wrapped("", m->reads_memory ? "not for language models: it reads a memory"
                                           : "not for language models: it sees later positions");
-    for (const attn_option *o = m->options; o && o->name; o++) {
-        char label[64];
-        snprintf(label, sizeof label, ":%s=%s  ", o->name, o->initial);
-        print_wrapped(label, o->help);
-    }
+    for (const attn_option *o = m->options; o && o->name; o++) print_option(o);
+    if (has_both_forms(m)) print_option(&attn_option_causal);
+}
+
+static json_t *option_json(const attn_option *option)
+{
+    return json_pack("{s:s, s:s, s:s}", "name", option->name, "default", option->initial, "help",
+                     option->help);
 }
 
 static json_t *mechanism_json(const attn_mechanism_entry *entry, const settings *s)
@@ -86,8 +101,8 @@ static json_t *mechanism_json(const attn_mechanism_entry *entry, const settings 
     const attn_mechanism *m = entry->mechanism;
     json_t *list = json_array();
     for (const attn_option *o = m->options; o && o->name; o++)
-        json_array_append_new(list, json_pack("{s:s, s:s, s:s}", "name", o->name, "default",
-                                              o->initial, "help", o->help));
+        json_array_append_new(list, option_json(o));
+    if (has_both_forms(m)) json_array_append_new(list, option_json(&attn_option_causal));
     const size_t parameters = parameters_of(entry->name, s);
     return json_pack("{s:s, s:s, s:s, s:b, s:o, s:o}", "name", entry->name, "title", m->title,
                      "source", m->source, "is_causal", attn_mechanism_is_causal(entry->name),
@@ -132,9 +147,14 @@ const cli_command cli_command_mechanisms = {
     .name = "mechanisms",
     .summary = "list the attention mechanisms with their options and sources",
     .operands = "[NAME]",
-    .description = "Lists every mechanism, or one: what it is and what it costs, where it was "
-                   "published, its options as they are written behind its name, and its "
-                   "parameters.",
+    .description =
+        "Lists every mechanism, or one: what it is and what it costs, where it was published, its "
+        "options as they are written behind its name, and its parameters.\n\n"
+        "Wherever a command takes mechanisms, a pattern of them makes a hybrid stack: + puts "
+        "blocks behind each other, *N repeats one, and the whole is repeated down the layers and "
+        "cut at the last. Three layers with a window of 64 tokens, then one that sees all:\n\n"
+        "  sliding:window=64*3+softmax\n\n"
+        "In a shell such a pattern goes in quotes.",
     .options = options,
     .n_options = sizeof options / sizeof *options,
     .operands_maximum = 1,

@@ -1,4 +1,5 @@
 /* attnscope verify: what every mechanism promises, checked on this machine. */
+#include "attn/layer.h"
 #include "base/clock.h"
 #include "base/error.h"
 #include "base/threads.h"
@@ -6,9 +7,10 @@
 #include "cli/verify_report.h"
 
 #include <stdio.h>
+#include <string.h>
 
 typedef struct settings {
-    const char *mechanisms, *isa;
+    const char *mechanisms, *dtype, *isa;
     size_t seq, seed, threads;
     bool json;
 } settings;
@@ -21,9 +23,19 @@ static const cli_option options[] = {
      .kind = CLI_TEXT,
      .offset = offsetof(settings, mechanisms),
      .argument = "LIST",
+     .names = attn_mechanism_name,
      .initial = "all",
      .help = "Mechanisms apart by commas, each with its options behind colons: "
-             "flash,sliding:window=64. 'all' is every one."},
+             "flash,sliding:window=64. 'all' is every one. Of a pattern such as "
+             "sliding*3+softmax each different mechanism is verified."},
+    {.name = "dtype",
+     .kind = CLI_CHOICE,
+     .offset = offsetof(settings, dtype),
+     .argument = "TYPE",
+     .initial = "f32",
+     .choices = "f32|bf16|all",
+     .help = "f32: the float32 kernels. bf16: those with the factors of dense products in "
+             "bfloat16. all: one after the other."},
     {.name = "seq",
      .kind = CLI_SIZE,
      .offset = offsetof(settings, seq),
@@ -63,7 +75,30 @@ static bool every_mechanism(const char *name)
     return true;
 }
 
-static attn_status verify_all(const attn_label *labels, size_t count,
+/* The different mechanisms of all patterns: what holds for each layer holds for a stack of them. */
+static attn_status list_labels(const char *list, attn_label labels[ATTN_PATTERNS_MAX],
+                               size_t *count, attn_error *error)
+{
+    attn_pattern patterns[ATTN_PATTERNS_MAX];
+    size_t n_patterns = 0;
+    attn_status status = attn_patterns_parse(list, every_mechanism, patterns, &n_patterns, error);
+    for (size_t i = 0; i < n_patterns && status == ATTN_OK; i++)
+        for (size_t k = 0; k < patterns[i].n_kinds && status == ATTN_OK; k++) {
+            const attn_label *label = &patterns[i].kinds[k];
+            size_t same = 0;
+            while (same < *count && strcmp(labels[same].label, label->label) != 0) same++;
+            if (same < *count) continue;
+            if (*count == ATTN_PATTERNS_MAX)
+                status = attn_fail(error, ATTN_EARGUMENT,
+                                   "the patterns have more than %d different mechanisms",
+                                   ATTN_PATTERNS_MAX);
+            else
+                labels[(*count)++] = *label;
+        }
+    return status;
+}
+
+static attn_status verify_all(const attn_label *labels, size_t count, attn_dtype dtype,
                               const attn_verify_options *wanted, attn_verification *out,
                               attn_error *error)
 {
@@ -73,7 +108,8 @@ static attn_status verify_all(const attn_label *labels, size_t count,
                                           .options = labels[i].options,
                                           .d_model = D_MODEL,
                                           .heads = HEADS,
-                                          .positions = wanted->length};
+                                          .positions = wanted->length,
+                                          .dtype = dtype};
         status = attn_verify_mechanism(&config, wanted, &out[i], error);
     }
     return status;
@@ -85,42 +121,52 @@ static int run(const void *settings_pointer, size_t n_operands, char *const *ope
     (void)operands;
     const settings *s = settings_pointer;
     attn_error error = {0};
-    attn_label labels[ATTN_LABELS_MAX];
-    attn_verification verifications[ATTN_LABELS_MAX];
+    attn_label labels[ATTN_PATTERNS_MAX];
+    attn_verification verifications[2][ATTN_PATTERNS_MAX];
+    cli_verify_result results[2];
     attn_context *context = NULL;
-    size_t count = 0;
+    size_t count = 0, n_results = 0;
     const attn_verify_options wanted = {.isa = s->isa,
                                         .threads = s->threads,
                                         .seed = s->seed ? s->seed : 1 + attn_clock_ns() % 1000000,
                                         .batch = BATCH,
                                         .length = s->seq};
-    attn_status status = attn_labels_parse(s->mechanisms, every_mechanism, labels, &count, &error);
+    attn_status status = list_labels(s->mechanisms, labels, &count, &error);
     if (status == ATTN_OK) status = attn_context_create(&context, s->threads, s->isa, &error);
-    if (status == ATTN_OK) status = verify_all(labels, count, &wanted, verifications, &error);
+    static const char *const dtypes[] = {[ATTN_F32] = "f32", [ATTN_BF16] = "bf16"};
+    bool is_good = true;
+    char repeat[160] = "";
+    if (status == ATTN_OK)
+        snprintf(repeat, sizeof repeat, "--seq %zu --seed %llu --isa %s --threads %zu",
+                 wanted.length, (unsigned long long)wanted.seed, attn_context_isa(context),
+                 attn_context_threads(context));
+    for (size_t dtype = 0; dtype < 2 && status == ATTN_OK; dtype++) {
+        if (strcmp(s->dtype, "all") != 0 && strcmp(s->dtype, dtypes[dtype]) != 0) continue;
+        attn_verification *of = verifications[n_results];
+        status = verify_all(labels, count, (attn_dtype)dtype, &wanted, of, &error);
+        results[n_results++] = (cli_verify_result){.length = wanted.length,
+                                                   .batch = wanted.batch,
+                                                   .threads = attn_context_threads(context),
+                                                   .seed = wanted.seed,
+                                                   .isa = attn_context_isa(context),
+                                                   .dense = attn_context_dense(context),
+                                                   .dtype = dtypes[dtype],
+                                                   .repeat = repeat,
+                                                   .count = count,
+                                                   .labels = labels,
+                                                   .verifications = of};
+        for (size_t i = 0; i < count && status == ATTN_OK; i++)
+            is_good = is_good && attn_verification_holds(&of[i]);
+    }
     if (status != ATTN_OK) {
         attn_context_free(context);
         return cli_fail(&error);
     }
-    char repeat[160];
-    snprintf(repeat, sizeof repeat, "--seq %zu --seed %llu --isa %s --threads %zu", wanted.length,
-             (unsigned long long)wanted.seed, attn_context_isa(context),
-             attn_context_threads(context));
-    const cli_verify_result result = {.length = wanted.length,
-                                      .batch = wanted.batch,
-                                      .threads = attn_context_threads(context),
-                                      .seed = wanted.seed,
-                                      .isa = attn_context_isa(context),
-                                      .dense = attn_context_dense(context),
-                                      .repeat = repeat,
-                                      .count = count,
-                                      .labels = labels,
-                                      .verifications = verifications};
-    bool is_good = true;
-    for (size_t i = 0; i < count; i++)
-        is_good = is_good && attn_verification_holds(&verifications[i]);
-    if (!s->json)
-        cli_verify_table(&result);
-    else if (!cli_verify_json(&result))
+    for (size_t i = 0; i < n_results && !s->json; i++) {
+        if (i > 0) putchar('\n');
+        cli_verify_table(&results[i]);
+    }
+    if (s->json && !cli_verify_json(results, n_results))
         status = attn_fail(&error, ATTN_EIO, "the verdicts could not be written as JSON");
     attn_context_free(context);
     if (status != ATTN_OK) return cli_fail(&error);
@@ -137,7 +183,8 @@ const cli_command cli_command_verify = {
         "documents give what they give in company, decoding equals the forward pass, threads "
         "change nothing, huge inputs stay finite, counted work equals its formula, and no call "
         "writes outside its memory. Prints a table of verdicts; the exit status is 0 when all "
-        "hold. docs/verifying.md explains each.\n\n"
+        "hold. A layer that is not causal by design has 'yes' under leak, and is not held to an "
+        "order of tokens. docs/verifying.md explains each.\n\n"
         "  attnscope verify --mechanisms flash,sliding:window=64 --isa ref",
     .options = options,
     .n_options = sizeof options / sizeof *options,

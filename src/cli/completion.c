@@ -1,5 +1,5 @@
-/* The completion script for bash, from the same tables as --help. Values of options that take
- * free text complete to file names. */
+/* The completion script for bash, from the same tables as --help. Lists of names complete name by
+ * name; values of options that take other text complete to file names. */
 #include "cli/program.h"
 
 #include <string.h>
@@ -16,6 +16,8 @@ static void print_command(FILE *out, const cli_command *command)
         fprintf(out, "        --%s) values=\"", option->name);
         if (option->kind == CLI_CHOICE)
             for (const char *at = option->choices; *at; at++) putc(*at == '|' ? ' ' : *at, out);
+        for (size_t k = 0; option->names && option->names(k); k++)
+            fprintf(out, "%s ", option->names(k));
         fputs("\" takes_value=1 ;;\n", out);
     }
     fputs("        esac\n        ;;\n", out);
@@ -43,7 +45,9 @@ void cli_completion_bash(FILE *out, const cli_command *const *commands)
     for (size_t i = 0; commands[i]; i++) print_command(out, commands[i]);
     fputs("    esac\n"
           "    if [[ $takes_value ]]; then\n"
-          "        mapfile -t COMPREPLY < <(compgen -W \"$values\" -- \"$word\")\n"
+          "        local last=${word##*,}\n"
+          "        mapfile -t COMPREPLY < <(compgen -P \"${word%\"$last\"}\" -W \"$values\" -- "
+          "\"$last\")\n"
           "    elif [[ $word == -* ]]; then\n"
           "        mapfile -t COMPREPLY < <(compgen -W \"$options\" -- \"$word\")\n"
           "    fi\n"

@@ -66,12 +66,25 @@ void cli_choices_text(const char *choices, char *text, size_t text_bytes)
     }
 }
 
+/* The option's names, as choices are written. */
+static void names_text(const cli_option *option, char *text, size_t text_bytes)
+{
+    char choices[CLI_FACTS_BYTES] = "";
+    size_t used = 0;
+    const char *name;
+    for (size_t i = 0; (name = option->names(i)) && used < sizeof choices; i++)
+        used += (size_t)snprintf(choices + used, sizeof choices - used, "%s%s", i ? "|" : "", name);
+    cli_choices_text(choices, text, text_bytes);
+}
+
 void cli_option_facts(const cli_option *option, char *text, size_t text_bytes)
 {
     char limits[CLI_FACTS_BYTES / 2] = "", initial[CLI_FACTS_BYTES / 2] = "";
     const bool below = isfinite(option->minimum), above = isfinite(option->maximum);
     if (option->kind == CLI_CHOICE)
         cli_choices_text(option->choices, limits, sizeof limits);
+    else if (option->names)
+        names_text(option, limits, sizeof limits);
     else if (option->minimum == 0 && option->maximum == 0)
         limits[0] = '\0';
     else if (below && above)

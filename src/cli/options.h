@@ -24,10 +24,12 @@ typedef enum cli_kind {
 typedef struct cli_option {
     const char *name; /* "batch" for --batch */
     cli_kind kind;
-    size_t offset;           /* of the field in the command's settings struct */
-    const char *argument;    /* placeholder in help: "N", "FILE"; NULL for flags */
-    const char *initial;     /* default as a person would type it; NULL = false / 0 / NULL */
-    const char *choices;     /* "a|b|c" for CLI_CHOICE */
+    size_t offset;        /* of the field in the command's settings struct */
+    const char *argument; /* placeholder in help: "N", "FILE"; NULL for flags */
+    const char *initial;  /* default as a person would type it; NULL = false / 0 / NULL */
+    const char *choices;  /* "a|b|c" for CLI_CHOICE */
+    /* The words that a CLI_TEXT is made of, for help and completion; NULL past the last. */
+    const char *(*names)(size_t index);
     double minimum, maximum; /* inclusive, for SIZE and NUMBER; both 0 = no limits, and
                                 an infinite one = no limit on that side */
     const char *help;        /* one or more sentences; wrapped when printed */

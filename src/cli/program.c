@@ -9,6 +9,7 @@
 #include "base/memory.h"
 #include "base/nearest.h"
 #include "base/version.h"
+#include "cli/experiment_file.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -72,15 +73,54 @@ const cli_command *cli_find_command(const cli_command *const *commands, const ch
     return NULL;
 }
 
+/* The file of --experiment, when the command has that option and it is given: the last counts. */
+static const char *experiment_path(const cli_command *command, size_t n, char *const *arguments)
+{
+    static const char name[] = "--experiment";
+    bool is_known = false;
+    const char *path = NULL;
+    for (size_t i = 0; i < command->n_options; i++)
+        is_known |= command->options[i].name && strcmp(command->options[i].name, name + 2) == 0;
+    for (size_t i = 0; is_known && i < n && strcmp(arguments[i], "--") != 0; i++) {
+        if (strcmp(arguments[i], name) == 0 && i + 1 < n) path = arguments[i + 1];
+        if (strncmp(arguments[i], name, sizeof name - 1) == 0 &&
+            arguments[i][sizeof name - 1] == '=')
+            path = arguments[i] + sizeof name;
+    }
+    return path;
+}
+
+/* The arguments of the file, then those of the command line, which win. */
+static attn_status gather(const cli_command *command, size_t n_typed, char *const *typed,
+                          cli_experiment *experiment, char ***all, size_t *n_all, attn_error *error)
+{
+    const char *path = experiment_path(command, n_typed, typed);
+    attn_status status = path ? cli_experiment_read(experiment, command, path, error) : ATTN_OK;
+    if (status != ATTN_OK) return status;
+    *n_all = experiment->n + n_typed;
+    *all = attn_alloc_array(ATTN_MEMORY_OTHER, *n_all, sizeof **all);
+    if (!*all) return attn_fail(error, ATTN_EMEMORY, "out of memory");
+    for (size_t i = 0; i < experiment->n; i++) (*all)[i] = experiment->arguments[i];
+    for (size_t i = 0; i < n_typed; i++) (*all)[experiment->n + i] = typed[i];
+    return ATTN_OK;
+}
+
 /* Reads the arguments and runs the command, or prints its help. */
-static int run_command(const cli_command *command, size_t n_arguments, char *const *arguments)
+static int run_command(const cli_command *command, size_t n_typed, char *const *typed)
 {
     attn_error error = {0};
     cli_parsed parsed = {0};
+    cli_experiment experiment = {0};
+    char **arguments = NULL;
+    size_t n_arguments = 0;
     int exit_status = CLI_FAILED;
     void *settings = attn_alloc(ATTN_MEMORY_OTHER, command->settings_bytes);
+    attn_status status =
+        gather(command, n_typed, typed, &experiment, &arguments, &n_arguments, &error);
     parsed.operands = attn_alloc_array(ATTN_MEMORY_OTHER, n_arguments, sizeof *parsed.operands);
-    if (!settings || !parsed.operands) {
+    if (status != ATTN_OK) {
+        exit_status = cli_fail(&error);
+    } else if (!settings || !parsed.operands) {
         (void)attn_fail(&error, ATTN_EMEMORY, "out of memory");
         exit_status = cli_fail(&error);
     } else if (cli_parse(command, n_arguments, arguments, settings, &parsed, &error) != ATTN_OK) {
@@ -92,6 +132,8 @@ static int run_command(const cli_command *command, size_t n_arguments, char *con
         exit_status = command->run(settings, parsed.n_operands, parsed.operands);
     }
     attn_free(parsed.operands);
+    attn_free(arguments);
+    cli_experiment_free(&experiment);
     attn_free(settings);
     return exit_status;
 }

@@ -7,14 +7,16 @@
 
 typedef struct cli_run_settings {
     const char *mechanisms, *preset, *model, *data, *loss, *schedule, *dtype, *isa, *store, *out,
-        *sort, *cpu_watts, *save;
+        *sort, *cpu_watts, *save, *experiment, *require, *gpus, *meter_command, *meter_csv,
+        *carbon_source;
     size_t batch, seq, steps, rounds, seed, threads, evaluate_every, evaluate_batches,
         learning_rate_warmup, timing_warmup, decode_tokens;
-    double held_out, learning_rate, weight_decay, clip;
-    bool pack, resume, json;
+    double held_out, learning_rate, weight_decay, clip, meter_offset, idle, steady, cool_down, pue,
+        carbon_intensity;
+    bool allow_leak, pack, resume, json, aa, strict, dry_run, meter_dcmi;
 } cli_run_settings;
 
-enum { CLI_RUN_OPTIONS = 36 };
+enum { CLI_RUN_OPTIONS = 54 };
 extern const cli_option cli_run_options[];
 
 /* The preset's numbers where the settings say nothing. Mechanisms, sizes and the default data

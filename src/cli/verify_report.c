@@ -30,8 +30,10 @@ static void error_text(double error, char text[CELL_BYTES])
         memmove(exponent + 2, exponent + 3, strlen(exponent + 2));
 }
 
-static void cell_text(const attn_verdict *v, bool shows_error, char text[CELL_BYTES])
+static void cell_text(const attn_verdict *v, attn_property property, char text[CELL_BYTES])
 {
+    const bool shows_error =
+        property == ATTN_PROPERTY_OUTPUT || property == ATTN_PROPERTY_GRADIENTS;
     switch (v->outcome) {
     case ATTN_OUTCOME_HOLDS:
         if (shows_error)
@@ -41,6 +43,9 @@ static void cell_text(const attn_verdict *v, bool shows_error, char text[CELL_BY
         break;
     case ATTN_OUTCOME_NOT_APPLICABLE:
         snprintf(text, CELL_BYTES, "-");
+        break;
+    case ATTN_OUTCOME_BY_DESIGN:
+        snprintf(text, CELL_BYTES, "%s", property == ATTN_PROPERTY_FUTURE ? "yes" : "-");
         break;
     case ATTN_OUTCOME_UNCHECKED:
     case ATTN_OUTCOME_FAILS:
@@ -59,8 +64,7 @@ static void print_row(const char *label, const attn_verification *verification)
     for (size_t i = 0; i < sizeof columns / sizeof *columns; i++) {
         const attn_property property = columns[i].property;
         char text[CELL_BYTES];
-        cell_text(&verification->of[property],
-                  property == ATTN_PROPERTY_OUTPUT || property == ATTN_PROPERTY_GRADIENTS, text);
+        cell_text(&verification->of[property], property, text);
         printf(" %*s", columns[i].width, text);
     }
     putchar('\n');
@@ -72,10 +76,10 @@ static void print_failures(const cli_verify_result *r, size_t index)
         const attn_verdict *v = &r->verifications[index].of[i];
         const char *property = attn_property_name((attn_property)i);
         if (v->outcome == ATTN_OUTCOME_FAILS || v->outcome == ATTN_OUTCOME_UNCHECKED)
-            printf("FAIL %s, %s: %s; again: attnscope verify --mechanisms %s %s\n",
+            printf("FAIL %s, %s: %s; again: attnscope verify --mechanisms %s --dtype %s %s\n",
                    r->labels[index].label, property,
                    v->outcome == ATTN_OUTCOME_FAILS ? v->text : "nothing could be compared",
-                   r->labels[index].label, r->repeat);
+                   r->labels[index].label, r->dtype, r->repeat);
     }
 }
 
@@ -85,15 +89,14 @@ static void print_exemptions(const cli_verify_result *r, size_t index)
     const attn_verdict *of = r->verifications[index].of;
     for (size_t i = 0; i < ATTN_PROPERTIES; i++) {
         size_t same = 0;
-        if (of[i].outcome != ATTN_OUTCOME_NOT_APPLICABLE) continue;
-        while (of[same].outcome != ATTN_OUTCOME_NOT_APPLICABLE ||
-               strcmp(of[same].text, of[i].text) != 0)
+        if (!attn_outcome_is_exempt(of[i].outcome)) continue;
+        while (!attn_outcome_is_exempt(of[same].outcome) || strcmp(of[same].text, of[i].text) != 0)
             same++;
         if (same < i) continue;
         printf("- %s: %s\n  (", r->labels[index].label, of[i].text);
         const char *comma = "";
         for (size_t k = i; k < ATTN_PROPERTIES; k++) {
-            if (of[k].outcome != ATTN_OUTCOME_NOT_APPLICABLE || strcmp(of[k].text, of[i].text) != 0)
+            if (!attn_outcome_is_exempt(of[k].outcome) || strcmp(of[k].text, of[i].text) != 0)
                 continue;
             printf("%s%s", comma, attn_property_name((attn_property)k));
             comma = ", ";
@@ -105,8 +108,10 @@ static void print_exemptions(const cli_verify_result *r, size_t index)
 void cli_verify_table(const cli_verify_result *r)
 {
     size_t n_good = 0;
-    printf("float32, %s, threads %zu, products %s\nbatch %zu, %zu tokens, seed %llu\n\n", r->isa,
-           r->threads, r->dense, r->batch, r->length, (unsigned long long)r->seed);
+    const bool is_half = strcmp(r->dtype, "bf16") == 0;
+    printf("%s, %s, threads %zu, products %s\nbatch %zu, %zu tokens, seed %llu\n\n",
+           is_half ? "bfloat16" : "float32", r->isa, r->threads, is_half ? "our own" : r->dense,
+           r->batch, r->length, (unsigned long long)r->seed);
     printf("%-*s", NAME_WIDTH, "mechanism");
     for (size_t i = 0; i < sizeof columns / sizeof *columns; i++)
         printf(" %*s", columns[i].width, columns[i].heading);
@@ -128,7 +133,8 @@ static const char *outcome_name(attn_outcome outcome)
     static const char *const names[] = {[ATTN_OUTCOME_UNCHECKED] = "unchecked",
                                         [ATTN_OUTCOME_HOLDS] = "holds",
                                         [ATTN_OUTCOME_FAILS] = "fails",
-                                        [ATTN_OUTCOME_NOT_APPLICABLE] = "not applicable"};
+                                        [ATTN_OUTCOME_NOT_APPLICABLE] = "not applicable",
+                                        [ATTN_OUTCOME_BY_DESIGN] = "not causal by design"};
     return names[outcome];
 }
 
@@ -147,7 +153,8 @@ static json_t *verdict_json(const attn_verdict *v)
     return object;
 }
 
-static json_t *mechanism_json(const attn_label *label, const attn_verification *verification)
+static json_t *mechanism_json(const attn_label *label, const char *dtype,
+                              const attn_verification *verification)
 {
     json_t *properties = json_object();
     for (size_t i = 0; i < ATTN_PROPERTIES; i++)
@@ -156,17 +163,19 @@ static json_t *mechanism_json(const attn_label *label, const attn_verification *
             json_decref(properties);
             return NULL;
         }
-    return json_pack("{s:s, s:s, s:b, s:o}", "mechanism", label->label, "dtype", "f32", "holds",
+    return json_pack("{s:s, s:s, s:b, s:o}", "mechanism", label->label, "dtype", dtype, "holds",
                      attn_verification_holds(verification), "properties", properties);
 }
 
-bool cli_verify_json(const cli_verify_result *r)
+bool cli_verify_json(const cli_verify_result *r, size_t count)
 {
     json_t *mechanisms = json_array();
     bool is_good = mechanisms != NULL;
-    for (size_t i = 0; i < r->count && is_good; i++)
-        is_good = json_array_append_new(mechanisms,
-                                        mechanism_json(&r->labels[i], &r->verifications[i])) == 0;
+    for (size_t k = 0; k < count; k++)
+        for (size_t i = 0; i < r[k].count && is_good; i++)
+            is_good =
+                json_array_append_new(mechanisms, mechanism_json(&r[k].labels[i], r[k].dtype,
+                                                                 &r[k].verifications[i])) == 0;
     json_t *root =
         json_pack("{s:s, s:I, s:s, s:I, s:I, s:I, s:o}", "isa", r->isa, "threads",
                   (json_int_t)r->threads, "dense", r->dense, "batch", (json_int_t)r->batch, "seq",

@@ -131,8 +131,7 @@ static double run_product(bench *b, const attn_model_product *p)
     const uint64_t begin_ns = attn_clock_ns();
     for (size_t i = 0; i < p->times; i++) {
         const size_t layer = i % b->options->model->layers;
-        const size_t at =
-            is_head ? layout->tokens : layout->first_block + layer * layout->per_block;
+        const size_t at = is_head ? layout->tokens : layout->blocks[layer].norm1_gain;
         switch (p->kind) {
         case ATTN_PRODUCT_FORWARD:
             attn_dense_forward(b->context, p->rows, p->in, p->out, b->x, parameters + at, NULL,

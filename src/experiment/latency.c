@@ -9,6 +9,8 @@
 
 #include <stdio.h>
 
+static const char cannot_decode[] = "the model sees later tokens, so it cannot decode";
+
 enum { FORWARD_REPEATS = 7 }; /* the first one warms up and is not counted */
 
 static attn_status time_forward(attn_generator *generator, const attn_plan *plan,
@@ -43,7 +45,9 @@ attn_status attn_put_latency_figures(attn_figure_sink *sink, const attn_model *m
                                      attn_context *context, const attn_plan *plan,
                                      const uint32_t *ids, attn_error *error)
 {
-    const size_t n = plan->decode_tokens < plan->length ? plan->decode_tokens : plan->length - 1;
+    const bool decodes = attn_model_future_blocks(model) == 0;
+    const size_t most = plan->decode_tokens < plan->length ? plan->decode_tokens : plan->length - 1;
+    const size_t n = decodes ? most : 0;
     attn_error reset_error = {0};
     const bool has_peak = attn_process_memory_reset_peak("", &reset_error) == ATTN_OK;
     attn_generator *generator = NULL;
@@ -62,11 +66,12 @@ attn_status attn_put_latency_figures(attn_figure_sink *sink, const attn_model *m
              FORWARD_REPEATS - 1, plan->length);
     attn_sink_value(sink, "latency_forward_s", "s", forward_s, ATTN_MEASURED, source);
 
-    status = time_tokens(generator, plan, ids, n, times_s, error);
+    if (decodes) status = time_tokens(generator, plan, ids, n, times_s, error);
     if (status != ATTN_OK) goto done;
     if (n == 0) {
         const attn_figure none = attn_figure_unavailable(
-            "latency_token_s", "s", "decoding", "no token was decoded: use --decode-tokens");
+            "latency_token_s", "s", "decoding",
+            decodes ? "no token was decoded: use --decode-tokens" : cannot_decode);
         attn_sink_put(sink, &none);
     } else {
         attn_statistics_sort(times_s, n);
@@ -81,8 +86,12 @@ attn_status attn_put_latency_figures(attn_figure_sink *sink, const attn_model *m
     }
     snprintf(source, sizeof source, "caches or states of all layers, one sequence of %zu tokens",
              plan->length);
-    attn_sink_value(sink, "cache_bytes", "byte", (double)attn_generator_cache_bytes(generator),
-                    ATTN_COUNTED, source);
+    const attn_figure cache =
+        decodes
+            ? attn_figure_make("cache_bytes", "byte", (double)attn_generator_cache_bytes(generator),
+                               ATTN_COUNTED, source)
+            : attn_figure_unavailable("cache_bytes", "byte", "decoding", cannot_decode);
+    attn_sink_put(sink, &cache);
     attn_put_renamed(
         sink,
         has_peak ? attn_process_memory_peak("")

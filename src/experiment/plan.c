@@ -13,38 +13,59 @@
 static attn_status check_mechanism(const attn_plan *plan, const attn_plan_mechanism *mechanism,
                                    attn_error *error)
 {
-    const attn_layer_config sizes = {.mechanism = mechanism->name,
-                                     .options = mechanism->options,
-                                     .d_model = plan->sizes.d_model,
-                                     .heads = plan->sizes.heads,
-                                     .positions = plan->sizes.positions,
-                                     .is_causal = true};
-    attn_layer *layer = NULL;
-    attn_status status = attn_layer_create(&layer, &sizes, error);
-    if (status == ATTN_OK && !attn_layer_is_causal(layer))
-        status = attn_fail(error, ATTN_EUNSUPPORTED,
-                           "%s lets a token see later ones, which gives away what a language "
-                           "model is to predict",
-                           mechanism->label);
-    attn_layer_free(layer);
-    return status;
+    attn_model_config config = attn_plan_model(plan, mechanism);
+    size_t future_blocks = 0;
+    config.is_causal = false;
+    attn_status status = attn_model_check(&config, plan->length, &future_blocks, error);
+    if (status != ATTN_OK || future_blocks == 0) return status;
+    if (plan->is_packed)
+        return attn_fail(error, ATTN_EARGUMENT,
+                         "%s sees later tokens and cannot keep packed documents apart: leave out "
+                         "--pack",
+                         mechanism->label);
+    if (plan->allows_leak) return ATTN_OK;
+    attn_error reason = {0};
+    config.is_causal = true;
+    status = attn_model_check(&config, plan->length, &future_blocks, &reason);
+    return attn_fail(error, status, "%s; --allow-leak runs it, out of competition", reason.text);
 }
 
 attn_status attn_plan_set_mechanisms(attn_plan *plan, const char *list, attn_error *error)
 {
-    attn_status status = attn_labels_parse(list, attn_mechanism_is_causal, plan->mechanisms,
-                                           &plan->n_mechanisms, error);
+    attn_status status = attn_patterns_parse(list, attn_mechanism_is_causal, plan->mechanisms,
+                                             &plan->n_mechanisms, error);
     for (size_t i = 0; i < plan->n_mechanisms && status == ATTN_OK; i++)
         status = check_mechanism(plan, &plan->mechanisms[i], error);
     return status;
 }
 
+attn_status attn_plan_add_again(attn_plan *plan, attn_error *error)
+{
+    if (plan->n_mechanisms == ATTN_PLAN_MECHANISMS_MAX)
+        return attn_fail(error, ATTN_EARGUMENT,
+                         "--aa needs room for one more of at most %d mechanisms",
+                         ATTN_PLAN_MECHANISMS_MAX);
+    attn_plan_mechanism *again = &plan->mechanisms[plan->n_mechanisms];
+    *again = plan->mechanisms[0];
+    const size_t used = strlen(again->label);
+    static const char mark[] = " (A/A)";
+    if (used + sizeof mark > sizeof again->label)
+        return attn_fail(error, ATTN_EARGUMENT, "--aa: the name '%s' is too long", again->label);
+    memcpy(again->label + used, mark, sizeof mark);
+    plan->n_mechanisms++;
+    plan->measuring.has_again = true;
+    return ATTN_OK;
+}
+
 attn_model_config attn_plan_model(const attn_plan *plan, const attn_plan_mechanism *mechanism)
 {
     attn_model_config config = plan->sizes;
-    config.mechanism = mechanism->name;
-    config.options = mechanism->options;
-    config.is_causal = true;
+    /* The twin has a name of its own and the first mechanism's blocks. */
+    const bool is_again =
+        plan->measuring.has_again &&
+        strcmp(mechanism->label, plan->mechanisms[plan->n_mechanisms - 1].label) == 0;
+    config.mechanism = is_again ? plan->mechanisms[0].label : mechanism->label;
+    config.is_causal = !plan->allows_leak;
     return config;
 }
 
@@ -75,10 +96,17 @@ attn_status attn_plan_json(const attn_plan *plan, const char *data_sha256, const
             json_decref(names);
             names = NULL;
         }
+    const attn_plan_measuring *m = &plan->measuring;
+    json_t *measuring = json_pack(
+        "{s:s?, s:s?, s:s?, s:f, s:b, s:f, s:f, s:f, s:f, s:f, s:s?, s:s?}", "gpus", m->gpus,
+        "meter_cmd", m->command, "meter_csv", m->csv, "meter_offset", m->csv_offset_s, "dcmi",
+        m->uses_dcmi, "idle", m->idle_s, "steady", m->steady, "cool_down", m->cool_down_s, "pue",
+        m->pue, "carbon_intensity", m->carbon_g_per_kwh, "carbon_source", m->carbon_source, "again",
+        m->has_again ? plan->mechanisms[plan->n_mechanisms - 1].label : NULL);
     /* Paths are left out: the contents decide, wherever the file lies. */
     json_t *root = json_pack(
         "{s:o, s:I, s:s, s:s?, s:I, s:I, s:I, s:s, s:s, s:b, s:b, s:f, s:I, s:I, s:f, s:f, s:f, "
-        "s:s, s:I, s:I, s:I, s:I, s:I, s:s?, s:s?}",
+        "s:s, s:I, s:I, s:I, s:I, s:I, s:s?, s:s?, s:o}",
         "mechanisms", names, "rounds", (json_int_t)plan->rounds, "model",
         plan->is_model_file ? "file" : plan->model, "model_sha256", model_sha256, "batch",
         (json_int_t)plan->batch, "seq", (json_int_t)plan->length, "steps", (json_int_t)plan->steps,
@@ -90,7 +118,7 @@ attn_status attn_plan_json(const attn_plan *plan, const char *data_sha256, const
         "learning_rate_warmup", (json_int_t)plan->learning_rate_warmup, "timing_warmup",
         (json_int_t)plan->timing_warmup, "decode_tokens", (json_int_t)plan->decode_tokens, "seed",
         (json_int_t)plan->seed, "threads", (json_int_t)plan->threads, "isa", plan->isa, "cpu_watts",
-        plan->cpu_watts);
+        plan->cpu_watts, "measuring", measuring);
     char *text = root ? json_dumps(root, JSON_COMPACT) : NULL;
     if (text) *json = attn_strdup(text);
     free(text);

@@ -10,13 +10,29 @@
 
 #include <stdbool.h>
 
-enum { ATTN_PLAN_MECHANISMS_MAX = ATTN_LABELS_MAX, ATTN_PLAN_LABEL_BYTES = ATTN_LABEL_BYTES };
+enum { ATTN_PLAN_MECHANISMS_MAX = ATTN_PATTERNS_MAX };
 
-typedef attn_label attn_plan_mechanism;
+typedef attn_pattern attn_plan_mechanism;
+
+/* How it is measured, beside what is done. Nothing here changes losses or counted work. */
+typedef struct attn_plan_measuring {
+    const char *gpus; /* as attn_energy_options has them */
+    const char *command, *csv;
+    double csv_offset_s;
+    bool uses_dcmi;
+    double idle_s;             /* of each idle baseline, before and after training; 0: none */
+    double steady;             /* warm up until steps rise by no more than this; 0: no rule */
+    double cool_down_s;        /* of rest between two trials */
+    double pue;                /* of the building, as the user says; 0: not said */
+    double carbon_g_per_kwh;   /* likewise */
+    const char *carbon_source; /* who says so */
+    bool has_again;            /* the last mechanism is the first one again: the A/A pair */
+} attn_plan_measuring;
 
 typedef struct attn_plan {
     attn_plan_mechanism mechanisms[ATTN_PLAN_MECHANISMS_MAX];
     size_t n_mechanisms;
+    bool allows_leak; /* mechanisms that see later tokens are tried too, out of competition */
     size_t rounds;
 
     const char *model;           /* a preset's name or the path of a model file, as typed */
@@ -43,12 +59,18 @@ typedef struct attn_plan {
     const char *isa;       /* NULL: the best */
     const char *cpu_watts; /* "idle:full" of one processor for the energy model; NULL: its class */
     const char *save;      /* folder for the trained models; NULL: they are not kept */
+    attn_plan_measuring measuring;
 } attn_plan;
 
-/* Parts "a,b:option=1:other=2" into plan->mechanisms, "all" being every causal one, and checks
- * each by making a layer of the model's size. ATTN_ENOTFOUND, ATTN_EARGUMENT, ATTN_ESHAPE. */
+/* Parts "a,b:option=1:other=2*3+c" into plan->mechanisms, "all" being every causal one, and checks
+ * each by making its layers in the model's size, for the plan's length. ATTN_ENOTFOUND,
+ * ATTN_EARGUMENT (also for one that sees later tokens, unless the plan allows it), ATTN_ESHAPE. */
 ATTN_MUST_CHECK attn_status attn_plan_set_mechanisms(attn_plan *plan, const char *list,
                                                      attn_error *error);
+
+/* Adds the first mechanism once more, as "NAME (A/A)": what differs between the two is noise.
+ * ATTN_EARGUMENT when there is no room. */
+ATTN_MUST_CHECK attn_status attn_plan_add_again(attn_plan *plan, attn_error *error);
 
 /* The model with one of the mechanisms; its texts are the plan's. */
 attn_model_config attn_plan_model(const attn_plan *plan, const attn_plan_mechanism *mechanism);

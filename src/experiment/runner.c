@@ -1,4 +1,5 @@
 /* The runner: the schedule, what is left of it, and one trial after the other. */
+#define _POSIX_C_SOURCE 200809L
 #include "experiment/runner.h"
 
 #include "base/clock.h"
@@ -8,6 +9,7 @@
 
 #include <math.h>
 #include <string.h>
+#include <time.h>
 
 typedef struct runner {
     const attn_run_options *options;
@@ -54,6 +56,8 @@ static attn_status take_record(runner *r, int64_t trial_id, size_t round, const 
         return attn_store_add_evaluation(store, trial_id, &record->evaluation, error);
     case ATTN_RECORD_FIGURE:
         return attn_store_add_figure(store, trial_id, &record->figure, error);
+    case ATTN_RECORD_SAMPLE:
+        return attn_store_add_sample(store, trial_id, &record->sample, error);
     case ATTN_RECORD_FAILED:
     case ATTN_RECORD_DONE:
         break;
@@ -165,6 +169,16 @@ static attn_status take_up(runner *r, attn_store_result **before, attn_error *er
     return status;
 }
 
+/* Rest between two trials, cut short when the user wants to stop. */
+static void cool_down(const runner *r)
+{
+    const uint64_t begin_ns = attn_clock_ns();
+    const struct timespec tenth = {.tv_nsec = 100000000};
+    while (!*r->options->stop &&
+           attn_clock_seconds(begin_ns, attn_clock_ns()) < r->options->plan->measuring.cool_down_s)
+        nanosleep(&tenth, NULL);
+}
+
 static attn_status run_all(runner *r, const attn_store_result *before, attn_error *error)
 {
     const attn_plan *plan = r->options->plan;
@@ -175,6 +189,7 @@ static attn_status run_all(runner *r, const attn_store_result *before, attn_erro
             r->trial++;
             if (is_done(before, round, plan->mechanisms[order[position]].label)) continue;
             if (*r->options->stop) return refuse_more(error);
+            if (r->steps_seen > 0) cool_down(r);
             const attn_status status = run_trial(r, round, position, order[position], error);
             if (status != ATTN_OK) return status;
         }

@@ -13,7 +13,7 @@
 typedef struct attn_run_progress {
     size_t trial, n_trials;   /* trial from 1 */
     size_t round;             /* from 1 */
-    const char *label;        /* the mechanism as the user wrote it */
+    const char *label;        /* the mechanism, in the shortest spelling */
     size_t step, n_steps;     /* step 0: the trial begins */
     double loss;              /* of the step; NaN before the first */
     double elapsed_s, left_s; /* since the run began, and an estimate; NaN when not known yet */

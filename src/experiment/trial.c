@@ -8,6 +8,7 @@
 #include "base/memory.h"
 #include "data/batches.h"
 #include "experiment/latency.h"
+#include "experiment/measuring.h"
 #include "experiment/record.h"
 #include "experiment/trial_figures.h"
 #include "model/checkpoint.h"
@@ -95,6 +96,10 @@ static attn_status set_up(workshop *w, attn_error *error)
     attn_status status = attn_context_create(&w->context, plan->threads, plan->isa, error);
     if (status == ATTN_OK) status = attn_model_create(&w->model, &config, error);
     if (status != ATTN_OK) return status;
+    const size_t future_blocks = attn_model_future_blocks(w->model);
+    if (future_blocks > 0) /* first, so that a trial which fails is marked too */
+        attn_sink_value(&w->sink, ATTN_FIGURE_SEES_FUTURE, "block", (double)future_blocks,
+                        ATTN_COUNTED, "blocks whose attention lets a token see later ones");
     attn_model_initialise(w->model, trial_seed(w->trial));
     if (plan->is_model_file) status = attn_checkpoint_load(w->model, plan->model, error);
     if (status == ATTN_OK)
@@ -102,7 +107,8 @@ static attn_status set_up(workshop *w, attn_error *error)
                                      true, error);
     if (status == ATTN_OK) status = open_batches(w->trial, &w->training, &w->held_out, error);
     if (status == ATTN_OK) status = attn_batch_create(&w->batch, plan->batch, plan->length, error);
-    if (status == ATTN_OK) status = attn_energy_open(&w->meter, NULL, error);
+    const attn_energy_options meters = attn_measuring_meters(plan);
+    if (status == ATTN_OK) status = attn_energy_open(&w->meter, &meters, error);
     if (status == ATTN_OK) status = attn_energy_start(w->meter, error);
     if (status != ATTN_OK) return status;
     w->log.steps = attn_alloc_array(ATTN_MEMORY_OTHER, plan->steps, sizeof *w->log.steps);
@@ -271,23 +277,30 @@ static attn_status run_step(workshop *w, size_t step, attn_error *error)
     return attn_record_write(w->sink.descriptor, &message, error);
 }
 
-static attn_status train(workshop *w, attn_window *window, double *first_loss, double *last_loss,
-                         attn_error *error)
+/* Timing begins when the warm-up is over, and rests while the model is evaluated. */
+static attn_status train(workshop *w, attn_measured *measured, double *first_loss,
+                         double *last_loss, attn_error *error)
 {
     const attn_plan *plan = w->trial->plan;
+    bool is_timed = false;
     attn_status status = evaluate(w, 0, first_loss, error);
     for (size_t step = 0; step < plan->steps && status == ATTN_OK; step++) {
-        const bool is_timed = step >= plan->timing_warmup;
         const size_t done = step + 1;
-        const bool is_last = done == plan->steps;
         const bool evaluates =
-            is_last || (plan->evaluate_every && done % plan->evaluate_every == 0);
-        const bool opens = step == plan->timing_warmup ||
-                           (is_timed && plan->evaluate_every && step % plan->evaluate_every == 0);
-        if (opens) attn_window_open(window);
+            done == plan->steps || (plan->evaluate_every && done % plan->evaluate_every == 0);
+        bool opens = is_timed && plan->evaluate_every && step % plan->evaluate_every == 0;
+        if (!is_timed) {
+            measured->warmth = attn_judge_warmth(plan, w->log.steps, step);
+            is_timed = opens = measured->warmth != ATTN_WARMING;
+            measured->warmup = w->log.warmup = step;
+        }
+        if (opens) attn_window_open(&measured->window);
         status = run_step(w, step, error);
-        if (is_timed && evaluates) attn_window_close(window);
-        if (status == ATTN_OK && evaluates) status = evaluate(w, done, last_loss, error);
+        if (is_timed && evaluates) attn_window_close(&measured->window);
+        if (status != ATTN_OK || !evaluates) continue;
+        if (w->held_out) attn_window_open(&measured->evaluation);
+        status = evaluate(w, done, last_loss, error);
+        if (w->held_out) attn_window_close(&measured->evaluation);
     }
     return status;
 }
@@ -311,8 +324,10 @@ static attn_status put_size_figures(attn_figure_sink *sink, const workshop *w, a
 {
     const attn_trial *trial = w->trial;
     const size_t parameters = attn_model_parameter_count(w->model);
-    const size_t attention =
-        attn_layer_parameter_count(attn_model_layer(w->model)) * trial->plan->sizes.layers;
+    size_t attention = 0, n_kinds = 0;
+    const attn_model_kind *kinds = attn_model_kinds(w->model, &n_kinds);
+    for (size_t i = 0; i < n_kinds; i++)
+        attention += kinds[i].n_blocks * attn_layer_parameter_count(kinds[i].layer);
     attn_sink_value(sink, "parameters", "", (double)parameters, ATTN_COUNTED,
                     "trained parameters of the model");
     attn_sink_value(sink, "attention_parameters", "", (double)attention, ATTN_COUNTED,
@@ -346,17 +361,26 @@ attn_status attn_trial_run(const attn_trial *trial, int descriptor, attn_error *
     attn_status status = set_up(&w, error);
     if (status != ATTN_OK) goto done;
 
-    attn_window window = {.meter = w.meter};
+    attn_measured measured = {.window.meter = w.meter, .evaluation.meter = w.meter};
+    const double idle_s = trial->plan->measuring.idle_s;
     double first_loss = NAN, last_loss = NAN;
-    status = train(&w, &window, &first_loss, &last_loss, error);
+    if (idle_s > 0.0)
+        measured.idle_before = attn_measure_idle(w.meter, idle_s, "power_idle_before_w");
+    const uint64_t begin_ns = attn_clock_ns();
+    status = train(&w, &measured, &first_loss, &last_loss, error);
     if (status != ATTN_OK) goto done;
+    if (idle_s > 0.0)
+        measured.idle_after = attn_measure_idle(w.meter, idle_s, "power_idle_after_w");
     const attn_figure train_peak =
         has_peak ? attn_process_memory_peak("")
                  : attn_figure_unavailable("vmhwm_train_bytes", "byte", "/proc/self/clear_refs",
                                            reset_error.text);
     attn_put_step_figures(&w.sink, trial->plan, &w.log, w.scratch);
-    attn_put_window_figures(&w.sink, trial->plan, attn_context_threads(w.context), &window,
-                            train_peak.value);
+    attn_put_window_figures(&w.sink, trial->plan, w.log.n - w.log.warmup,
+                            attn_context_threads(w.context), &measured.window, train_peak.value);
+    attn_put_measuring_figures(&w.sink, trial->plan, &w.log, &measured);
+    attn_energy_stop(w.meter);
+    attn_put_samples(&w.sink, w.meter, begin_ns);
     attn_put_memory_figures(&w.sink);
     attn_put_renamed(&w.sink, train_peak, "vmhwm_train_bytes");
     put_loss_figures(&w.sink, &w, first_loss, last_loss);

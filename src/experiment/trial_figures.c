@@ -54,16 +54,16 @@ static double step_s(const attn_store_step *step)
     return step->data_s + step->forward_s + step->backward_s + step->optimizer_s;
 }
 
-static double put_median(attn_figure_sink *sink, const attn_plan *plan, const attn_step_log *log,
-                         const char *name, step_value *value, double *scratch)
+static double put_median(attn_figure_sink *sink, const attn_step_log *log, const char *name,
+                         step_value *value, double *scratch)
 {
-    const size_t n = log->n - plan->timing_warmup;
-    for (size_t i = 0; i < n; i++) scratch[i] = value(&log->steps[plan->timing_warmup + i]);
+    const size_t n = log->n - log->warmup;
+    for (size_t i = 0; i < n; i++) scratch[i] = value(&log->steps[log->warmup + i]);
     attn_statistics_sort(scratch, n);
     const double median = attn_statistics_median(scratch, n);
     char source[ATTN_FIGURE_TEXT_BYTES];
     snprintf(source, sizeof source, "median of %zu steps after %zu of warm-up, CLOCK_MONOTONIC_RAW",
-             n, plan->timing_warmup);
+             n, log->warmup);
     attn_sink_value(sink, name, "s", median, ATTN_MEASURED, source);
     return median;
 }
@@ -99,11 +99,11 @@ static void put_work(attn_figure_sink *sink, const attn_step_log *log)
 void attn_put_step_figures(attn_figure_sink *sink, const attn_plan *plan, attn_step_log *log,
                            double *scratch)
 {
-    const double step_time_s = put_median(sink, plan, log, "step_time_s", step_s, scratch);
-    put_median(sink, plan, log, "forward_time_s", forward_s, scratch);
-    put_median(sink, plan, log, "backward_time_s", backward_s, scratch);
-    put_median(sink, plan, log, "optimizer_time_s", optimizer_s, scratch);
-    put_median(sink, plan, log, "data_time_s", data_s, scratch);
+    const double step_time_s = put_median(sink, log, "step_time_s", step_s, scratch);
+    put_median(sink, log, "forward_time_s", forward_s, scratch);
+    put_median(sink, log, "backward_time_s", backward_s, scratch);
+    put_median(sink, log, "optimizer_time_s", optimizer_s, scratch);
+    put_median(sink, log, "data_time_s", data_s, scratch);
     attn_sink_value(sink, "tokens_per_s", "token/s",
                     (double)(plan->batch * plan->length) / step_time_s, ATTN_DERIVED,
                     "batch * seq / step_time_s, padding included");
@@ -140,8 +140,17 @@ static void put_modelled_energy(attn_figure_sink *sink, const attn_plan *plan, s
                      "energy_modelled_dram_j");
 }
 
-void attn_put_window_figures(attn_figure_sink *sink, const attn_plan *plan, size_t threads,
-                             const attn_window *window, double resident_bytes)
+/* The first three are named on every machine, with the reason when there is no counter; others
+ * where there is a meter for them. */
+static bool is_shown(const attn_window *window, size_t figure)
+{
+    return figure <= ATTN_ENERGY_FIGURE_PSYS || attn_energy_knows(window->meter, figure) ||
+           (figure == ATTN_ENERGY_FIGURE_COMPONENTS &&
+            window->energy[figure].provenance != ATTN_UNAVAILABLE);
+}
+
+void attn_put_window_figures(attn_figure_sink *sink, const attn_plan *plan, size_t timed_steps,
+                             size_t threads, const attn_window *window, double resident_bytes)
 {
     attn_sink_value(sink, "train_time_s", "s", window->time_s, ATTN_MEASURED,
                     "all steps after the warm-up, without evaluations, CLOCK_MONOTONIC_RAW");
@@ -150,15 +159,18 @@ void attn_put_window_figures(attn_figure_sink *sink, const attn_plan *plan, size
     attn_sink_value(sink, "cpu_utilisation", "", window->cpu_s / (window->time_s * (double)threads),
                     ATTN_DERIVED, "cpu_time_s / (train_time_s * threads)");
     for (size_t i = 0; i < ATTN_PROCESS_FIGURES; i++) attn_sink_put(sink, &window->process[i]);
-    for (size_t i = 0; i < ATTN_ENERGY_FIGURES; i++) attn_sink_put(sink, &window->energy[i]);
-    const attn_figure *package = &window->energy[ATTN_ENERGY_FIGURE_PACKAGE];
-    const double timed_steps = (double)(plan->steps - plan->timing_warmup);
-    if (package->provenance == ATTN_MEASURED) {
-        attn_figure step = attn_figure_make("energy_step_j", "J", package->value / timed_steps,
-                                            ATTN_DERIVED, "energy_cpu_package_j / steps timed");
-        step.has_interval = package->has_interval;
-        step.low = package->low / timed_steps;
-        step.high = package->high / timed_steps;
+    for (size_t i = 0; i < ATTN_ENERGY_FIGURES; i++)
+        if (is_shown(window, i)) attn_sink_put(sink, &window->energy[i]);
+    const attn_figure *total = attn_window_energy(window);
+    const double steps = (double)timed_steps;
+    if (total->provenance != ATTN_UNAVAILABLE) {
+        char source[ATTN_FIGURE_TEXT_BYTES];
+        snprintf(source, sizeof source, "%s / steps timed", total->name);
+        attn_figure step =
+            attn_figure_make("energy_step_j", "J", total->value / steps, ATTN_DERIVED, source);
+        step.has_interval = total->has_interval;
+        step.low = total->low / steps;
+        step.high = total->high / steps;
         attn_sink_put(sink, &step);
     }
     put_modelled_energy(sink, plan, threads, window, resident_bytes);

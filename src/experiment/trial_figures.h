@@ -12,6 +12,7 @@ typedef struct attn_step_log {
     attn_store_step *steps; /* plan->steps of them */
     attn_work *closed_form; /* of each step */
     size_t n;
+    size_t warmup; /* first steps that timings leave out */
 } attn_step_log;
 
 /* Where figures go; the first failure stays. */
@@ -29,9 +30,10 @@ void attn_sink_value(attn_figure_sink *sink, const char *name, const char *unit,
 void attn_put_step_figures(attn_figure_sink *sink, const attn_plan *plan, attn_step_log *log,
                            double *scratch);
 
-/* Time, processor use, disk bytes, energy measured and modelled, of the closed window. */
-void attn_put_window_figures(attn_figure_sink *sink, const attn_plan *plan, size_t threads,
-                             const attn_window *window, double resident_bytes);
+/* Time, processor use, disk bytes, energy measured and modelled, of the closed window over
+ * `timed_steps` steps. */
+void attn_put_window_figures(attn_figure_sink *sink, const attn_plan *plan, size_t timed_steps,
+                             size_t threads, const attn_window *window, double resident_bytes);
 
 /* Peaks of our allocator by category, exact. */
 void attn_put_memory_figures(attn_figure_sink *sink);

@@ -4,11 +4,13 @@
 #include "base/clock.h"
 #include "meters/system_clock.h"
 
+#include <math.h>
 #include <string.h>
 
 void attn_window_open(attn_window *window)
 {
-    attn_energy_mark(window->meter, &window->begin_energy);
+    attn_energy_edge(window->meter, &window->begin_energy);
+    window->begin_offset_s = attn_clock_offset_s();
     window->begin_process = attn_process_mark_now("");
     window->begin_cpu_s = attn_clock_cpu_s();
     window->begin_ns = attn_clock_ns();
@@ -43,7 +45,11 @@ void attn_window_close(attn_window *window)
     const double end_cpu_s = attn_clock_cpu_s();
     const attn_process_mark end_process = attn_process_mark_now("");
     attn_energy_snapshot end_energy;
-    attn_energy_mark(window->meter, &end_energy);
+    const double offset_s = attn_clock_offset_s();
+    attn_energy_edge(window->meter, &end_energy);
+    window->meter_s += end_energy.busy_s - window->begin_energy.busy_s;
+    window->suspended_s += end_energy.suspended_s - window->begin_energy.suspended_s;
+    window->clock_step_s += fabs(offset_s - window->begin_offset_s);
 
     const bool is_first = window->stretches++ == 0;
     const double stretch_s = attn_clock_seconds(window->begin_ns, end_ns);
@@ -64,4 +70,14 @@ void attn_window_close(attn_window *window)
     }
     window->time_s += stretch_s;
     window->cpu_s += end_cpu_s - window->begin_cpu_s;
+}
+
+const attn_figure *attn_window_energy(const attn_window *window)
+{
+    static const size_t order[] = {ATTN_ENERGY_FIGURE_COMPONENTS, ATTN_ENERGY_FIGURE_PACKAGE,
+                                   ATTN_ENERGY_FIGURE_SYSTEM};
+    for (size_t i = 0; i < sizeof order / sizeof *order; i++)
+        if (window->energy[order[i]].provenance != ATTN_UNAVAILABLE)
+            return &window->energy[order[i]];
+    return &window->energy[ATTN_ENERGY_FIGURE_PACKAGE];
 }

@@ -9,17 +9,24 @@
 typedef struct attn_window {
     attn_energy_meter *meter;
     double time_s, cpu_s; /* over all closed stretches */
+    double meter_s;       /* of them spent in reading meters */
+    double suspended_s;   /* the machine slept in them */
+    double clock_step_s;  /* the calendar clock was set by so much in them */
     size_t stretches;
     attn_figure energy[ATTN_ENERGY_FIGURES];
     attn_figure process[ATTN_PROCESS_FIGURES];
     /* the open stretch */
     uint64_t begin_ns;
-    double begin_cpu_s;
+    double begin_cpu_s, begin_offset_s;
     attn_energy_snapshot begin_energy;
     attn_process_mark begin_process;
 } attn_window;
 
 void attn_window_open(attn_window *window);
 void attn_window_close(attn_window *window);
+
+/* The energy that stands for the trial: of the components, else of the processor packages, else
+ * of the whole machine. Unavailable when nothing was measured. */
+const attn_figure *attn_window_energy(const attn_window *window);
 
 #endif

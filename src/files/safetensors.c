@@ -35,12 +35,12 @@ static const struct {
     [ATTN_DTYPE_F16] = {"F16", 2}, [ATTN_DTYPE_I64] = {"I64", 8}, [ATTN_DTYPE_I32] = {"I32", 4},
 };
 
-const char *attn_dtype_name(attn_dtype dtype)
+const char *attn_dtype_name(attn_tensor_dtype dtype)
 {
     return dtype < ATTN_DTYPES ? dtypes[dtype].name : "unknown";
 }
 
-size_t attn_dtype_bytes(attn_dtype dtype)
+size_t attn_dtype_bytes(attn_tensor_dtype dtype)
 {
     return dtype < ATTN_DTYPES ? dtypes[dtype].size_bytes : 0;
 }
@@ -61,7 +61,7 @@ static attn_status read_dtype(const source *from, const char *name, const json_t
                          name);
     for (int i = 0; i < ATTN_DTYPES; i++) {
         if (strcmp(text, dtypes[i].name) != 0) continue;
-        tensor->dtype = (attn_dtype)i;
+        tensor->dtype = (attn_tensor_dtype)i;
         return ATTN_OK;
     }
     return attn_fail(error, ATTN_EFORMAT,

@@ -11,7 +11,7 @@
 
 #include <stddef.h>
 
-typedef enum attn_dtype {
+typedef enum attn_tensor_dtype {
     ATTN_DTYPE_F64,
     ATTN_DTYPE_F32,
     ATTN_DTYPE_BF16,
@@ -19,17 +19,17 @@ typedef enum attn_dtype {
     ATTN_DTYPE_I64,
     ATTN_DTYPE_I32,
     ATTN_DTYPES
-} attn_dtype;
+} attn_tensor_dtype;
 
-const char *attn_dtype_name(attn_dtype dtype); /* "F64", ... as the format spells them */
-size_t attn_dtype_bytes(attn_dtype dtype);
+const char *attn_dtype_name(attn_tensor_dtype dtype); /* "F64", ... as the format spells them */
+size_t attn_dtype_bytes(attn_tensor_dtype dtype);
 
 enum { ATTN_TENSOR_DIMENSIONS_MAX = 8 };
 
 /* One tensor of an open file; valid until the file is closed. */
 typedef struct attn_tensor {
     const char *name;
-    attn_dtype dtype;
+    attn_tensor_dtype dtype;
     size_t dimensions; /* 0 for a scalar */
     size_t shape[ATTN_TENSOR_DIMENSIONS_MAX];
     size_t count;     /* elements; 0 for an empty tensor */
@@ -81,7 +81,7 @@ ATTN_MUST_CHECK attn_status attn_safetensors_describe(attn_safetensors_writer *w
 /* The next tensor. Before the first write. ATTN_EARGUMENT for a name that is taken, reserved or
  * not UTF-8, ATTN_ESHAPE for sizes that overflow. */
 ATTN_MUST_CHECK attn_status attn_safetensors_declare(attn_safetensors_writer *writer,
-                                                     const char *name, attn_dtype dtype,
+                                                     const char *name, attn_tensor_dtype dtype,
                                                      const size_t *shape, size_t dimensions,
                                                      attn_error *error);
 

@@ -72,8 +72,8 @@ attn_status attn_safetensors_describe(attn_safetensors_writer *writer, const cha
 }
 
 attn_status attn_safetensors_declare(attn_safetensors_writer *writer, const char *name,
-                                     attn_dtype dtype, const size_t *shape, size_t dimensions,
-                                     attn_error *error)
+                                     attn_tensor_dtype dtype, const size_t *shape,
+                                     size_t dimensions, attn_error *error)
 {
     assert(dtype < ATTN_DTYPES);
     const attn_status status = refuse_after_header(writer, error);

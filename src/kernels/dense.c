@@ -8,9 +8,9 @@
 struct attn_dense {
 #ifdef ATTN_HAVE_ONEDNN
     attn_onednn *onednn; /* NULL: the plain product does everything */
-#else
-    char unused;
 #endif
+    void *scratch; /* of one product; grows to what the largest one needs */
+    size_t scratch_bytes;
 };
 
 attn_dense *attn_dense_create(attn_isa isa)
@@ -30,7 +30,18 @@ void attn_dense_free(attn_dense *dense)
 #ifdef ATTN_HAVE_ONEDNN
     attn_onednn_free(dense->onednn);
 #endif
+    attn_free(dense->scratch);
     attn_free(dense);
+}
+
+void *attn_dense_scratch(attn_dense *dense, size_t size_bytes)
+{
+    if (!dense->scratch || size_bytes > dense->scratch_bytes) {
+        attn_free(dense->scratch);
+        dense->scratch = attn_alloc(ATTN_MEMORY_WORKSPACE, size_bytes);
+        dense->scratch_bytes = dense->scratch ? size_bytes : 0;
+    }
+    return dense->scratch;
 }
 
 const char *attn_dense_name(const attn_dense *dense)

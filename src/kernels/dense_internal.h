@@ -7,6 +7,8 @@
 /* The state behind a context's dense products; NULL when memory is short. */
 attn_dense *attn_dense_create(attn_isa isa);
 void attn_dense_free(attn_dense *dense); /* NULL is fine */
+/* Memory for one product, kept for the next one; NULL when memory is short. */
+void *attn_dense_scratch(attn_dense *dense, size_t size_bytes);
 const char *attn_dense_name(const attn_dense *dense);
 
 /* c[m][n] = op(a) op(b) (+ c), with every matrix given by the strides of its elements, so that

@@ -7,6 +7,7 @@
 #define KERNELS_KERNELS_H
 
 #include "base/cpu.h"
+#include "kernels/bf16.h"
 
 #include <float.h>
 #include <stdbool.h>
@@ -123,8 +124,9 @@ typedef struct attn_kernels {
 
     /* y = elu(x) + 1: x + 1 above 0, else exp(x) */
     void (*elu_plus_one)(size_t n, const float *x, float *y);
-    /* dx = dy * phi'(x), from y = phi(x): 1 where y > 1, else y; dx may be dy */
-    void (*elu_plus_one_gradient)(size_t n, const float *y, const float *dy, float *dx);
+    /* dx = dy * y where x <= 0, else dy * y / (x + 1), for y any multiple of phi(x); dx may be dy */
+    void (*elu_plus_one_gradient)(size_t n, const float *x, const float *y, const float *dy,
+                                  float *dx);
 
     /* Elementwise, for gates and recurrences. */
     void (*multiply)(size_t n, const float *x, float *y);                        /* y *= x */
@@ -139,6 +141,10 @@ typedef struct attn_kernels {
      * x. `sign` -1 turns back. */
     void (*rotate)(size_t n, const float *cosine, const float *sine, float sign, const float *x,
                    float *y);
+
+    /* Between storage and arithmetic; one rounding there, none back (kernels/bf16.h). */
+    void (*bf16_from_float)(size_t n, const float *x, attn_bf16 *y);
+    void (*bf16_to_float)(size_t n, const attn_bf16 *x, float *y);
 
     /* Loss of one row of logits, -log softmax(logits)[target], in nats. With `gradient_scale`
      * not 0 the logits become gradient_scale * (softmax(logits) - onehot(target)). */

@@ -265,9 +265,10 @@ static void elu_plus_one(size_t n, const float *x, float *y)
     for (size_t i = 0; i < n; i++) y[i] = x[i] > 0.0f ? x[i] + 1.0f : expf(x[i]);
 }
 
-static void elu_plus_one_gradient(size_t n, const float *y, const float *dy, float *dx)
+static void elu_plus_one_gradient(size_t n, const float *x, const float *y, const float *dy,
+                                  float *dx)
 {
-    for (size_t i = 0; i < n; i++) dx[i] = y[i] > 1.0f ? dy[i] : dy[i] * y[i];
+    for (size_t i = 0; i < n; i++) dx[i] = dy[i] * (x[i] > 0.0f ? y[i] / (x[i] + 1.0f) : y[i]);
 }
 
 static void multiply(size_t n, const float *x, float *y)
@@ -311,6 +312,16 @@ static void rotate(size_t n, const float *cosine, const float *sine, float sign,
         y[i] = u * cosine[i] - w * s;
         y[i + n] = w * cosine[i] + u * s;
     }
+}
+
+static void bf16_from_float(size_t n, const float *x, attn_bf16 *y)
+{
+    for (size_t i = 0; i < n; i++) y[i] = attn_bf16_from_float(x[i]);
+}
+
+static void bf16_to_float(size_t n, const attn_bf16 *x, float *y)
+{
+    for (size_t i = 0; i < n; i++) y[i] = attn_bf16_to_float(x[i]);
 }
 
 static double cross_entropy(size_t n, float *logits, size_t target, float gradient_scale)
@@ -383,6 +394,8 @@ const attn_kernels attn_kernels_ref = {
     .log_sigmoid = log_sigmoid,
     .log_sigmoid_gradient = log_sigmoid_gradient,
     .rotate = rotate,
+    .bf16_from_float = bf16_from_float,
+    .bf16_to_float = bf16_to_float,
     .cross_entropy = cross_entropy,
     .adamw = adamw,
 };

@@ -81,11 +81,18 @@ static float kernel_sum(size_t n, const float *x)
     return sum_lanes(s);
 }
 
+/* Plain C that the compiler makes vectors of. */
 static double kernel_dot_double(size_t n, const float *x, const float *y)
 {
-    vd s = zero_double();
-    FOR_VECTORS(n) s = fused_double(take(x + at, left), take(y + at, left), s);
-    return sum_lanes_double(s);
+    enum { SUMS = 2 * LANES };
+    double sums[SUMS] = {0.0}, total = 0.0;
+    size_t at = 0;
+    for (; at + SUMS <= n; at += SUMS)
+        for (size_t l = 0; l < SUMS; l++)
+            sums[l] = fma((double)x[at + l], (double)y[at + l], sums[l]);
+    for (; at < n; at++) total = fma((double)x[at], (double)y[at], total);
+    for (size_t l = 0; l < SUMS; l++) total += sums[l];
+    return total;
 }
 
 static double kernel_sum_squares(size_t n, const float *x)
@@ -308,14 +315,32 @@ static void kernel_elu_plus_one(size_t n, const float *x, float *y)
     }
 }
 
-static void kernel_elu_plus_one_gradient(size_t n, const float *y, const float *dy, float *dx)
+static void kernel_elu_plus_one_gradient(size_t n, const float *x, const float *y, const float *dy,
+                                         float *dx)
 {
     const vf one = all(1.0f);
     FOR_VECTORS(n)
     {
-        const vf yi = take(y + at, left), di = take(dy + at, left);
-        put(dx + at, left, choose_greater(yi, one, di, mul(di, yi)));
+        const vf xi = take(x + at, left), yi = take(y + at, left);
+        const vf slope = choose_greater(xi, zero(), quotient(yi, add(xi, one)), yi);
+        put(dx + at, left, mul(take(dy + at, left), slope));
     }
+}
+
+/* ---- bfloat16 ---------------------------------------------------------------------------- */
+
+static void kernel_bf16_from_float(size_t n, const float *x, attn_bf16 *y)
+{
+    size_t at = 0;
+    for (; at + LANES <= n; at += LANES) store_bf16(y + at, load(x + at));
+    for (; at < n; at++) y[at] = attn_bf16_from_float(x[at]);
+}
+
+static void kernel_bf16_to_float(size_t n, const attn_bf16 *x, float *y)
+{
+    size_t at = 0;
+    for (; at + LANES <= n; at += LANES) store(y + at, load_bf16(x + at));
+    for (; at < n; at++) y[at] = attn_bf16_to_float(x[at]);
 }
 
 #include "kernels/kernels_simd_gates.h"
@@ -342,5 +367,6 @@ static void kernel_elu_plus_one_gradient(size_t n, const float *y, const float *
         .add_product = kernel_add_product, .silu = kernel_silu,                                    \
         .silu_gradient = kernel_silu_gradient, .log_sigmoid = kernel_log_sigmoid,                  \
         .log_sigmoid_gradient = kernel_log_sigmoid_gradient, .rotate = kernel_rotate,              \
+        .bf16_from_float = kernel_bf16_from_float, .bf16_to_float = kernel_bf16_to_float,          \
         .cross_entropy = kernel_cross_entropy, .adamw = kernel_adamw,                              \
     }

@@ -3,6 +3,7 @@
 #ifndef KERNELS_SIMD_AVX2_H
 #define KERNELS_SIMD_AVX2_H
 
+#include "kernels/bf16.h"
 #include "kernels/simd_unroll.h"
 
 #include <immintrin.h>
@@ -168,28 +169,23 @@ static inline void transpose_square(vf a[LANES])
         a[i + 4] = _mm256_permute2f128_ps(b[i], b[i + 4], 0x31);
     }
 }
-/* Accumulators in double, of the lower and the upper lanes. */
-typedef struct vd {
-    __m256d low, high;
-} vd;
-static inline vd zero_double(void)
+/* bfloat16 */
+static inline vf load_bf16(const attn_bf16 *p)
 {
-    return (vd){_mm256_setzero_pd(), _mm256_setzero_pd()};
+    const __m128i narrow = _mm_loadu_si128((const void *)p);
+    return _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_cvtepu16_epi32(narrow), 16));
 }
-/* a b + c */
-static inline vd fused_double(vf a, vf b, vd c)
+static inline void store_bf16(attn_bf16 *p, vf a)
 {
-    const __m256d a_low = _mm256_cvtps_pd(_mm256_castps256_ps128(a));
-    const __m256d b_low = _mm256_cvtps_pd(_mm256_castps256_ps128(b));
-    const __m256d a_high = _mm256_cvtps_pd(_mm256_extractf128_ps(a, 1));
-    const __m256d b_high = _mm256_cvtps_pd(_mm256_extractf128_ps(b, 1));
-    return (vd){_mm256_fmadd_pd(a_low, b_low, c.low), _mm256_fmadd_pd(a_high, b_high, c.high)};
-}
-static inline double sum_lanes_double(vd a)
-{
-    const __m256d s = _mm256_add_pd(a.low, a.high);
-    const __m128d t = _mm_add_pd(_mm256_castpd256_pd128(s), _mm256_extractf128_pd(s, 1));
-    return _mm_cvtsd_f64(_mm_add_sd(t, _mm_unpackhi_pd(t, t)));
+    const __m256i bits = _mm256_castps_si256(a), top = _mm256_srli_epi32(bits, 16);
+    const __m256i odd = _mm256_and_si256(top, _mm256_set1_epi32(1));
+    const __m256i half = _mm256_add_epi32(odd, _mm256_set1_epi32(0x7fff));
+    const __m256i rounded = _mm256_srli_epi32(_mm256_add_epi32(bits, half), 16);
+    const __m256i is_nan = _mm256_castps_si256(_mm256_cmp_ps(a, a, _CMP_UNORD_Q));
+    const __m256i quiet = _mm256_or_si256(top, _mm256_set1_epi32(0x40));
+    const __m256i result = _mm256_blendv_epi8(rounded, quiet, is_nan);
+    const __m128i low = _mm256_castsi256_si128(result);
+    _mm_storeu_si128((void *)p, _mm_packus_epi32(low, _mm256_extracti128_si256(result, 1)));
 }
 
 #endif

@@ -3,6 +3,7 @@
 #ifndef KERNELS_SIMD_AVX512_H
 #define KERNELS_SIMD_AVX512_H
 
+#include "kernels/bf16.h"
 #include "kernels/simd_unroll.h"
 
 #include <immintrin.h>
@@ -163,26 +164,21 @@ static inline void transpose_square(vf a[LANES])
         a[i + 12] = _mm512_shuffle_f32x4(odd0, odd1, 0xdd);
     }
 }
-/* Accumulators in double, of the lower and the upper lanes. */
-typedef struct vd {
-    __m512d low, high;
-} vd;
-static inline vd zero_double(void)
+/* bfloat16; not vcvtneps2bf16, which turns subnormal numbers into 0 */
+static inline vf load_bf16(const attn_bf16 *p)
 {
-    return (vd){_mm512_setzero_pd(), _mm512_setzero_pd()};
+    const __m256i narrow = _mm256_loadu_si256((const void *)p);
+    return _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_cvtepu16_epi32(narrow), 16));
 }
-/* a b + c */
-static inline vd fused_double(vf a, vf b, vd c)
+static inline void store_bf16(attn_bf16 *p, vf a)
 {
-    const __m512d a_low = _mm512_cvtps_pd(_mm512_castps512_ps256(a));
-    const __m512d b_low = _mm512_cvtps_pd(_mm512_castps512_ps256(b));
-    const __m512d a_high = _mm512_cvtps_pd(_mm512_extractf32x8_ps(a, 1));
-    const __m512d b_high = _mm512_cvtps_pd(_mm512_extractf32x8_ps(b, 1));
-    return (vd){_mm512_fmadd_pd(a_low, b_low, c.low), _mm512_fmadd_pd(a_high, b_high, c.high)};
-}
-static inline double sum_lanes_double(vd a)
-{
-    return _mm512_reduce_add_pd(_mm512_add_pd(a.low, a.high));
+    const __m512i bits = _mm512_castps_si512(a), top = _mm512_srli_epi32(bits, 16);
+    const __m512i odd = _mm512_and_si512(top, _mm512_set1_epi32(1));
+    const __m512i half = _mm512_add_epi32(odd, _mm512_set1_epi32(0x7fff));
+    const __m512i rounded = _mm512_srli_epi32(_mm512_add_epi32(bits, half), 16);
+    const __mmask16 is_nan = _mm512_cmp_ps_mask(a, a, _CMP_UNORD_Q);
+    const __m512i result = _mm512_mask_or_epi32(rounded, is_nan, top, _mm512_set1_epi32(0x40));
+    _mm256_storeu_si256((void *)p, _mm512_cvtepi32_epi16(result));
 }
 
 #endif

@@ -6,10 +6,11 @@
  *
  * With learned queries for x this is the cross-attention of a Q-Former (Li et al., BLIP-2,
  * 2023). There is no order between tokens and memory, and so no causal form. */
-#include "kernels/dense.h"
 #include "mechanisms/exact_core.h"
+#include "mechanisms/projection.h"
 
 enum { MEM_LEN, MEM_DIM };
+enum { Q, KV, O }; /* projections */
 
 static const attn_option options[] = {
     [MEM_LEN] = {"mem_len", ATTN_OPTION_SIZE, "257", 1, 1 << 28, "positions of the memory"},
@@ -38,21 +39,9 @@ static void declare(attn_layer *layer)
     attn_layer_declare(layer, "wv.bias", C, 0, ATTN_INITIAL_ZERO);
     attn_layer_declare(layer, "wo.weight", C, C, ATTN_INITIAL_RESIDUAL);
     attn_layer_declare(layer, "wo.bias", C, 0, ATTN_INITIAL_ZERO);
-}
-
-/* Where the parameters start in a block of them, or of their gradients. */
-typedef struct places {
-    size_t q, kv, q_bias, kv_bias, o, o_bias;
-} places;
-
-static places places_of(const attn_layer *layer)
-{
-    return (places){.q = attn_layer_offset(layer, "wq.weight"),
-                    .kv = attn_layer_offset(layer, "wk.weight"),
-                    .q_bias = attn_layer_offset(layer, "wq.bias"),
-                    .kv_bias = attn_layer_offset(layer, "wk.bias"),
-                    .o = attn_layer_offset(layer, "wo.weight"),
-                    .o_bias = attn_layer_offset(layer, "wo.bias")};
+    attn_layer_declare_projection(layer, "wq.weight", "wq.bias", C, C);
+    attn_layer_declare_projection(layer, "wk.weight", "wk.bias", width, 2 * C);
+    attn_layer_declare_projection(layer, "wo.weight", "wo.bias", C, C);
 }
 
 /* ---- memory ------------------------------------------------------------------------------ */
@@ -132,35 +121,30 @@ static attn_tile_call tile_call(attn_context *context, const attn_layer *layer,
 
 static void forward(attn_context *context, const attn_layer *layer, const attn_call *call)
 {
-    const size_t C = layer->d_model, tokens = call->batch * call->length;
-    const places w = places_of(layer);
-    const float *block = call->parameters;
+    const size_t tokens = call->batch * call->length;
     float *scratch_room = call->scratch, *saved_room = call->saved;
     const rows at =
         cut_rows(layer, call->batch, call->length, saved_room ? &saved_room : &scratch_room);
-    attn_dense_forward(context, tokens, C, C, call->x, block + w.q, block + w.q_bias, at.q);
-    attn_dense_forward(context, call->batch * layer->memory_length, layer->memory_width, 2 * C,
-                       call->memory, block + w.kv, block + w.kv_bias, at.kv);
+    attn_projection_forward(context, layer, call, Q, tokens, call->x, at.q);
+    attn_projection_forward(context, layer, call, KV, call->batch * layer->memory_length,
+                            call->memory, at.kv);
     attn_tile_call tiles = tile_call(context, layer, call, &at);
     tiles.saved = saved_room;
     tiles.scratch = scratch_room;
     attn_tile_forward(&tiles);
-    attn_dense_forward(context, tokens, C, C, at.o, block + w.o, block + w.o_bias, call->y);
+    attn_projection_forward(context, layer, call, O, tokens, at.o, call->y);
 }
 
 static void backward(attn_context *context, const attn_layer *layer, const attn_call *call)
 {
     const size_t C = layer->d_model, tokens = call->batch * call->length;
-    const size_t positions = call->batch * layer->memory_length, width = layer->memory_width;
-    const places w = places_of(layer);
-    const float *block = call->parameters;
-    float *gradients = call->gradients, *saved_room = call->saved, *scratch_room = call->scratch;
+    const size_t positions = call->batch * layer->memory_length;
+    float *saved_room = call->saved, *scratch_room = call->scratch;
     const rows at = cut_rows(layer, call->batch, call->length, &saved_room);
     const rows d = cut_rows(layer, call->batch, call->length, &scratch_room);
 
-    attn_dense_weight_gradient(context, tokens, C, C, at.o, call->dy, gradients + w.o,
-                               gradients + w.o_bias, false);
-    attn_dense_input_gradient(context, tokens, C, C, call->dy, block + w.o, d.o, false);
+    attn_projection_weight_gradient(context, layer, call, O, tokens, at.o, call->dy);
+    attn_projection_input_gradient(context, layer, call, O, tokens, call->dy, d.o);
     attn_tile_call tiles = tile_call(context, layer, call, &at);
     tiles.saved = saved_room;
     tiles.scratch = scratch_room;
@@ -169,14 +153,11 @@ static void backward(attn_context *context, const attn_layer *layer, const attn_
     tiles.dk = d.kv;
     tiles.dv = d.kv + C;
     attn_tile_backward(&tiles);
-    attn_dense_weight_gradient(context, tokens, C, C, call->x, d.q, gradients + w.q,
-                               gradients + w.q_bias, false);
-    attn_dense_input_gradient(context, tokens, C, C, d.q, block + w.q, call->dx, false);
-    attn_dense_weight_gradient(context, positions, width, 2 * C, call->memory, d.kv,
-                               gradients + w.kv, gradients + w.kv_bias, false);
+    attn_projection_weight_gradient(context, layer, call, Q, tokens, call->x, d.q);
+    attn_projection_input_gradient(context, layer, call, Q, tokens, d.q, call->dx);
+    attn_projection_weight_gradient(context, layer, call, KV, positions, call->memory, d.kv);
     if (call->d_memory)
-        attn_dense_input_gradient(context, positions, width, 2 * C, d.kv, block + w.kv,
-                                  call->d_memory, false);
+        attn_projection_input_gradient(context, layer, call, KV, positions, d.kv, call->d_memory);
 }
 
 static attn_work work(const attn_layer *layer, attn_phase phase, size_t batch, size_t length,

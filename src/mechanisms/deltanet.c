@@ -310,8 +310,9 @@ static attn_node *decay(attn_tape *tape, const attn_layer *layer, attn_node *con
 
 /* Token by token, as the equation stands, S [dk][dv]. */
 static attn_node *oracle(attn_tape *tape, const attn_layer *layer, size_t head, attn_node *x,
-                         attn_node *const *parameters, const uint32_t *documents)
+                         attn_node *const *parameters, attn_node *more, const uint32_t *documents)
 {
+    (void)more; /* rows of heads */
     const double scale = 1.0 / sqrt((double)layer->head_dim);
     attn_node *q = silu_project(tape, layer, parameters, "wq.weight", x, head);
     attn_node *k = silu_project(tape, layer, parameters, "wk.weight", x, head);

@@ -130,6 +130,12 @@ attn_node *attn_all_oracle(attn_tape *tape, const attn_layer *layer, size_t head
     return attn_oracle_attend(tape, &mask, head, attn_oracle_scores(tape, q, k), v, document_start);
 }
 
+attn_mask attn_all_mask(const attn_layer *layer, attn_visibility *room)
+{
+    *room = attn_rule_all(layer);
+    return attn_visibility_mask(room);
+}
+
 /* ---- flash ------------------------------------------------------------------------------- */
 
 static void flash_forward(const attn_core_call *call)
@@ -164,5 +170,7 @@ const attn_core attn_core_flash = {
     .backward = flash_backward,
     .decode = attn_all_decode,
     .oracle = attn_all_oracle,
+    .walk = ATTN_WALK_ONLINE,
+    .mask = attn_all_mask,
     .work = flash_work,
 };

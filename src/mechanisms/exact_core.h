@@ -28,6 +28,7 @@ attn_node *attn_oracle_attend(attn_tape *tape, const attn_mask *mask, size_t hea
 void attn_all_cache_fill(const attn_core_call *call);
 size_t attn_all_cache(const attn_layer *layer, size_t batch, size_t capacity);
 void attn_all_decode(const attn_core_call *call);
+attn_mask attn_all_mask(const attn_layer *layer, attn_visibility *room);
 attn_node *attn_all_oracle(attn_tape *tape, const attn_layer *layer, size_t head, attn_node *q,
                            attn_node *k, attn_node *v, attn_node *const *parameters,
                            const uint32_t *document_start);

@@ -311,6 +311,14 @@ static attn_work work(const attn_layer *layer, attn_phase phase, size_t batch, s
     return attn_exact_work(layer, &rule.tiles, phase, batch, length, document_start);
 }
 
+static attn_mask mask(const attn_layer *layer, attn_visibility *room)
+{
+    (void)room; /* the rule is the layer's */
+    flex_rule rule;
+    make_rule(layer, &rule);
+    return rule.tiles.mask;
+}
+
 static const attn_core core = {
     .saved = attn_exact_saved,
     .scratch = attn_exact_scratch,
@@ -319,6 +327,8 @@ static const attn_core core = {
     .backward = backward,
     .decode = decode,
     .oracle = oracle,
+    .walk = ATTN_WALK_SCORED,
+    .mask = mask,
     .work = work,
 };
 

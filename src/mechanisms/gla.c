@@ -7,8 +7,8 @@
  * with a root mean square norm of each o and the gate silu(x Wg). This file is a_t; the
  * recurrence is decay_engine.c, the rest recurrent_layer.c. */
 #include "base/error.h"
-#include "kernels/dense.h"
 #include "mechanisms/decay_engine.h"
+#include "mechanisms/projection.h"
 #include "mechanisms/recurrent_layer.h"
 #include "mechanisms/tile_engine.h"
 
@@ -56,6 +56,7 @@ static void declare_own(attn_layer *layer)
     const size_t keys = layer->options[KEY_DIM].size;
     attn_layer_declare(layer, "w_a2.weight", keys, rank(layer), ATTN_INITIAL_WEIGHT);
     attn_layer_declare(layer, "w_a2.bias", keys, 0, ATTN_INITIAL_OWN);
+    attn_layer_declare_projection(layer, "w_a2.weight", "w_a2.bias", rank(layer), keys);
 }
 
 /* Features of a head remember for different times: from sigmoid(0)^(1/16), half of it lost after
@@ -103,12 +104,9 @@ static void prepare(const attn_recurrent_run *run)
 {
     const attn_layer *layer = run->layer;
     const size_t rows = run->call->batch * run->call->length, r = rank(layer);
-    const float *parameters = run->call->parameters;
     const decays d = decays_of(run);
     attn_copy_head(rows, r, run->rows + run->shape.more, run->shape.row, d.a1);
-    attn_dense_forward(run->context, rows, r, layer->options[KEY_DIM].size, d.a1,
-                       parameters + attn_layer_offset(layer, "w_a2.weight"),
-                       parameters + attn_layer_offset(layer, "w_a2.bias"), d.z);
+    attn_projection_forward(run->context, layer, run->call, ATTN_RECURRENT_OWN, rows, d.a1, d.z);
 }
 
 /* The gradients of A2 and b, and of x A1 into the rows. */
@@ -117,13 +115,11 @@ static void finish(const attn_recurrent_run *run)
     const attn_layer *layer = run->layer;
     const attn_call *call = run->call;
     const size_t rows = call->batch * call->length, r = rank(layer);
-    const size_t keys = layer->options[KEY_DIM].size;
-    const size_t a2 = attn_layer_offset(layer, "w_a2.weight");
     const decays d = decays_of(run);
-    attn_dense_weight_gradient(run->context, rows, r, keys, d.a1, d.d_z, call->gradients + a2,
-                               call->gradients + attn_layer_offset(layer, "w_a2.bias"), false);
-    attn_dense_input_gradient(run->context, rows, r, keys, d.d_z, call->parameters + a2, d.d_a1,
-                              false);
+    attn_projection_weight_gradient(run->context, layer, call, ATTN_RECURRENT_OWN, rows, d.a1,
+                                    d.d_z);
+    attn_projection_input_gradient(run->context, layer, call, ATTN_RECURRENT_OWN, rows, d.d_z,
+                                   d.d_a1);
     for (size_t i = 0; i < rows; i++)
         memcpy(run->d_rows + i * run->shape.row + run->shape.more, d.d_a1 + i * r,
                r * sizeof(float));
@@ -221,20 +217,24 @@ static attn_work head_work(const attn_layer *layer, attn_phase phase, size_t len
     return work;
 }
 
+static attn_node *project_more(attn_tape *tape, const attn_layer *layer, attn_node *x,
+                               attn_node *const *parameters)
+{
+    return attn_linear(tape, x, attn_recurrent_parameter(layer, parameters, "w_a1.weight"), NULL);
+}
+
 /* Token by token, as the equation stands. */
 static attn_node *oracle(attn_tape *tape, const attn_layer *layer, size_t head, attn_node *x,
-                         attn_node *const *parameters, const uint32_t *documents)
+                         attn_node *const *parameters, attn_node *more, const uint32_t *documents)
 {
     const size_t dk = key_dim(layer);
     attn_node *q = attn_recurrent_project(tape, layer, parameters, "wq.weight", x, head);
     attn_node *k = attn_recurrent_project(tape, layer, parameters, "wk.weight", x, head);
     attn_node *v = attn_recurrent_project(tape, layer, parameters, "wv.weight", x, head);
-    attn_node *a1 = attn_recurrent_parameter(layer, parameters, "w_a1.weight");
     attn_node *a2 = attn_recurrent_parameter(layer, parameters, "w_a2.weight");
     attn_node *bias = attn_recurrent_parameter(layer, parameters, "w_a2.bias");
-    attn_node *z =
-        attn_linear(tape, attn_linear(tape, x, a1, NULL), attn_rows(tape, a2, head * dk, dk),
-                    attn_columns(tape, bias, head * dk, dk));
+    attn_node *z = attn_linear(tape, more, attn_rows(tape, a2, head * dk, dk),
+                               attn_columns(tape, bias, head * dk, dk));
     attn_node *loss = attn_softplus(tape, attn_scaled(tape, z, -1.0)); /* -log sigmoid(z) */
     attn_node *a = attn_transpose(tape, attn_exp(tape, attn_scaled(tape, loss, -1.0 / 16.0)));
     q = attn_scaled(tape, q, 1.0 / sqrt((double)dk));
@@ -266,6 +266,7 @@ static const attn_recurrence gated_linear = {
     .finish = finish,
     .head_work = head_work,
     .shared_work = shared_work,
+    .project_more = project_more,
     .oracle = oracle,
 };
 

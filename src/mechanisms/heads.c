@@ -2,10 +2,11 @@
  *
  * wq, wk and wv lie behind each other, and so do their biases: one product does all three, and
  * a token's row of W = (H + 2 Hkv) d floats holds its queries, keys and values. */
-#include "kernels/dense.h"
 #include "mechanisms/kv_cache.h"
+#include "mechanisms/projection.h"
 
 enum { HEADS_PARAMETERS = 8 }; /* declared here; the core's own follow */
+enum { QKV, O };               /* projections */
 
 static size_t row_width(const attn_layer *layer)
 {
@@ -23,20 +24,9 @@ static void heads_declare(attn_layer *layer)
     attn_layer_declare(layer, "wv.bias", kv, 0, ATTN_INITIAL_ZERO);
     attn_layer_declare(layer, "wo.weight", C, C, ATTN_INITIAL_RESIDUAL);
     attn_layer_declare(layer, "wo.bias", C, 0, ATTN_INITIAL_ZERO);
+    attn_layer_declare_projection(layer, "wq.weight", "wq.bias", C, row_width(layer));
+    attn_layer_declare_projection(layer, "wo.weight", "wo.bias", C, C);
     if (layer->mechanism->core->declare) layer->mechanism->core->declare(layer);
-}
-
-/* Where the block's weights and biases start. */
-typedef struct weights {
-    const float *qkv, *qkv_bias, *o, *o_bias;
-} weights;
-
-static weights weights_of(const attn_layer *layer, const float *block)
-{
-    return (weights){.qkv = block,
-                     .qkv_bias = block + attn_layer_offset(layer, "wq.bias"),
-                     .o = block + attn_layer_offset(layer, "wo.weight"),
-                     .o_bias = block + attn_layer_offset(layer, "wo.bias")};
 }
 
 static size_t heads_saved(const attn_layer *layer, size_t batch, size_t length)
@@ -86,16 +76,15 @@ static void project_around(attn_context *context, const attn_layer *layer, const
                            core_function *core)
 {
     const size_t rows = call->batch * call->length, C = layer->d_model, W = row_width(layer);
-    const weights w = weights_of(layer, call->parameters);
     float *qkv = call->saved ? call->saved : call->scratch;
     float *o = qkv + attn_rounded(rows * W), *rest = o + attn_rounded(rows * C);
 
-    attn_dense_forward(context, rows, C, W, call->x, w.qkv, w.qkv_bias, qkv);
+    attn_projection_forward(context, layer, call, QKV, rows, call->x, qkv);
     attn_core_call inner = core_call(context, layer, call, qkv, o);
     inner.saved = call->saved ? rest : NULL;
     inner.scratch = call->saved ? call->scratch : rest;
     core(&inner);
-    attn_dense_forward(context, rows, C, C, o, w.o, w.o_bias, call->y);
+    attn_projection_forward(context, layer, call, O, rows, o, call->y);
 }
 
 static void heads_forward(attn_context *context, const attn_layer *layer, const attn_call *call)
@@ -112,16 +101,12 @@ static void heads_backward(attn_context *context, const attn_layer *layer, const
 {
     const size_t rows = call->batch * call->length, C = layer->d_model, W = row_width(layer);
     const size_t d = layer->head_dim;
-    const weights w = weights_of(layer, call->parameters);
-    float *dw_o = call->gradients + (w.o - call->parameters);
-    float *db_o = call->gradients + (w.o_bias - call->parameters);
-    float *db_qkv = call->gradients + (w.qkv_bias - call->parameters);
     float *qkv = call->saved, *o = qkv + attn_rounded(rows * W);
     float *d_qkv = call->scratch, *d_o = d_qkv + attn_rounded(rows * W);
 
     /* y = o Wo^T + b */
-    attn_dense_weight_gradient(context, rows, C, C, o, call->dy, dw_o, db_o, false);
-    attn_dense_input_gradient(context, rows, C, C, call->dy, w.o, d_o, false);
+    attn_projection_weight_gradient(context, layer, call, O, rows, o, call->dy);
+    attn_projection_input_gradient(context, layer, call, O, rows, call->dy, d_o);
     /* o = core(q, k, v) */
     attn_core_call inner = core_call(context, layer, call, qkv, o);
     inner.saved = o + attn_rounded(rows * C);
@@ -132,8 +117,8 @@ static void heads_backward(attn_context *context, const attn_layer *layer, const
     inner.dv = d_qkv + (layer->heads + layer->kv_heads) * d;
     layer->mechanism->core->backward(&inner);
     /* qkv = x Wqkv^T + b */
-    attn_dense_weight_gradient(context, rows, C, W, call->x, d_qkv, call->gradients, db_qkv, false);
-    attn_dense_input_gradient(context, rows, C, W, d_qkv, w.qkv, call->dx, false);
+    attn_projection_weight_gradient(context, layer, call, QKV, rows, call->x, d_qkv);
+    attn_projection_input_gradient(context, layer, call, QKV, rows, d_qkv, call->dx);
 }
 
 static attn_work heads_work(const attn_layer *layer, attn_phase phase, size_t batch, size_t length,

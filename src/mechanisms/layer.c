@@ -3,7 +3,7 @@
 #include "base/error.h"
 #include "base/memory.h"
 #include "base/nearest.h"
-#include "mechanisms/mechanism.h"
+#include "mechanisms/projection.h"
 
 #include <errno.h>
 #include <math.h>
@@ -14,6 +14,12 @@
 /* ---- options ----------------------------------------------------------------------------- */
 
 static const attn_option no_options[] = {{.name = NULL}};
+
+const attn_option attn_option_causal = {.name = "causal",
+                                        .kind = ATTN_OPTION_FLAG,
+                                        .initial = "true",
+                                        .help =
+                                            "false: the bidirectional form, which sees the future"};
 
 static const attn_option *option_table(const attn_mechanism *mechanism)
 {
@@ -61,8 +67,8 @@ static attn_status option_parse(const attn_option *option, const char *mechanism
     if (end == text || *end || errno || !whole || !(number >= option->minimum) ||
         !(number <= option->maximum))
         return attn_fail(error, ATTN_EARGUMENT,
-                         "%s: option %s takes a %snumber from %g to %g%s, not '%s'", mechanism,
-                         option->name, option->kind == ATTN_OPTION_SIZE ? "whole " : "",
+                         "%s: option %s takes a %snumber from %.15g to %.15g%s, not '%s'",
+                         mechanism, option->name, option->kind == ATTN_OPTION_SIZE ? "whole " : "",
                          option->minimum, option->maximum, has_auto ? " or auto" : "", text);
     if (option->kind == ATTN_OPTION_SIZE)
         value->size = (size_t)number;
@@ -79,6 +85,14 @@ static attn_status option_assign(attn_layer *layer, char *name, attn_error *erro
                          layer->name, name, name);
     *text++ = '\0';
     attn_nearest nearest = {.wanted = name};
+    if (strcmp(name, attn_option_causal.name) == 0) {
+        attn_value is_causal;
+        const attn_status status =
+            option_parse(&attn_option_causal, layer->name, text, &is_causal, error);
+        if (status == ATTN_OK) layer->is_causal = is_causal.flag;
+        return status;
+    }
+    attn_nearest_offer(&nearest, attn_option_causal.name);
     const attn_option *table = option_table(layer->mechanism);
     for (size_t i = 0; table[i].name; i++) {
         if (strcmp(table[i].name, name) == 0)
@@ -153,6 +167,17 @@ size_t attn_layer_offset(const attn_layer *layer, const char *name)
     return layer->parameters[i].offset;
 }
 
+/* Whether the mechanism has the form that was asked for, by the caller or by the options. */
+static attn_status check_form(const attn_layer *layer, bool is_option, attn_error *error)
+{
+    const attn_mechanism *mechanism = layer->mechanism;
+    if (layer->is_causal ? !mechanism->is_bidirectional_only : !mechanism->is_causal_only)
+        return ATTN_OK;
+    return attn_fail(error, is_option ? ATTN_EARGUMENT : ATTN_EUNSUPPORTED, "%s has no %s form%s",
+                     layer->name, layer->is_causal ? "causal" : "bidirectional",
+                     mechanism->reads_memory ? ": it reads a memory beside the tokens" : "");
+}
+
 static attn_status check_sizes(const attn_layer_config *config, attn_error *error)
 {
     if (!config->d_model || !config->heads || !config->positions)
@@ -185,12 +210,6 @@ attn_status attn_layer_create(attn_layer **out, const attn_layer_config *config,
     if (!entry->name) return unknown_mechanism(config->mechanism, error);
     attn_status status = check_sizes(config, error);
     if (status != ATTN_OK) return status;
-    if (!config->is_causal && entry->mechanism->is_causal_only)
-        return attn_fail(error, ATTN_EUNSUPPORTED, "%s has no bidirectional form", entry->name);
-    if (config->is_causal && entry->mechanism->is_bidirectional_only)
-        return attn_fail(error, ATTN_EUNSUPPORTED, "%s has no causal form%s", entry->name,
-                         entry->mechanism->reads_memory ? ": it reads a memory beside the tokens"
-                                                        : "");
 
     attn_layer *layer = attn_alloc(ATTN_MEMORY_OTHER, sizeof *layer);
     if (!layer) return attn_fail(error, ATTN_EMEMORY, "no memory for a layer");
@@ -202,7 +221,9 @@ attn_status attn_layer_create(attn_layer **out, const attn_layer_config *config,
     layer->head_dim = config->d_model / config->heads;
     layer->positions = config->positions;
     layer->is_causal = config->is_causal;
+    layer->dtype = config->dtype;
     status = options_parse(layer, config->options, error);
+    if (status == ATTN_OK) status = check_form(layer, layer->is_causal != config->is_causal, error);
     if (status == ATTN_OK && layer->mechanism->check)
         status = layer->mechanism->check(layer, error);
     if (status != ATTN_OK) {
@@ -224,6 +245,11 @@ bool attn_layer_is_causal(const attn_layer *layer)
     return layer->is_causal;
 }
 
+attn_dtype attn_layer_dtype(const attn_layer *layer)
+{
+    return layer->dtype;
+}
+
 void attn_layer_memory(const attn_layer *layer, size_t *length, size_t *width)
 {
     *length = layer->memory_length;
@@ -241,6 +267,11 @@ size_t attn_layer_parameter_count(const attn_layer *layer)
     return layer->parameter_count;
 }
 
+size_t attn_layer_packed_count(const attn_layer *layer)
+{
+    return layer->packed_count;
+}
+
 size_t attn_layer_saved_count(const attn_layer *layer, size_t batch, size_t length)
 {
     return layer->mechanism->functions->saved(layer, batch, length);
@@ -249,7 +280,9 @@ size_t attn_layer_saved_count(const attn_layer *layer, size_t batch, size_t leng
 size_t attn_layer_scratch_count(const attn_layer *layer, const attn_context *context, size_t batch,
                                 size_t length)
 {
-    return layer->mechanism->functions->scratch(layer, context->threads, batch, length);
+    const size_t own = layer->mechanism->functions->scratch(layer, context->threads, batch, length);
+    const size_t rounded = attn_projection_scratch(layer, batch, length);
+    return rounded ? attn_rounded(own) + rounded : own;
 }
 
 size_t attn_layer_cache_count(const attn_layer *layer, size_t batch, size_t capacity)
@@ -258,6 +291,15 @@ size_t attn_layer_cache_count(const attn_layer *layer, size_t batch, size_t capa
 }
 
 /* ---- calls ------------------------------------------------------------------------------- */
+
+static attn_status check_packed(attn_context *context, const attn_layer *layer,
+                                const attn_call *call)
+{
+    if (layer->dtype != ATTN_BF16 || call->packed) return ATTN_OK;
+    return attn_fail(&context->error, ATTN_EARGUMENT,
+                     "%s in bfloat16 reads packed weights: call attn_layer_pack() first",
+                     layer->name);
+}
 
 static attn_status check_call(attn_context *context, const attn_layer *layer, const attn_call *call)
 {
@@ -275,9 +317,12 @@ static attn_status check_call(attn_context *context, const attn_layer *layer, co
     if (call->document_start && !layer->is_causal)
         return attn_fail(&context->error, ATTN_EUNSUPPORTED,
                          "packed documents need a causal layer");
-    if (layer->mechanism->check_length)
-        return layer->mechanism->check_length(layer, call->length, &context->error);
-    return ATTN_OK;
+    if (layer->mechanism->check_length) {
+        const attn_status status =
+            layer->mechanism->check_length(layer, call->length, &context->error);
+        if (status != ATTN_OK) return status;
+    }
+    return check_packed(context, layer, call);
 }
 
 attn_status attn_layer_forward(attn_context *context, const attn_layer *layer,
@@ -322,8 +367,9 @@ attn_status attn_layer_decode(attn_context *context, const attn_layer *layer, co
     if (call->position >= call->cache_capacity)
         return attn_fail(&context->error, ATTN_ESHAPE, "the cache of %zu tokens is full",
                          call->cache_capacity);
-    layer->mechanism->functions->decode(context, layer, call);
-    return ATTN_OK;
+    const attn_status status = check_packed(context, layer, call);
+    if (status == ATTN_OK) layer->mechanism->functions->decode(context, layer, call);
+    return status;
 }
 
 attn_work attn_layer_work(const attn_layer *layer, attn_phase phase, size_t batch, size_t length,

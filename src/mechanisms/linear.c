@@ -3,56 +3,159 @@
  *
  *     o_t = phi(q_t) S_t / phi(q_t) . z_t,   S_t = sum_{s<=t} phi(k_s) v_s^T,   z_t = sum phi(k_s)
  *
- * This file is the feature map; the chunked recurrence is recurrence_engine.c. */
+ * This file is the feature map; the chunked recurrence is recurrence_engine.c.
+ *
+ * Below 0 phi is an exponential, which float32 loses below -87, and with it the quotient. So
+ * phi(u) = exp(min(u, 0)) (1 + max(u, 0)), and the exponents have references: a query's largest is
+ * taken off, since a factor of one query cancels in o. Those of a feature's keys are taken against
+ * rho: 0, or where the document's first key lies below LOW, that key's; when a later key exceeds
+ * rho by RISE, rho rises to it and the state is carried along. So each feature's sum stays at least
+ * exp(LOW) and each query's largest weight at least 1. Counts are those of documents whose rho is
+ * 0, as in training. */
 #include "mechanisms/recurrence_engine.h"
+
+#include <math.h>
+#include <string.h>
+
+static const float LOW = -40.0f, RISE = 60.0f;
 
 static size_t count(const attn_layer *layer)
 {
     return layer->head_dim;
 }
 
-static void features(const attn_feature_walk *walk, size_t rows, const float *x, float *phi)
+/* rho [d], and whether any of it is not 0. */
+static size_t own_count(const attn_layer *layer)
+{
+    return layer->head_dim + 1;
+}
+
+static bool has_reference(const attn_feature_walk *walk)
+{
+    return walk->own[walk->call->layer->head_dim] != 0.0f;
+}
+
+static float exponent_of(float x)
+{
+    return x > 0.0f ? 0.0f : x; /* NaN stays */
+}
+
+/* What rho is when it starts with, or rises to, the key's feature x. */
+static float reference_of(float x)
+{
+    return x < LOW ? x : 0.0f;
+}
+
+/* phi holds exponents; it becomes exp(phi - shift) (1 + max(x, 0)). */
+static void apply_exponents(const attn_kernels *kernels, size_t d, float shift, const float *x,
+                            float *phi)
+{
+    kernels->exp_shifted(d, shift, phi);
+    for (size_t r = 0; r < d; r++)
+        if (x[r] > 0.0f) phi[r] *= x[r] + 1.0f;
+}
+
+static void queries(const attn_feature_walk *walk, size_t rows, const float *q, float *phi)
 {
     const attn_core_call *call = walk->call;
+    const attn_kernels *kernels = call->context->kernels;
     const size_t d = call->layer->head_dim;
-    for (size_t i = 0; i < rows; i++)
-        call->context->kernels->elu_plus_one(d, x + i * call->row, phi + i * d);
+    for (size_t i = 0; i < rows; i++) {
+        const float *x = q + i * call->row;
+        float *row = phi + i * d;
+        if (!has_reference(walk) && kernels->maximum(d, x) >= 0.0f) {
+            kernels->elu_plus_one(d, x, row);
+            continue;
+        }
+        for (size_t r = 0; r < d; r++) row[r] = exponent_of(x[r]) + walk->own[r];
+        apply_exponents(kernels, d, kernels->maximum(d, row), x, row);
+    }
     walk->work->exponential += (uint64_t)rows * d;
-    walk->work->other += (uint64_t)rows * d;
+    walk->work->other += (uint64_t)2 * rows * d;
+}
+
+static void start_reference(float *rho, size_t d, const float *x)
+{
+    rho[d] = 0.0f;
+    for (size_t r = 0; r < d; r++) {
+        rho[r] = reference_of(x[r]);
+        if (rho[r] < 0.0f) rho[d] = 1.0f;
+    }
+}
+
+static bool exceeds_reference(const float *rho, size_t d, const float *x)
+{
+    bool exceeds = false;
+    for (size_t r = 0; r < d; r++) exceeds = exceeds || exponent_of(x[r]) - rho[r] > RISE;
+    return exceeds;
+}
+
+static void raise_reference(float *rho, size_t d, const float *x, float *carry)
+{
+    rho[d] = 0.0f;
+    for (size_t r = 0; r < d; r++) {
+        const float risen = fmaxf(rho[r], reference_of(x[r]));
+        carry[r] = expf(rho[r] - risen);
+        rho[r] = risen;
+        if (risen < 0.0f) rho[d] = 1.0f;
+    }
 }
 
 static size_t keys(const attn_feature_walk *walk, size_t rows, bool is_first, const float *k,
                    float *phi, float *carry, bool *has_carry)
 {
-    (void)is_first;
-    (void)carry;
-    *has_carry = false; /* the features have no reference */
-    features(walk, rows, k, phi);
-    return rows;
+    const attn_core_call *call = walk->call;
+    const attn_kernels *kernels = call->context->kernels;
+    const size_t d = call->layer->head_dim;
+    float *rho = walk->own;
+    size_t i = 0;
+    *has_carry = false;
+    if (is_first) start_reference(rho, d, k);
+    for (; i < rows; i++) {
+        const float *x = k + i * call->row;
+        float *row = phi + i * d;
+        if (has_reference(walk) && exceeds_reference(rho, d, x)) {
+            if (i > 0) break;
+            raise_reference(rho, d, x, carry);
+            *has_carry = true;
+        }
+        if (!has_reference(walk)) {
+            kernels->elu_plus_one(d, x, row);
+            continue;
+        }
+        for (size_t r = 0; r < d; r++) row[r] = exponent_of(x[r]) - rho[r];
+        apply_exponents(kernels, d, 0.0f, x, row);
+    }
+    walk->work->exponential += (uint64_t)i * d;
+    walk->work->other += (uint64_t)i * d;
+    return i;
 }
 
+/* dx = dphi phi, and above 0 divided by 1 + x. What a query's reference owes to q cancels as the
+ * reference does. */
 static void features_gradient(const attn_feature_walk *walk, size_t rows, const float *x,
                               const float *phi, float *dphi, float *dx)
 {
-    (void)x;
     const attn_core_call *call = walk->call;
     const size_t d = call->layer->head_dim;
     for (size_t i = 0; i < rows; i++)
-        call->context->kernels->elu_plus_one_gradient(d, phi + i * d, dphi + i * d,
-                                                      dx + i * call->row);
-    walk->work->other += (uint64_t)rows * d;
+        call->context->kernels->elu_plus_one_gradient(d, x + i * call->row, phi + i * d,
+                                                      dphi + i * d, dx + i * call->row);
+    walk->work->other += (uint64_t)3 * rows * d;
 }
 
 static attn_work head_work(const attn_layer *layer, attn_phase phase, uint64_t tokens)
 {
-    const uint64_t n = 2 * tokens * layer->head_dim; /* queries and keys */
-    return (attn_work){.exponential = n, .other = phase == ATTN_PHASE_BACKWARD ? 2 * n : n};
+    const uint64_t n = tokens * layer->head_dim;
+    /* a query's maximum, 1 + u of both; and in their gradients */
+    return (attn_work){.exponential = 2 * n, .other = phase == ATTN_PHASE_BACKWARD ? 9 * n : 3 * n};
 }
 
 static const attn_feature_map map = {
     .count = count,
+    .own_count = own_count,
     .keys = keys,
-    .queries = features,
+    .queries = queries,
     .keys_gradient = features_gradient,
     .queries_gradient = features_gradient,
     .head_work = head_work,

@@ -17,6 +17,7 @@
 #include "base/memory.h"
 #include "base/random.h"
 #include "kernels/dense.h"
+#include "mechanisms/projection.h"
 
 #include <math.h>
 #include <string.h>
@@ -25,7 +26,7 @@ static const attn_option options[] = {
     [ATTN_LSH_ROUNDS] = {"rounds", ATTN_OPTION_SIZE, "2", 1, 64, "hashes of each token"},
     [ATTN_LSH_BUCKETS] = {"buckets", ATTN_OPTION_SIZE, "16", 2, 65536,
                           "buckets of a round, an even number"},
-    [ATTN_LSH_REACH] = {"reach", ATTN_OPTION_SIZE, "64", 1, 1 << 20,
+    [ATTN_LSH_REACH] = {"reach", ATTN_OPTION_SIZE, "64", 1, 65536,
                         "earlier tokens of its bucket that a query sees, in each round"},
     {.name = NULL}};
 
@@ -37,6 +38,10 @@ static attn_status check(attn_layer *layer, attn_error *error)
                      "lsh: buckets=%zu is odd: buckets are pairs, a direction and its opposite",
                      buckets);
 }
+
+/* Projections. A rounding of q to bfloat16 would be another bucket for some tokens, and decisions
+ * must not depend on the type of the arithmetic: forward, the first is of float32 factors always. */
+enum { QK_V, O };
 
 static void declare(attn_layer *layer)
 {
@@ -50,6 +55,8 @@ static void declare(attn_layer *layer)
     attn_layer_declare(layer, "wo.weight", C, C, ATTN_INITIAL_RESIDUAL);
     attn_layer_declare(layer, "wo.bias", C, 0, ATTN_INITIAL_ZERO);
     attn_layer_declare_shaped(layer, "rotations.weight", 3, rotations, ATTN_INITIAL_OWN, false);
+    attn_layer_declare_projection(layer, "wqk.weight", "wqk.bias", C, 2 * C);
+    attn_layer_declare_projection(layer, "wo.weight", "wo.bias", C, C);
 }
 
 /* R, from the seed and never from data. */
@@ -113,14 +120,12 @@ static void forward(attn_context *context, const attn_layer *layer, const attn_c
                        p + attn_layer_offset(layer, "wqk.bias"), run.rows);
     attn_lsh_measure(&run);
     run_heads(&run, attn_lsh_forward_head);
-    attn_dense_forward(context, rows, C, C, run.o, p + attn_layer_offset(layer, "wo.weight"),
-                       p + attn_layer_offset(layer, "wo.bias"), call->y);
+    attn_projection_forward(context, layer, call, O, rows, run.o, call->y);
 }
 
 static void backward(attn_context *context, const attn_layer *layer, const attn_call *call)
 {
     const size_t rows = call->batch * call->length, C = layer->d_model;
-    const size_t wo = attn_layer_offset(layer, "wo.weight");
     attn_lsh run = run_of(context, layer, call);
     float *memory = call->scratch, *kept = call->saved;
     run.rows = attn_cut(&kept, rows * 2 * C);
@@ -130,120 +135,11 @@ static void backward(attn_context *context, const attn_layer *layer, const attn_
     run.d_o = attn_cut(&memory, rows * C);
     run.workers = memory;
 
-    attn_dense_weight_gradient(context, rows, C, C, run.o, call->dy, call->gradients + wo,
-                               call->gradients + attn_layer_offset(layer, "wo.bias"), false);
-    attn_dense_input_gradient(context, rows, C, C, call->dy, call->parameters + wo, run.d_o, false);
+    attn_projection_weight_gradient(context, layer, call, O, rows, run.o, call->dy);
+    attn_projection_input_gradient(context, layer, call, O, rows, call->dy, run.d_o);
     run_heads(&run, attn_lsh_backward_head);
-    attn_dense_weight_gradient(context, rows, C, 2 * C, call->x, run.d_rows, call->gradients,
-                               call->gradients + attn_layer_offset(layer, "wqk.bias"), false);
-    attn_dense_input_gradient(context, rows, C, 2 * C, run.d_rows, call->parameters, call->dx,
-                              false);
-}
-
-/* ---- decoding ---------------------------------------------------------------------------- */
-
-/* A head of the cache: keys and values [capacity][d], buckets [rounds][capacity]. */
-typedef struct cached {
-    float *keys, *values, *buckets;
-} cached;
-
-static size_t head_cache(const attn_layer *layer, size_t capacity)
-{
-    return capacity * (2 * layer->head_dim + layer->options[ATTN_LSH_ROUNDS].size);
-}
-
-static size_t cache(const attn_layer *layer, size_t batch, size_t capacity)
-{
-    return batch * layer->heads * head_cache(layer, capacity);
-}
-
-static cached cached_of(const attn_lsh *run, size_t index)
-{
-    const size_t capacity = run->call->cache_capacity;
-    float *memory = run->call->cache + index * head_cache(run->layer, capacity);
-    cached c;
-    c.keys = attn_cut(&memory, capacity * run->d);
-    c.values = attn_cut(&memory, capacity * run->d);
-    c.buckets = memory;
-    return c;
-}
-
-void attn_lsh_cache_fill(const attn_lsh *run, size_t b, size_t h, const float *keys,
-                         const float *buckets)
-{
-    const size_t T = run->T, d = run->d;
-    const cached c = cached_of(run, b * run->H + h);
-    const float *v = run->rows + b * T * 2 * run->C + run->C + h * d;
-    memcpy(c.keys, keys, T * d * sizeof *keys);
-    for (size_t t = 0; t < T; t++) memcpy(c.values + t * d, v + t * 2 * run->C, d * sizeof *v);
-    for (size_t r = 0; r < run->rounds; r++)
-        memcpy(c.buckets + r * run->call->cache_capacity, buckets + r * T, T * sizeof *buckets);
-}
-
-/* What one round shows the newest token, and what it could at most. */
-static size_t slots_most(const attn_lsh *run)
-{
-    return attn_smaller(run->reach, run->call->position);
-}
-
-/* A worker's query, room for hashing, slots and scores of all rounds. */
-static size_t decode_room(const attn_layer *layer)
-{
-    const size_t slots = layer->options[ATTN_LSH_ROUNDS].size *
-                         attn_smaller(layer->options[ATTN_LSH_REACH].size, layer->positions);
-    return layer->head_dim + attn_lsh_hash_room(layer) + 2 * slots;
-}
-
-/* The newest token first; returns how many there are. */
-static size_t find_slots(const attn_lsh *run, const float *buckets, uint32_t *slots)
-{
-    const size_t most = slots_most(run), newest = run->call->position;
-    size_t n = 0;
-    for (size_t j = newest; j-- > 0 && n < most;)
-        if (buckets[j] == buckets[newest]) slots[n++] = (uint32_t)j;
-    return n;
-}
-
-/* Scores of all slots of a round: those that its bucket leaves empty are worked on and hidden. */
-static void score_round(const attn_lsh *run, const cached *c, size_t round, const float *q,
-                        uint32_t *slots, float *s)
-{
-    const size_t most = slots_most(run);
-    const size_t n = find_slots(run, c->buckets + round * run->call->cache_capacity, slots);
-    for (size_t j = n; j < most; j++) slots[j] = (uint32_t)run->call->position;
-    for (size_t j = 0; j < most; j++)
-        s[j] = run->context->kernels->dot(run->d, q, c->keys + slots[j] * run->d);
-    for (size_t j = n; j < most; j++) s[j] = -INFINITY;
-}
-
-static void decode_head(void *argument, size_t index, size_t worker)
-{
-    attn_lsh *run = argument;
-    const attn_kernels *kernels = run->context->kernels;
-    const size_t d = run->d, C = run->C, b = index / run->H, h = index % run->H;
-    const size_t newest = run->call->position, most = slots_most(run), n = run->rounds * most;
-    const cached c = cached_of(run, index);
-    float *room = run->workers + worker * decode_room(run->layer), *q = attn_cut(&room, d);
-    float *hash_room = attn_cut(&room, attn_lsh_hash_room(run->layer)), *s = attn_cut(&room, n);
-    uint32_t *slots = (uint32_t *)(void *)room;
-    float *o = run->o + b * C + h * d, top = -INFINITY, total = 0.0f, correction = 0.0f;
-    const float *v = run->rows + b * C + h * d;
-
-    attn_lsh_hash_exactly(run, h, run->call->x + b * C, q, c.buckets + newest,
-                          run->call->cache_capacity, hash_room);
-    attn_lsh_key(kernels, d, q, c.keys + newest * d);
-    memcpy(c.values + newest * d, v, d * sizeof *v);
-    for (size_t r = 0; r < run->rounds; r++)
-        score_round(run, &c, r, q, slots + r * most, s + r * most);
-    kernels->online_softmax(1, n, 1.0f, s, n, &top, &total, &correction);
-    memset(o, 0, d * sizeof *o);
-    for (size_t j = 0; j < n; j++) kernels->add_scaled(d, s[j], c.values + slots[j] * d, o);
-    kernels->scale(d, total == 0.0f ? 0.0f : 1.0f / total, o);
-    if (total == 0.0f) memcpy(o, v, d * sizeof *o);
-    attn_work_add(&run->tally.of[worker],
-                  (attn_work){.matmul = 2 * d * (C + run->rounds * (run->buckets / 2) + 1 + 2 * n),
-                              .exponential = n + 1,
-                              .other = run->rounds * run->buckets + 3 * d + 4 * n + 5});
+    attn_projection_weight_gradient(context, layer, call, QK_V, rows, call->x, run.d_rows);
+    attn_projection_input_gradient(context, layer, call, QK_V, rows, run.d_rows, call->dx);
 }
 
 static void decode(attn_context *context, const attn_layer *layer, const attn_call *call)
@@ -257,9 +153,8 @@ static void decode(attn_context *context, const attn_layer *layer, const attn_ca
     run.workers = memory;
     attn_dense_forward(context, B, C, C, call->x, p + attn_layer_offset(layer, "wv.weight"),
                        p + attn_layer_offset(layer, "wv.bias"), run.rows);
-    run_heads(&run, decode_head);
-    attn_dense_forward(context, B, C, C, run.o, p + attn_layer_offset(layer, "wo.weight"),
-                       p + attn_layer_offset(layer, "wo.bias"), call->y);
+    run_heads(&run, attn_lsh_decode_head);
+    attn_projection_forward(context, layer, call, O, B, run.o, call->y);
 }
 
 static size_t scratch(const attn_layer *layer, size_t threads, size_t batch, size_t length)
@@ -268,24 +163,12 @@ static size_t scratch(const attn_layer *layer, size_t threads, size_t batch, siz
     const size_t forward_count = rows + attn_lsh_measure_count(layer, batch, length) +
                                  threads * attn_lsh_forward_room(layer, length);
     const size_t backward_count = rows + threads * attn_lsh_backward_room(layer, length);
-    const size_t decode_count = 2 * batch * layer->d_model + threads * decode_room(layer);
+    const size_t decode_count = 2 * batch * layer->d_model + threads * attn_lsh_decode_room(layer);
     const size_t most = forward_count > backward_count ? forward_count : backward_count;
     return most > decode_count ? most : decode_count;
 }
 
 /* ---- work -------------------------------------------------------------------------------- */
-
-/* Of a head and one token, with so many before it. */
-static attn_work decode_work(const attn_layer *layer, size_t before)
-{
-    const uint64_t d = layer->head_dim, rounds = layer->options[ATTN_LSH_ROUNDS].size;
-    const uint64_t n = rounds * attn_smaller(layer->options[ATTN_LSH_REACH].size, before);
-    attn_work work = attn_lsh_hash_exactly_work(layer);
-    attn_work_add(
-        &work,
-        (attn_work){.matmul = 2 * d + 4 * n * d, .exponential = n + 1, .other = 2 * d + 4 * n + 5});
-    return work;
-}
 
 static attn_work work(const attn_layer *layer, attn_phase phase, size_t batch, size_t length,
                       const uint32_t *document_start)
@@ -294,7 +177,7 @@ static attn_work work(const attn_layer *layer, attn_phase phase, size_t batch, s
     const uint64_t C = layer->d_model, heads = (uint64_t)batch * layer->heads;
     const uint64_t rows = (uint64_t)batch * length;
     if (phase == ATTN_PHASE_DECODE) {
-        attn_work decoded = attn_work_times(decode_work(layer, length), heads);
+        attn_work decoded = attn_work_times(attn_lsh_decode_work(layer, length), heads);
         attn_work_add(&decoded,
                       attn_work_times((attn_work){.matmul = 4 * C * C, .other = 2 * C}, batch));
         return decoded;
@@ -354,9 +237,7 @@ static attn_node *attend(attn_tape *tape, attn_node *q, attn_node *v, double *co
             count[i * T + j] = allowed[i * T + j] ? log(count[i * T + j]) : 0.0;
         }
     }
-    attn_node *squares = attn_row_sums(tape, attn_times(tape, q, q));
-    attn_node *inverse = attn_exp(tape, attn_scaled(tape, attn_log(tape, squares), -0.5));
-    attn_node *k = attn_times(tape, q, inverse);
+    attn_node *k = attn_normal(tape, q, 1.0, 0.0);
     attn_node *scores = attn_plus(tape, attn_matmul(tape, q, attn_transpose(tape, k)),
                                   attn_leaf(tape, T, T, count));
     attn_node *o = attn_matmul(tape, attn_softmax(tape, scores, allowed), v);
@@ -389,8 +270,8 @@ static attn_node *oracle(attn_tape *tape, const attn_layer *layer, attn_node *x,
     (void)memory; /* keys and values come from x */
     const attn_lsh run = run_of(NULL, layer, &(attn_call){.length = x->rows});
     const size_t d = run.d;
-    attn_node *q = attn_linear(tape, x, parameters[0], parameters[2]);
-    attn_node *v = attn_linear(tape, x, parameters[1], parameters[3]), *o = NULL;
+    attn_node *q = attn_linear_decisive(tape, x, parameters[0], parameters[2]);
+    attn_node *v = attn_linear_decisive(tape, x, parameters[1], parameters[3]), *o = NULL;
     for (size_t h = 0; h < run.H; h++) {
         attn_node *head =
             oracle_head(tape, &run, attn_columns(tape, q, h * d, d),
@@ -404,7 +285,7 @@ static const attn_layer_functions functions = {
     .declare = declare,
     .saved = saved,
     .scratch = scratch,
-    .cache = cache,
+    .cache = attn_lsh_cache_count,
     .forward = forward,
     .backward = backward,
     .decode = decode,

@@ -1,5 +1,5 @@
-/* The parts of lsh: buckets (lsh_buckets.c), one head's attention (lsh_attention.c) and the layer
- * around them (lsh.c). */
+/* The parts of lsh: buckets (lsh_buckets.c), one head's attention (lsh_attention.c), decoding
+ * (lsh_decode.c) and the layer around them (lsh.c). */
 #ifndef MECHANISMS_LSH_H
 #define MECHANISMS_LSH_H
 
@@ -71,11 +71,20 @@ size_t attn_lsh_forward_room(const attn_layer *layer, size_t length);
 size_t attn_lsh_backward_room(const attn_layer *layer, size_t length);
 attn_work attn_lsh_head_work(const attn_layer *layer, attn_phase phase, size_t length);
 
-/* Puts a head's keys [T][d] and buckets [rounds][T] into the cache (lsh.c), with the values. */
-void attn_lsh_cache_fill(const attn_lsh *run, size_t b, size_t h, const float *keys,
-                         const float *buckets);
-
 /* k = q / |q|; returns 1 / |q|. A query too short for that has the key 0 and returns 0. */
 float attn_lsh_key(const attn_kernels *kernels, size_t d, const float *q, float *k);
+
+/* ---- decoding ---------------------------------------------------------------------------- */
+
+/* `rows` hold values alone, [B][C]. */
+attn_task attn_lsh_decode_head;
+size_t attn_lsh_decode_room(const attn_layer *layer);
+/* Of a head and one token, with so many before it; with the query's projection. */
+attn_work attn_lsh_decode_work(const attn_layer *layer, size_t before);
+
+size_t attn_lsh_cache_count(const attn_layer *layer, size_t batch, size_t capacity);
+/* Puts a head's keys [T][d], values and buckets [rounds][T] of a forward call into the cache. */
+void attn_lsh_cache_fill(const attn_lsh *run, size_t b, size_t h, const float *keys,
+                         const float *buckets);
 
 #endif

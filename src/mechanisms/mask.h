@@ -31,4 +31,13 @@ typedef struct attn_mask {
                  float *scores);
 } attn_mask;
 
+/* How a core computes the pairs of query and key that its mask shows. */
+typedef enum attn_walk {
+    ATTN_WALK_NONE,   /* it has no pairs */
+    ATTN_WALK_SQUARE, /* all T S of them, whatever is hidden */
+    ATTN_WALK_ROWS,   /* tiles of the engine, each row whole */
+    ATTN_WALK_ONLINE, /* tiles of the engine with an online softmax */
+    ATTN_WALK_SCORED  /* the same with a function of each score */
+} attn_walk;
+
 #endif

@@ -1,5 +1,4 @@
 /* What a mechanism must supply. Its name is its line in mechanisms.def, nowhere else.
- *
  * Most mechanisms are cores: they map q, k, v to o and share the projections of heads.c. They
  * fill `core` and take `attn_heads_functions`. A mechanism with projections of its own fills
  * `functions` itself. */
@@ -8,51 +7,37 @@
 
 #include "attn/flex.h"
 #include "kernels/context.h"
+#include "mechanisms/option.h"
 #include "mechanisms/tape.h"
-
-/* ---- options ----------------------------------------------------------------------------- */
-
-typedef enum attn_option_kind {
-    ATTN_OPTION_SIZE,
-    ATTN_OPTION_NUMBER,
-    ATTN_OPTION_FLAG,
-    ATTN_OPTION_CHOICE /* one of several words; its value is the word's place as a size */
-} attn_option_kind;
-
-enum { ATTN_OPTIONS_MAX = 8 };
-
-#define ATTN_AUTO SIZE_MAX /* what a size is that says "auto" */
-
-typedef union attn_value {
-    size_t size;
-    double number;
-    bool flag;
-} attn_value;
-
-/* One line of a mechanism's option table; a table ends with a NULL name. */
-typedef struct attn_option {
-    const char *name;
-    attn_option_kind kind;
-    const char *initial; /* as a person would type it; all words "first|second" of a choice, of
-                            which the first is the default; "auto" for a size that check() chooses */
-    double minimum, maximum;
-    const char *help;
-} attn_option;
+#include "mechanisms/visibility.h"
 
 /* ---- a layer ----------------------------------------------------------------------------- */
 
-enum { ATTN_PARAMETERS_MAX = 16 };
+enum { ATTN_PARAMETERS_MAX = 16, ATTN_PROJECTIONS_MAX = 4 };
 
 typedef struct attn_mechanism attn_mechanism;
+
+/* A dense product of tokens with weights, y = x w^T + bias; see projection.h. Parameters that lie
+ * behind each other and meet the same x make one product. */
+typedef struct attn_projection {
+    size_t in, out;
+    size_t weight, bias; /* offsets of parameters; bias: ATTN_NO_BIAS for none */
+    size_t packed;       /* offset of the packed weights */
+} attn_projection;
+
+#define ATTN_NO_BIAS SIZE_MAX
 
 struct attn_layer {
     const char *name; /* the mechanism's */
     const attn_mechanism *mechanism;
     size_t d_model, heads, kv_heads, head_dim, positions;
     bool is_causal;
+    attn_dtype dtype;
     attn_value options[ATTN_OPTIONS_MAX]; /* by index in the mechanism's table */
     attn_parameter parameters[ATTN_PARAMETERS_MAX];
     size_t n_parameters, parameter_count;
+    attn_projection projections[ATTN_PROJECTIONS_MAX];
+    size_t n_projections, packed_count;
     size_t memory_length, memory_width; /* of mechanisms that read one: S, C_memory */
     attn_flex flex;                     /* the caller's functions, of flex */
 };
@@ -65,6 +50,10 @@ void attn_layer_declare(attn_layer *layer, const char *name, size_t rows, size_t
 void attn_layer_declare_shaped(attn_layer *layer, const char *name, size_t dimensions,
                                const size_t *shape, attn_initial initial, bool is_trained);
 
+/* Appends a projection: `weight` and `bias` (NULL: none) are the first parameters of `out` rows. */
+void attn_layer_declare_projection(attn_layer *layer, const char *weight, const char *bias,
+                                   size_t in, size_t out);
+
 /* Where the block of the parameter `name` starts; the name must exist. */
 size_t attn_layer_offset(const attn_layer *layer, const char *name);
 
@@ -72,7 +61,7 @@ size_t attn_layer_offset(const attn_layer *layer, const char *name);
 
 /* Arguments are checked before; these cannot fail. `call` is as in attn/layer.h. */
 typedef struct attn_layer_functions {
-    void (*declare)(attn_layer *layer); /* all parameters, by attn_layer_declare() */
+    void (*declare)(attn_layer *layer); /* all parameters, and all projections */
     size_t (*saved)(const attn_layer *layer, size_t batch, size_t length);
     size_t (*scratch)(const attn_layer *layer, size_t threads, size_t batch, size_t length);
     size_t (*cache)(const attn_layer *layer, size_t batch, size_t capacity);
@@ -124,6 +113,8 @@ typedef struct attn_core {
     attn_node *(*oracle)(attn_tape *tape, const attn_layer *layer, size_t head, attn_node *q,
                          attn_node *k, attn_node *v, attn_node *const *parameters,
                          const uint32_t *document_start);
+    attn_walk walk;
+    attn_mask (*mask)(const attn_layer *layer, attn_visibility *room); /* room of its rule */
     /* Work of the whole batch, without projections. */
     attn_work (*work)(const attn_layer *layer, attn_phase phase, size_t batch, size_t length,
                       const uint32_t *document_start);

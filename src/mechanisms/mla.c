@@ -93,9 +93,13 @@ static void declare(attn_layer *layer)
     attn_layer_declare(layer, "w_ukv.weight", z.kv_at.row, z.kv_rank, ATTN_INITIAL_WEIGHT);
     attn_layer_declare(layer, "wo.weight", z.width, z.o_at.row, ATTN_INITIAL_RESIDUAL);
     attn_layer_declare(layer, "wo.bias", z.width, 0, ATTN_INITIAL_ZERO);
+    attn_layer_declare_projection(layer, layer->parameters[ATTN_MLA_Q].name, NULL, z.width, z.row);
+    attn_layer_declare_projection(layer, "w_ukv.weight", NULL, z.kv_rank, z.kv_at.row);
+    attn_layer_declare_projection(layer, "wo.weight", "wo.bias", z.o_at.row, z.width);
     if (!z.q_rank) return;
     attn_layer_declare(layer, "q_norm.weight", z.q_rank, 0, ATTN_INITIAL_ONE);
     attn_layer_declare(layer, "w_uq.weight", z.k_at.row, z.q_rank, ATTN_INITIAL_WEIGHT);
+    attn_layer_declare_projection(layer, "w_uq.weight", NULL, z.q_rank, z.q_at.row);
 }
 
 /* ---- memory ------------------------------------------------------------------------------ */

@@ -4,6 +4,7 @@
 
 #include "base/threads.h"
 #include "mechanisms/counted.h"
+#include "mechanisms/projection.h"
 #include "mechanisms/tile_engine.h"
 #include "mechanisms/visibility.h"
 
@@ -22,6 +23,9 @@ enum {
     ATTN_MLA_Q_NORM,
     ATTN_MLA_UQ
 };
+
+/* The projections: x to rows, c to [k_c | v], o to y, cq to q; the last with a rank alone. */
+enum { ATTN_MLA_ROWS, ATTN_MLA_UP_KV, ATTN_MLA_OUT, ATTN_MLA_UP_Q };
 
 enum { ATTN_MLA_BLOCK = 64 }; /* rows of a task */
 

@@ -1,5 +1,4 @@
 /* mla: backward. The rows of x's product and o are kept; c, q, k and v are made again. */
-#include "kernels/dense.h"
 #include "mechanisms/exact_core.h"
 #include "mechanisms/mla.h"
 
@@ -83,15 +82,14 @@ static float *gradient_of(const attn_mla_run *run, size_t parameter)
     return run->call->gradients + run->layer->parameters[parameter].offset;
 }
 
-/* dw and the input's gradient of one product of all rows. */
-static void product_gradient(const attn_mla_run *run, size_t parameter, size_t in, size_t out,
-                             const float *input, const float *d_output, float *d_bias,
-                             float *d_input)
+/* Both gradients of one product of all rows. */
+static void product_gradient(const attn_mla_run *run, size_t projection, const float *input,
+                             const float *d_output, float *d_input)
 {
-    attn_dense_weight_gradient(run->context, run->rows, in, out, input, d_output,
-                               gradient_of(run, parameter), d_bias, false);
-    attn_dense_input_gradient(run->context, run->rows, in, out, d_output,
-                              attn_mla_weight(run, parameter), d_input, false);
+    attn_projection_weight_gradient(run->context, run->layer, run->call, projection, run->rows,
+                                    input, d_output);
+    attn_projection_input_gradient(run->context, run->layer, run->call, projection, run->rows,
+                                   d_output, d_input);
 }
 
 void attn_mla_backward(attn_context *context, const attn_layer *layer, const attn_call *call)
@@ -110,8 +108,7 @@ void attn_mla_backward(attn_context *context, const attn_layer *layer, const att
     run.sums = attn_cut(&room, attn_mla_sums_count(&z, run.rows));
 
     /* y = o Wo^T + b */
-    product_gradient(&run, ATTN_MLA_O, z.o_at.row, z.width, run.at.o, call->dy,
-                     gradient_of(&run, ATTN_MLA_O_BIAS), run.d.o);
+    product_gradient(&run, ATTN_MLA_OUT, run.at.o, call->dy, run.d.o);
     /* o = softmax(q k^T) v */
     attn_mla_prepare(&run, 0);
     attn_mla_expand(&run);
@@ -125,14 +122,12 @@ void attn_mla_backward(attn_context *context, const attn_layer *layer, const att
     attn_tile_backward(&tiles);
     attn_mla_each_block(&run, part_block);
     /* [k_c | v] = c W_UKV^T, q = cq W_UQ^T */
-    product_gradient(&run, ATTN_MLA_UKV, z.kv_rank, z.kv_at.row, run.at.c, run.d.kv, NULL, run.d.c);
-    if (z.q_rank)
-        product_gradient(&run, ATTN_MLA_UQ, z.q_rank, z.q_at.row, run.at.cq, run.d.q, NULL,
-                         run.d.cq);
+    product_gradient(&run, ATTN_MLA_UP_KV, run.at.c, run.d.kv, run.d.c);
+    if (z.q_rank) product_gradient(&run, ATTN_MLA_UP_Q, run.at.cq, run.d.q, run.d.cq);
     attn_mla_each_block(&run, norm_block);
     sum_norms(&run, gradient_of(&run, ATTN_MLA_KV_NORM),
               z.q_rank ? gradient_of(&run, ATTN_MLA_Q_NORM) : NULL);
     /* x W^T, for both weights that meet x */
-    product_gradient(&run, ATTN_MLA_Q, z.width, z.row, call->x, run.d.x, NULL, call->dx);
+    product_gradient(&run, ATTN_MLA_ROWS, call->x, run.d.x, call->dx);
     attn_tally_collect(&run.tally, context->threads, &context->work);
 }

@@ -6,7 +6,6 @@
  * so that every head reads the same r + dr cached numbers of a token, as in multi-query
  * attention. Three regions: a_h by head; scores by block of tokens, of all heads at once, so
  * that a block is read once; the rest by a few heads, which share what they read. */
-#include "kernels/dense.h"
 #include "mechanisms/mla.h"
 
 #include <math.h>
@@ -132,8 +131,6 @@ void attn_mla_decode(attn_context *context, const attn_layer *layer, const attn_
     attn_parallel(context->threads, B * H, absorb_head, &job);
     attn_parallel(context->threads, B * ((job.live + BLOCK - 1) / BLOCK), score_block, &job);
     attn_parallel(context->threads, B * ((H + HEADS - 1) / HEADS), attend_heads, &job);
-    attn_dense_forward(context, B, z.o_at.row, z.width, job.run.at.o,
-                       attn_mla_weight(&job.run, ATTN_MLA_O),
-                       attn_mla_weight(&job.run, ATTN_MLA_O_BIAS), call->y);
+    attn_projection_forward(context, layer, &single, ATTN_MLA_OUT, B, job.run.at.o, call->y);
     attn_tally_collect(&job.run.tally, context->threads, &context->work);
 }

@@ -1,6 +1,5 @@
 /* mla: forward, and what all passes share. Norms and rotations go by blocks of rows, products
  * over all rows at once. */
-#include "kernels/dense.h"
 #include "mechanisms/exact_core.h"
 #include "mechanisms/mla.h"
 #include "mechanisms/rope.h"
@@ -78,8 +77,8 @@ void attn_mla_prepare(attn_mla_run *run, size_t position)
     run->context->work.other += 6 * (uint64_t)T * half;
     attn_mla_each_block(run, prepare_block);
     if (!z->q_rank) return;
-    attn_dense_forward(run->context, run->rows, z->q_rank, z->q_at.row, run->at.cq,
-                       attn_mla_weight(run, ATTN_MLA_UQ), NULL, run->at.q);
+    attn_projection_forward(run->context, run->layer, run->call, ATTN_MLA_UP_Q, run->rows,
+                            run->at.cq, run->at.q);
     attn_mla_each_block(run, turn_block);
 }
 
@@ -103,16 +102,15 @@ static void join_block(void *argument, size_t index, size_t worker)
 
 void attn_mla_expand(attn_mla_run *run)
 {
-    const attn_mla_sizes *z = &run->z;
-    attn_dense_forward(run->context, run->rows, z->kv_rank, z->kv_at.row, run->at.c,
-                       attn_mla_weight(run, ATTN_MLA_UKV), NULL, run->at.kv);
+    attn_projection_forward(run->context, run->layer, run->call, ATTN_MLA_UP_KV, run->rows,
+                            run->at.c, run->at.kv);
     attn_mla_each_block(run, join_block);
 }
 
 void attn_mla_project(attn_mla_run *run)
 {
-    attn_dense_forward(run->context, run->rows, run->z.width, run->z.row, run->call->x,
-                       attn_mla_weight(run, ATTN_MLA_Q), NULL, run->at.x);
+    attn_projection_forward(run->context, run->layer, run->call, ATTN_MLA_ROWS, run->rows,
+                            run->call->x, run->at.x);
     run->is_new = true;
 }
 
@@ -170,8 +168,6 @@ void attn_mla_forward(attn_context *context, const attn_layer *layer, const attn
     tiles.scratch = room;
     attn_tile_forward(&tiles);
     if (call->cache) attn_mla_store(&run, 0);
-    attn_dense_forward(context, run.rows, z.o_at.row, z.width, run.at.o,
-                       attn_mla_weight(&run, ATTN_MLA_O), attn_mla_weight(&run, ATTN_MLA_O_BIAS),
-                       call->y);
+    attn_projection_forward(context, layer, call, ATTN_MLA_OUT, run.rows, run.at.o, call->y);
     attn_tally_collect(&run.tally, context->threads, &context->work);
 }

@@ -8,7 +8,7 @@
 
 static attn_status run_sequence(const attn_layer *layer, const attn_oracle_call *call, size_t b)
 {
-    attn_tape *tape = attn_tape_create();
+    attn_tape *tape = attn_tape_create(call->rounding);
     if (!tape) return ATTN_EMEMORY;
     const size_t T = call->length, C = layer->d_model, at = b * T * C;
     attn_node *parameters[ATTN_PARAMETERS_MAX];

@@ -3,6 +3,7 @@
 #define MECHANISMS_ORACLE_H
 
 #include "attn/layer.h"
+#include "mechanisms/rounding.h"
 
 /* All in double; layouts as in attn_call. */
 typedef struct attn_oracle_call {
@@ -13,10 +14,11 @@ typedef struct attn_oracle_call {
     const double *memory;           /* [B][S][C_memory] for mechanisms that read one, else NULL */
     size_t memory_length, memory_width;
     double *y;
-    const double *dy;  /* NULL: forward only */
-    double *dx;        /* with dy; overwritten */
-    double *gradients; /* with dy; overwritten; 0 for fixed buffers */
-    double *d_memory;  /* with dy and memory; overwritten */
+    const double *dy;       /* NULL: forward only */
+    double *dx;             /* with dy; overwritten */
+    double *gradients;      /* with dy; overwritten; 0 for fixed buffers */
+    double *d_memory;       /* with dy and memory; overwritten */
+    attn_rounding rounding; /* none, or what a bfloat16 layer rounds */
 } attn_oracle_call;
 
 /* ATTN_EMEMORY is the only failure. */

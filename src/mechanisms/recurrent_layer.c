@@ -2,7 +2,7 @@
 #include "mechanisms/recurrent_layer.h"
 
 #include "base/threads.h"
-#include "kernels/dense.h"
+#include "mechanisms/projection.h"
 #include "mechanisms/tile_engine.h"
 
 #include <math.h>
@@ -37,6 +37,8 @@ static void declare(attn_layer *layer)
     attn_layer_declare(layer, "wo.weight", width, width, ATTN_INITIAL_RESIDUAL);
     if (r->has_norm_weight)
         attn_layer_declare(layer, "norm.weight", layer->head_dim, 0, ATTN_INITIAL_ONE);
+    attn_layer_declare_projection(layer, "wq.weight", NULL, width, shape_of(layer).row);
+    attn_layer_declare_projection(layer, "wo.weight", NULL, width, width);
     if (r->declare_own) r->declare_own(layer);
 }
 
@@ -237,14 +239,12 @@ static void run_forward(job *j, size_t threads)
     attn_context *context = j->run.context;
     const attn_layer *layer = j->run.layer;
     const attn_call *call = j->run.call;
-    const size_t rows = call->batch * call->length, width = layer->d_model;
-    attn_dense_forward(context, rows, width, j->run.shape.row, call->x, call->parameters, NULL,
-                       j->run.rows);
+    const size_t rows = call->batch * call->length;
+    attn_projection_forward(context, layer, call, ATTN_RECURRENT_ROWS, rows, call->x, j->run.rows);
     if (recurrence_of(layer)->prepare) recurrence_of(layer)->prepare(&j->run);
     attn_parallel(threads, call->batch * layer->heads, forward_head, j);
     attn_tally_collect(&j->tally, threads, &context->work);
-    attn_dense_forward(context, rows, width, width, j->place.gated,
-                       call->parameters + attn_layer_offset(layer, "wo.weight"), NULL, call->y);
+    attn_projection_forward(context, layer, call, ATTN_RECURRENT_O, rows, j->place.gated, call->y);
 }
 
 static void forward(attn_context *context, const attn_layer *layer, const attn_call *call)
@@ -268,20 +268,19 @@ static void decode(attn_context *context, const attn_layer *layer, const attn_ca
 static void backward(attn_context *context, const attn_layer *layer, const attn_call *call)
 {
     const attn_recurrence *r = recurrence_of(layer);
-    const size_t rows = call->batch * call->length, width = layer->d_model, d = layer->head_dim;
-    const size_t wo = attn_layer_offset(layer, "wo.weight");
+    const size_t rows = call->batch * call->length, d = layer->head_dim;
     job j = {.is_decoding = false};
     start(&j, context, layer, call);
     j.run.d_rows = j.place.rows;
 
-    attn_dense_input_gradient(context, rows, width, width, call->dy, call->parameters + wo,
-                              j.place.d_gated, false);
+    attn_projection_input_gradient(context, layer, call, ATTN_RECURRENT_O, rows, call->dy,
+                                   j.place.d_gated);
     if (r->prepare) r->prepare(&j.run);
     attn_parallel(context->threads, call->batch * layer->heads, backward_head, &j);
     attn_tally_collect(&j.tally, context->threads, &context->work);
     if (r->finish) r->finish(&j.run);
-    attn_dense_weight_gradient(context, rows, width, width, j.place.gated, call->dy,
-                               call->gradients + wo, NULL, false);
+    attn_projection_weight_gradient(context, layer, call, ATTN_RECURRENT_O, rows, j.place.gated,
+                                    call->dy);
     if (r->has_norm_weight) {
         float *to = call->gradients + attn_layer_offset(layer, "norm.weight");
         const attn_counted on = {context->kernels, &context->work};
@@ -289,10 +288,10 @@ static void backward(attn_context *context, const attn_layer *layer, const attn_
         for (size_t i = 0; i < call->batch * layer->heads; i++)
             attn_counted_add(on, d, j.place.d_norm + i * d, to);
     }
-    attn_dense_weight_gradient(context, rows, width, j.run.shape.row, call->x, j.run.d_rows,
-                               call->gradients, NULL, false);
-    attn_dense_input_gradient(context, rows, width, j.run.shape.row, j.run.d_rows, call->parameters,
-                              call->dx, false);
+    attn_projection_weight_gradient(context, layer, call, ATTN_RECURRENT_ROWS, rows, call->x,
+                                    j.run.d_rows);
+    attn_projection_input_gradient(context, layer, call, ATTN_RECURRENT_ROWS, rows, j.run.d_rows,
+                                   call->dx);
 }
 
 /* ---- counts ------------------------------------------------------------------------------ */
@@ -361,8 +360,9 @@ static attn_node *oracle(attn_tape *tape, const attn_layer *layer, attn_node *x,
     (void)memory; /* keys and values come from x */
     const attn_recurrence *r = recurrence_of(layer);
     attn_node *all = NULL;
+    attn_node *more = r->project_more ? r->project_more(tape, layer, x, parameters) : NULL;
     for (size_t h = 0; h < layer->heads; h++) {
-        attn_node *o = r->oracle(tape, layer, h, x, parameters, document_start);
+        attn_node *o = r->oracle(tape, layer, h, x, parameters, more, document_start);
         o = attn_normal(tape, o, 1.0 / (double)layer->head_dim, 1e-5);
         if (r->has_norm_weight)
             o = attn_times(tape, o, attn_recurrent_parameter(layer, parameters, "norm.weight"));

@@ -13,6 +13,9 @@
 #include "mechanisms/counted.h"
 #include "mechanisms/mechanism.h"
 
+/* The projections: x to rows, o to y; those of declare_own() follow. */
+enum { ATTN_RECURRENT_ROWS, ATTN_RECURRENT_O, ATTN_RECURRENT_OWN };
+
 /* Where a token's row holds what; q, k, v and gate are head 0's. */
 typedef struct attn_recurrent_shape {
     size_t key_dim, value_dim; /* of one head */
@@ -47,7 +50,8 @@ typedef struct attn_recurrence {
     size_t (*key_dim)(const attn_layer *layer); /* of one head */
     size_t (*more)(const attn_layer *layer);    /* columns of a row behind the gate's; NULL: 0 */
     void (*declare_more)(attn_layer *layer);    /* the weights of those columns */
-    void (*declare_own)(attn_layer *layer);     /* parameters that x does not meet, behind wo */
+    /* Parameters that x does not meet, behind wo, and their projections. */
+    void (*declare_own)(attn_layer *layer);
     /* Floats; each may be NULL for none. */
     size_t (*saved)(const attn_layer *layer, size_t batch, size_t length);
     size_t (*shared)(const attn_layer *layer, size_t batch, size_t length);
@@ -63,9 +67,12 @@ typedef struct attn_recurrence {
                            const uint32_t *documents);
     attn_work (*shared_work)(const attn_layer *layer, attn_phase phase, size_t batch,
                              size_t length);
-    /* o_h in float64; `parameters` as in attn_layer_functions.oracle */
+    /* o_h in float64; `parameters` as in attn_layer_functions.oracle. With `project_more`, the
+     * product of x with the weights of declare_more() is one for all heads: `more`. */
+    attn_node *(*project_more)(attn_tape *tape, const attn_layer *layer, attn_node *x,
+                               attn_node *const *parameters);
     attn_node *(*oracle)(attn_tape *tape, const attn_layer *layer, size_t head, attn_node *x,
-                         attn_node *const *parameters, const uint32_t *documents);
+                         attn_node *const *parameters, attn_node *more, const uint32_t *documents);
 } attn_recurrence;
 
 extern const attn_layer_functions attn_recurrent_functions;

@@ -134,8 +134,9 @@ static attn_work head_work(const attn_layer *layer, attn_phase phase, size_t len
 
 /* ((q k^T) o D) v, D_nm = gamma^(n - m) for m <= n of the same document: the parallel form */
 static attn_node *oracle(attn_tape *tape, const attn_layer *layer, size_t head, attn_node *x,
-                         attn_node *const *parameters, const uint32_t *documents)
+                         attn_node *const *parameters, attn_node *more, const uint32_t *documents)
 {
+    (void)more; /* there is none */
     const size_t T = x->rows;
     double *decay = attn_alloc_array(ATTN_MEMORY_OTHER, T * T, sizeof *decay);
     if (!decay) return attn_tape_fail(tape);

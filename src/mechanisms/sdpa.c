@@ -35,6 +35,8 @@ static const attn_core core = {
     .backward = backward,
     .decode = attn_all_decode,
     .oracle = attn_all_oracle,
+    .walk = ATTN_WALK_ROWS,
+    .mask = attn_all_mask,
     .work = work,
 };
 

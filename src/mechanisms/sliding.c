@@ -73,6 +73,12 @@ static attn_work work(const attn_layer *layer, attn_phase phase, size_t batch, s
     return attn_exact_work(layer, &tiles, phase, batch, length, document_start);
 }
 
+static attn_mask mask(const attn_layer *layer, attn_visibility *room)
+{
+    *room = rule_of(layer);
+    return attn_visibility_mask(room);
+}
+
 static const attn_core core = {
     .saved = attn_exact_saved,
     .scratch = attn_exact_scratch,
@@ -81,6 +87,8 @@ static const attn_core core = {
     .backward = backward,
     .decode = decode,
     .oracle = oracle,
+    .walk = ATTN_WALK_ONLINE,
+    .mask = mask,
     .work = work,
 };
 

@@ -195,6 +195,8 @@ static const attn_core core = {
     .backward = backward,
     .decode = attn_all_decode,
     .oracle = attn_all_oracle,
+    .walk = ATTN_WALK_SQUARE,
+    .mask = attn_all_mask,
     .work = work,
 };
 

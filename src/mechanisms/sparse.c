@@ -178,6 +178,12 @@ static attn_work work(const attn_layer *layer, attn_phase phase, size_t batch, s
     return attn_exact_work(layer, &rule, phase, batch, length, document_start);
 }
 
+static attn_mask mask(const attn_layer *layer, attn_visibility *room)
+{
+    (void)room; /* the rule is the layer's */
+    return rule_of(layer).mask;
+}
+
 static const attn_core core = {
     .saved = attn_exact_saved,
     .scratch = attn_exact_scratch,
@@ -186,6 +192,8 @@ static const attn_core core = {
     .backward = backward,
     .decode = decode,
     .oracle = oracle,
+    .walk = ATTN_WALK_ONLINE,
+    .mask = mask,
     .work = work,
 };
 

@@ -24,15 +24,18 @@ typedef enum kind {
     ELU_PLUS_ONE,
     SOFTMAX,
     MASKED,
-    ROW_SUMS,
     PART,
     JOIN_COLUMNS,
-    JOIN_ROWS
+    JOIN_ROWS,
+    ROUNDED, /* values changed, slope 1 */
+    REPLACED,
+    ROUNDS_BACK /* the gradient rounded */
 } kind;
 
 typedef struct entry {
     attn_node node; /* first, so that a node's address is its entry's */
     struct entry *previous;
+    uint32_t index; /* on the tape */
     kind kind;
     struct entry *a, *b;
     double number;      /* the factor of SCALED */
@@ -42,13 +45,16 @@ typedef struct entry {
 
 struct attn_tape {
     entry *last;
+    attn_rounding rounding;
     bool failed;
     entry empty;
 };
 
-attn_tape *attn_tape_create(void)
+attn_tape *attn_tape_create(attn_rounding rounding)
 {
-    return attn_alloc(ATTN_MEMORY_OTHER, sizeof(attn_tape));
+    attn_tape *tape = attn_alloc(ATTN_MEMORY_OTHER, sizeof *tape);
+    if (tape) tape->rounding = rounding;
+    return tape;
 }
 
 void attn_tape_free(attn_tape *tape)
@@ -92,6 +98,7 @@ static entry *record(attn_tape *tape, kind k, size_t rows, size_t columns, attn_
     *e =
         (entry){.node = {.rows = rows, .columns = columns, .value = room, .gradient = room + count},
                 .previous = tape->last,
+                .index = tape->last ? tape->last->index + 1 : 0,
                 .kind = k,
                 .a = (entry *)a,
                 .b = (entry *)b};
@@ -209,6 +216,9 @@ static double slope(kind k, double x, double y, double number)
     case SCALED:
         return number;
     case SHIFTED:
+    case ROUNDED:
+    case ROUNDS_BACK:
+    case REPLACED:
         return 1.0;
     case EXP:
         return y;
@@ -304,14 +314,6 @@ attn_node *attn_masked(attn_tape *tape, attn_node *a, const bool *allowed)
     return finished(tape, e);
 }
 
-attn_node *attn_row_sums(attn_tape *tape, attn_node *a)
-{
-    entry *e = record(tape, ROW_SUMS, a->rows, 1, a, NULL);
-    for (size_t i = 0; e && i < a->rows; i++)
-        for (size_t j = 0; j < a->columns; j++) e->node.value[i] += a->value[i * a->columns + j];
-    return finished(tape, e);
-}
-
 static attn_node *part(attn_tape *tape, attn_node *a, size_t row, size_t rows, size_t column,
                        size_t columns)
 {
@@ -361,17 +363,32 @@ attn_node *attn_above(attn_tape *tape, attn_node *top, attn_node *bottom)
     return finished(tape, e);
 }
 
-attn_node *attn_linear(attn_tape *tape, attn_node *x, attn_node *w, attn_node *bias)
+/* A node of a's values, with slope 1. */
+static attn_node *passed(attn_tape *tape, kind k, attn_node *a, const double *values)
 {
-    attn_node *y = attn_matmul(tape, x, attn_transpose(tape, w));
-    return bias ? attn_plus(tape, y, bias) : y;
+    entry *e = record(tape, k, a->rows, a->columns, a, NULL);
+    if (e) memcpy(e->node.value, values, size_of(a) * sizeof *values);
+    return finished(tape, e);
 }
 
-attn_node *attn_normal(attn_tape *tape, attn_node *u, double factor, double shift)
+attn_node *attn_rounded_factor(attn_tape *tape, attn_node *a)
 {
-    attn_node *squares = attn_row_sums(tape, attn_times(tape, u, u));
-    attn_node *log = attn_log(tape, attn_shifted(tape, attn_scaled(tape, squares, factor), shift));
-    return attn_times(tape, u, attn_exp(tape, attn_scaled(tape, log, -0.5)));
+    if (tape->rounding.mode == ATTN_ROUND_NOT) return a;
+    attn_node *y = passed(tape, ROUNDED, a, a->value);
+    if (!tape->failed)
+        attn_rounding_apply(tape->rounding, ((entry *)a)->index, size_of(y), y->value);
+    return y;
+}
+
+attn_node *attn_rounded_gradient(attn_tape *tape, attn_node *a)
+{
+    if (tape->rounding.mode == ATTN_ROUND_NOT) return a;
+    return passed(tape, ROUNDS_BACK, a, a->value);
+}
+
+attn_node *attn_replaced(attn_tape *tape, attn_node *a, const attn_node *by)
+{
+    return passed(tape, REPLACED, a, by->value);
 }
 
 /* ---- backward ---------------------------------------------------------------------------- */
@@ -420,7 +437,7 @@ static void pull_join(const entry *e)
 }
 
 /* Adds what e's gradient means for its inputs. */
-static void pull(const entry *e)
+static void pull(const attn_tape *tape, const entry *e)
 {
     const attn_node *y = &e->node;
     attn_node *a = e->a ? &e->a->node : NULL, *b = e->b ? &e->b->node : NULL;
@@ -449,11 +466,6 @@ static void pull(const entry *e)
         for (size_t i = 0; i < size_of(y); i++)
             if (e->allowed[i]) a->gradient[i] += y->gradient[i];
         break;
-    case ROW_SUMS:
-        for (size_t i = 0; i < a->rows; i++)
-            for (size_t j = 0; j < a->columns; j++)
-                a->gradient[i * a->columns + j] += y->gradient[i];
-        break;
     case PART:
         for (size_t i = 0; i < y->rows; i++)
             for (size_t j = 0; j < y->columns; j++)
@@ -465,6 +477,8 @@ static void pull(const entry *e)
         pull_join(e);
         break;
     default: /* elementwise */
+        if (e->kind == ROUNDS_BACK)
+            attn_rounding_apply(tape->rounding, e->index, size_of(y), y->gradient);
         for (size_t i = 0; i < size_of(y); i++)
             a->gradient[i] += y->gradient[i] * slope(e->kind, a->value[i], y->value[i], e->number);
         break;
@@ -477,5 +491,5 @@ void attn_tape_backward(attn_tape *tape, attn_node *output, const double *seed)
     for (entry *e = tape->last; e; e = e->previous)
         memset(e->node.gradient, 0, size_of(&e->node) * sizeof *e->node.gradient);
     memcpy(output->gradient, seed, size_of(output) * sizeof *seed);
-    for (const entry *e = tape->last; e; e = e->previous) pull(e);
+    for (const entry *e = tape->last; e; e = e->previous) pull(tape, e);
 }

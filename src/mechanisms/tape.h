@@ -8,6 +8,7 @@
 #define MECHANISMS_TAPE_H
 
 #include "attn/status.h"
+#include "mechanisms/rounding.h"
 
 #include <stdbool.h>
 #include <stddef.h>
@@ -22,7 +23,8 @@ typedef struct attn_node {
     double *gradient; /* of the seed's scalar with respect to this node */
 } attn_node;
 
-attn_tape *attn_tape_create(void);    /* NULL when memory is short */
+/* What attn_linear() does to its factors; NULL when memory is short. */
+attn_tape *attn_tape_create(attn_rounding rounding);
 void attn_tape_free(attn_tape *tape); /* with all its nodes; NULL is fine */
 bool attn_tape_failed(const attn_tape *tape);
 
@@ -63,8 +65,18 @@ attn_node *attn_rows(attn_tape *tape, attn_node *a, size_t first, size_t count);
 attn_node *attn_beside(attn_tape *tape, attn_node *left, attn_node *right); /* [a | b] */
 attn_node *attn_above(attn_tape *tape, attn_node *top, attn_node *bottom);
 
-/* x w^T + bias, with w [out, in] and bias [1, out] or NULL. */
+/* a rounded as the tape says, with a's gradient; a, whose gradient is rounded; the values of another
+ * matrix, with a's gradient. */
+attn_node *attn_rounded_factor(attn_tape *tape, attn_node *a);
+attn_node *attn_rounded_gradient(attn_tape *tape, attn_node *a);
+attn_node *attn_replaced(attn_tape *tape, attn_node *a, const attn_node *by);
+
+/* x w^T + bias, with w [out, in] and bias [1, out] or NULL: a projection of the layer, whose factors
+ * x, w, and in gradients that of the result, are rounded as the tape says. */
 attn_node *attn_linear(attn_tape *tape, attn_node *x, attn_node *w, attn_node *bias);
+
+/* The same with a result of exact factors, on which decisions depend; gradients are as above. */
+attn_node *attn_linear_decisive(attn_tape *tape, attn_node *x, attn_node *w, attn_node *bias);
 
 /* u / sqrt(sum(u^2) factor + shift) by rows. */
 attn_node *attn_normal(attn_tape *tape, attn_node *u, double factor, double shift);

@@ -84,6 +84,17 @@ void attn_tile_backward(const attn_tile_call *call);
 attn_work attn_tile_work(const attn_tile_shape *shape, const attn_tile_rule *rule, attn_phase phase,
                          const uint32_t *document_start);
 
+/* Tiles that are walked, over the whole batch and all heads. */
+typedef struct attn_tile_count {
+    uint64_t elements;   /* executed pairs: tile areas, ragged edges as they are */
+    uint64_t row_visits; /* query rows summed over tiles: each compares with its reference */
+    uint64_t masked;     /* elements of partial tiles */
+} attn_tile_count;
+
+/* The work of tiles counted elsewhere: attn_tile_work() without its walk. */
+attn_work attn_tile_count_work(const attn_tile_shape *shape, const attn_tile_rule *rule,
+                               attn_phase phase, const attn_tile_count *tiles);
+
 /* ---- parts ------------------------------------------------------------------------------- */
 
 /* Floats of one worker's memory in the backward pass. */

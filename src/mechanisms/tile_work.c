@@ -2,15 +2,8 @@
  * counted: how often that happens depends on the data, and it is rare. */
 #include "mechanisms/tile_engine.h"
 
-/* Tiles that are walked: of one head, then of all. */
-typedef struct tile_count {
-    uint64_t elements;   /* executed pairs: tile areas, ragged edges as they are */
-    uint64_t row_visits; /* query rows summed over tiles: each compares with its reference */
-    uint64_t masked;     /* elements of partial tiles */
-} tile_count;
-
 static void count_head(const attn_tile_shape *shape, const attn_mask *mask, size_t head,
-                       const uint32_t *documents, uint64_t times, tile_count *count)
+                       const uint32_t *documents, uint64_t times, attn_tile_count *count)
 {
     for (size_t i0 = 0; i0 < shape->queries; i0 += ATTN_TILE_QUERIES)
         for (size_t j0 = 0; j0 < shape->keys; j0 += ATTN_TILE_KEYS) {
@@ -27,10 +20,10 @@ static void count_head(const attn_tile_shape *shape, const attn_mask *mask, size
         }
 }
 
-static tile_count count_all(const attn_tile_shape *shape, const attn_mask *mask,
-                            const uint32_t *document_start)
+static attn_tile_count count_all(const attn_tile_shape *shape, const attn_mask *mask,
+                                 const uint32_t *document_start)
 {
-    tile_count count = {0};
+    attn_tile_count count = {0};
     const size_t sequences = document_start ? shape->batch : 1;
     const size_t heads = mask->is_by_head ? shape->heads : 1;
     for (size_t b = 0; b < sequences; b++)
@@ -40,11 +33,10 @@ static tile_count count_all(const attn_tile_shape *shape, const attn_mask *mask,
     return count;
 }
 
-attn_work attn_tile_work(const attn_tile_shape *shape, const attn_tile_rule *rule, attn_phase phase,
-                         const uint32_t *document_start)
+attn_work attn_tile_count_work(const attn_tile_shape *shape, const attn_tile_rule *rule,
+                               attn_phase phase, const attn_tile_count *tiles)
 {
-    const tile_count tiles = count_all(shape, &rule->mask, document_start);
-    const uint64_t dk = shape->key_width, dv = shape->value_width, E = tiles.elements;
+    const uint64_t dk = shape->key_width, dv = shape->value_width, E = tiles->elements;
     const uint64_t rows = (uint64_t)shape->batch * shape->heads * shape->queries;
     attn_work work = rule->score ? attn_work_times(rule->score->value, E) : (attn_work){0};
     if (phase == ATTN_PHASE_BACKWARD) {
@@ -53,13 +45,20 @@ attn_work attn_tile_work(const attn_tile_shape *shape, const attn_tile_rule *rul
         attn_work_add(&work,
                       (attn_work){.matmul = E * (6 * dk + 4 * dv),
                                   .exponential = E,
-                                  .other = 4 * E + tiles.masked + rows * (3 * dv + dk + 1) +
+                                  .other = 4 * E + tiles->masked + rows * (3 * dv + dk + 1) +
                                            shape->batch * shape->kv_heads * shape->keys * dk});
         return work;
     }
-    const uint64_t compared = rule->order == ATTN_TILE_ONLINE ? tiles.row_visits : rows;
+    const uint64_t compared = rule->order == ATTN_TILE_ONLINE ? tiles->row_visits : rows;
     attn_work_add(&work, (attn_work){.matmul = 2 * E * (dk + dv),
                                      .exponential = E,
-                                     .other = 4 * E + tiles.masked + compared + rows * (dv + 1)});
+                                     .other = 4 * E + tiles->masked + compared + rows * (dv + 1)});
     return work;
+}
+
+attn_work attn_tile_work(const attn_tile_shape *shape, const attn_tile_rule *rule, attn_phase phase,
+                         const uint32_t *document_start)
+{
+    const attn_tile_count tiles = count_all(shape, &rule->mask, document_start);
+    return attn_tile_count_work(shape, rule, phase, &tiles);
 }

@@ -7,6 +7,7 @@
 #include "base/error.h"
 #include "base/memory.h"
 #include "base/threads.h"
+#include "meters/gpu.h"
 #include "meters/machine.h"
 #include "meters/process.h"
 #include "meters/sysfs.h"
@@ -224,6 +225,11 @@ static json_t *energy_array(capture *c, const attn_energy_meter *meter)
             put(c, entry, "id", text_or_null(channel->id));
             put(c, entry, "path", text_or_null(channel->path));
             put(c, entry, "domain", json_string(attn_energy_domain_name(channel->domain)));
+            put(c, entry, "kind",
+                json_string(channel->kind == ATTN_ENERGY_GAUGE ? "gauge" : "counter"));
+            put(c, entry, "accuracy",
+                channel->accuracy > 0.0 ? json_real(channel->accuracy) : json_null());
+            put(c, entry, "note", text_or_null(channel->note));
             put(c, entry, "state", json_string(attn_energy_state_name(channel->state)));
             put(c, entry, "counted", json_boolean(attn_energy_is_counted(meter, source, i)));
             put(c, entry, "mirror_of",
@@ -246,10 +252,42 @@ static json_t *energy_array(capture *c, const attn_energy_meter *meter)
     return array;
 }
 
+/* NVIDIA boards that are measured, as they are at the start. */
+static json_t *gpus_array(capture *c, const attn_environment_input *input)
+{
+    attn_gpu gpus[8];
+    json_t *array = json_array();
+    const bool is_wanted = input->gpus && strcmp(input->gpus, "none") != 0 && !*c->root;
+    const size_t n = is_wanted ? attn_gpu_list(input->nvml, gpus, 8) : 0;
+    for (size_t i = 0; i < n; i++) {
+        const attn_gpu *gpu = &gpus[i];
+        char reasons[160];
+        if (!attn_gpu_is_wanted(input->gpus, gpu->address)) continue;
+        attn_gpu_reasons_text(gpu->clock_reasons, reasons, sizeof reasons);
+        json_t *o = json_object();
+        put(c, o, "address", text_or_null(gpu->address));
+        put(c, o, "name", text_or_null(gpu->name));
+        put(c, o, "uuid", text_or_null(gpu->uuid));
+        put(c, o, "driver", text_or_null(gpu->driver));
+        put(c, o, "power_limit_w", number_or_null(gpu->power_limit_w));
+        put(c, o, "default_limit_w", number_or_null(gpu->default_limit_w));
+        put(c, o, "temperature_c", number_or_null(gpu->temperature_c));
+        put(c, o, "sm_clock_mhz", number_or_null(gpu->sm_clock_mhz));
+        put(c, o, "memory_clock_mhz", number_or_null(gpu->memory_clock_mhz));
+        put(c, o, "slowed_by", text_or_null(reasons));
+        put(c, o, "mig", gpu->mig < 0 ? json_null() : json_boolean(gpu->mig));
+        put(c, o, "persistence",
+            gpu->persistence < 0 ? json_null() : json_boolean(gpu->persistence));
+        put(c, o, "processes", gpu->processes < 0 ? json_null() : json_integer(gpu->processes));
+        push(c, array, o);
+    }
+    return array;
+}
+
 static json_t *warnings_array(capture *c)
 {
     attn_environment_warning warnings[ATTN_ENVIRONMENT_WARNINGS_MAX];
-    const size_t n = attn_environment_warnings(c->root, warnings);
+    const size_t n = attn_environment_warnings(c->root, NULL, warnings);
     json_t *array = json_array();
     for (size_t i = 0; i < n; i++) {
         json_t *object = json_object();
@@ -272,6 +310,7 @@ attn_status attn_environment_capture(char **json, const attn_environment_input *
     put(&c, object, "memory", memory_object(&c));
     put(&c, object, "system", system_object(&c));
     put(&c, object, "energy_sources", energy_array(&c, input->meter));
+    put(&c, object, "gpus", gpus_array(&c, input));
     put(&c, object, "warnings", warnings_array(&c));
     char *text = c.has_failed ? NULL : json_dumps(object, JSON_COMPACT);
     json_decref(object);

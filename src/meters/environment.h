@@ -13,6 +13,8 @@ typedef struct attn_environment_input {
     const char *root;               /* "" on a real machine */
     const char *version;            /* attn_version_text() */
     const char *dense;              /* attn_context_dense() */
+    const char *gpus;               /* boards to describe, as attn_energy_options has them */
+    const char *nvml;               /* likewise */
     const attn_energy_meter *meter; /* its sources are listed; may be NULL */
 } attn_environment_input;
 
@@ -28,11 +30,12 @@ typedef struct attn_environment_warning {
     char remedy[160];
 } attn_environment_warning;
 
-enum { ATTN_ENVIRONMENT_WARNINGS_MAX = 8 };
+enum { ATTN_ENVIRONMENT_WARNINGS_MAX = 12 };
 
-/* What will disturb a measurement now: frequency governor, load, steal, swap, battery, huge
- * pages. Gives how many. */
-size_t attn_environment_warnings(const char *root,
+/* What will disturb a measurement now: frequency governor, turbo, heat, load, steal, swap,
+ * battery, huge pages, and on the graphics boards of `gpus` ("all", "none", PCI addresses; NULL:
+ * none) others' work, lowered clocks and changed power limits. Gives how many. */
+size_t attn_environment_warnings(const char *root, const char *gpus,
                                  attn_environment_warning warnings[ATTN_ENVIRONMENT_WARNINGS_MAX]);
 
 #endif

@@ -2,6 +2,7 @@
 #include "meters/environment.h"
 
 #include "base/figure.h"
+#include "meters/gpu.h"
 #include "meters/machine.h"
 #include "meters/process.h"
 #include "meters/sysfs.h"
@@ -110,15 +111,94 @@ static bool check_huge_pages(const char *root, attn_environment_warning *warning
     return true;
 }
 
-size_t attn_environment_warnings(const char *root,
+/* Steps that follow each other run at other clocks while the package heats up. */
+static bool check_turbo(const char *root, attn_environment_warning *warning)
+{
+    uint64_t value = 0;
+    const bool is_intel =
+        attn_sysfs_read_number(root, "/sys/devices/system/cpu/intel_pstate/no_turbo", &value) == 0;
+    const bool is_on =
+        is_intel
+            ? value == 0
+            : attn_sysfs_read_number(root, "/sys/devices/system/cpu/cpufreq/boost", &value) == 0 &&
+                  value != 0;
+    if (!is_on) return false;
+    snprintf(warning->what, sizeof warning->what, "turbo is on: clocks fall as the package heats");
+    snprintf(warning->remedy, sizeof warning->remedy, "echo %d > %s, as an administrator",
+             is_intel ? 1 : 0,
+             is_intel ? "/sys/devices/system/cpu/intel_pstate/no_turbo"
+                      : "/sys/devices/system/cpu/cpufreq/boost");
+    return true;
+}
+
+static bool check_heat(const char *root, attn_environment_warning *warning)
+{
+    for (int zone = 0; zone < 32; zone++) {
+        char path[128];
+        uint64_t now = 0, limit = 0;
+        snprintf(path, sizeof path, "/sys/class/thermal/thermal_zone%d/temp", zone);
+        if (attn_sysfs_read_number(root, path, &now) != 0) continue;
+        snprintf(path, sizeof path, "/sys/class/thermal/thermal_zone%d/trip_point_0_temp", zone);
+        if (attn_sysfs_read_number(root, path, &limit) != 0 || limit < 30000 || now + 10000 < limit)
+            continue;
+        snprintf(warning->what, sizeof warning->what,
+                 "thermal zone %d is at %.0f C, its limit is %.0f C", zone, 1e-3 * (double)now,
+                 1e-3 * (double)limit);
+        snprintf(warning->remedy, sizeof warning->remedy,
+                 "let the machine cool, clean its fans, or use --cool-down");
+        return true;
+    }
+    return false;
+}
+
+static bool check_board(const attn_gpu *gpu, attn_environment_warning *warning)
+{
+    char reasons[100];
+    if (gpu->processes > 0) {
+        snprintf(warning->what, sizeof warning->what, "%d process%s on GPU %.31s already",
+                 gpu->processes, gpu->processes == 1 ? " computes" : "es compute", gpu->address);
+        snprintf(warning->remedy, sizeof warning->remedy, "end them: their energy would be ours");
+        return true;
+    }
+    if (attn_gpu_reasons_text(gpu->clock_reasons, reasons, sizeof reasons) > 0) {
+        snprintf(warning->what, sizeof warning->what, "GPU %.31s runs slower: %s", gpu->address,
+                 reasons);
+        snprintf(warning->remedy, sizeof warning->remedy, "let it cool; nvidia-smi -q -d CLOCK");
+        return true;
+    }
+    if (fabs(gpu->power_limit_w - gpu->default_limit_w) > 0.5) {
+        snprintf(warning->what, sizeof warning->what,
+                 "GPU %.31s has a power limit of %.0f W, not its %.0f W", gpu->address,
+                 gpu->power_limit_w, gpu->default_limit_w);
+        snprintf(warning->remedy, sizeof warning->remedy,
+                 "nvidia-smi -pl %.0f, as an administrator", gpu->default_limit_w);
+        return true;
+    }
+    return false;
+}
+
+static size_t check_boards(const char *root, const char *gpus, attn_environment_warning *warnings,
+                           size_t most)
+{
+    attn_gpu boards[8];
+    size_t n = 0;
+    if (*root || !gpus || strcmp(gpus, "none") == 0) return 0;
+    const size_t n_boards = attn_gpu_list(NULL, boards, 8);
+    for (size_t i = 0; i < n_boards && n < most; i++)
+        if (attn_gpu_is_wanted(gpus, boards[i].address) && check_board(&boards[i], &warnings[n]))
+            n++;
+    return n;
+}
+
+size_t attn_environment_warnings(const char *root, const char *gpus,
                                  attn_environment_warning warnings[ATTN_ENVIRONMENT_WARNINGS_MAX])
 {
-    static check *const checks[] = {check_governor, check_load,    check_steal,
-                                    check_swap,     check_battery, check_huge_pages};
+    static check *const checks[] = {check_governor, check_turbo, check_heat,    check_load,
+                                    check_steal,    check_swap,  check_battery, check_huge_pages};
     _Static_assert(sizeof checks / sizeof *checks <= ATTN_ENVIRONMENT_WARNINGS_MAX,
                    "room for one warning a check");
     size_t n = 0;
     for (size_t i = 0; i < sizeof checks / sizeof *checks; i++)
         if (checks[i](root, &warnings[n])) n++;
-    return n;
+    return n + check_boards(root, gpus, warnings + n, ATTN_ENVIRONMENT_WARNINGS_MAX - n);
 }

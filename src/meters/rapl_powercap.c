@@ -6,7 +6,7 @@
  * open, so that a process may give up the right to open them, and a zone that goes away is seen
  * as an error and not as a new counter. */
 #define _GNU_SOURCE
-#include "meters/energy.h"
+#include "meters/energy_source.h"
 
 #include "base/error.h"
 #include "base/memory.h"
@@ -170,7 +170,8 @@ static void add_zone(rapl_source *source, const char *root, const char *prefix, 
     else
         snprintf(directory, sizeof directory, POWERCAP "/%s%d:%d", prefix, zone.zone, zone.child);
     snprintf(path, sizeof path, "%s/name", directory);
-    attn_energy_channel channel = {.unit_j = 1e-6, .parent = -1, .mirror_of = -1};
+    attn_energy_channel channel =
+        attn_energy_channel_make(ATTN_ENERGY_PACKAGE, ATTN_ENERGY_COUNTER);
     if (attn_sysfs_read(root, path, name, sizeof name) != 0 || !set_domain(&channel, name)) return;
 
     const attn_energy_channel *top = NULL;
@@ -227,13 +228,9 @@ static void add_missing_packages(rapl_source *source, const char *root)
         if (has_zone[k] || source->base.n_channels == ATTN_ENERGY_CHANNELS_MAX) continue;
         const size_t at = source->base.n_channels++;
         attn_energy_channel *channel = &source->channels[at];
-        *channel = (attn_energy_channel){.domain = ATTN_ENERGY_PACKAGE,
-                                         .state = ATTN_ENERGY_ABSENT,
-                                         .unit_j = 1e-6,
-                                         .resolution_j = NAN,
-                                         .power_bound_w = 2000.0,
-                                         .parent = -1,
-                                         .mirror_of = -1};
+        *channel = attn_energy_channel_make(ATTN_ENERGY_PACKAGE, ATTN_ENERGY_COUNTER);
+        channel->state = ATTN_ENERGY_ABSENT;
+        channel->power_bound_w = 2000.0;
         source->files[at] = -1;
         source->zones[at] = NO_INDEX;
         snprintf(channel->id, sizeof channel->id, "rapl:package-%u", packages[k]);
@@ -280,8 +277,10 @@ static void rapl_close(attn_energy_source *base)
     attn_free(source);
 }
 
-static attn_status rapl_open(attn_energy_source **out, const char *root, attn_error *error)
+static attn_status rapl_open(attn_energy_source **out, const attn_energy_options *options,
+                             attn_error *error)
 {
+    const char *root = options->root;
     static const char *const prefixes[] = {"intel-rapl:", "intel-rapl-mmio:"};
     rapl_source *source = attn_alloc(ATTN_MEMORY_OTHER, sizeof *source);
     if (!source) return attn_fail(error, ATTN_EMEMORY, "RAPL: out of memory");
@@ -307,6 +306,7 @@ static attn_status rapl_open(attn_energy_source **out, const char *root, attn_er
 const attn_energy_operations attn_energy_rapl_powercap = {
     .name = "rapl-powercap",
     .path = POWERCAP,
+    .domains = 1u << ATTN_ENERGY_PACKAGE | 1u << ATTN_ENERGY_DRAM | 1u << ATTN_ENERGY_PSYS,
     .open = rapl_open,
     .read = rapl_read,
     .close = rapl_close,

@@ -17,21 +17,33 @@ double attn_clock_cpu_s(void)
     return (double)read_ns(CLOCK_PROCESS_CPUTIME_ID) * 1e-9;
 }
 
-double attn_clock_suspended_s(void)
+/* How far `clock` is ahead of `base`. A preemption between the two readings would look like a
+ * difference: the tightest of a few brackets decides. */
+static double ahead_s(clockid_t clock, clockid_t base)
 {
-    /* A preemption between the two clocks would look like a short suspend: the tightest of a
-     * few brackets decides. */
     uint64_t best_width_ns = UINT64_MAX;
-    double suspended_s = 0.0;
+    double result_s = 0.0;
     for (int attempt = 0; attempt < 5 && best_width_ns > 10000; attempt++) {
-        const uint64_t before_ns = read_ns(CLOCK_MONOTONIC);
-        const uint64_t boot_ns = read_ns(CLOCK_BOOTTIME);
-        const uint64_t width_ns = read_ns(CLOCK_MONOTONIC) - before_ns;
+        const uint64_t before_ns = read_ns(base);
+        const uint64_t clock_ns = read_ns(clock);
+        const uint64_t width_ns = read_ns(base) - before_ns;
         if (width_ns >= best_width_ns) continue;
         best_width_ns = width_ns;
-        suspended_s = ((double)boot_ns - (double)(before_ns + width_ns / 2)) * 1e-9;
+        const uint64_t base_ns = before_ns + width_ns / 2;
+        result_s = clock_ns > base_ns ? (double)(clock_ns - base_ns) * 1e-9
+                                      : -(double)(base_ns - clock_ns) * 1e-9;
     }
-    return suspended_s;
+    return result_s;
+}
+
+double attn_clock_suspended_s(void)
+{
+    return ahead_s(CLOCK_BOOTTIME, CLOCK_MONOTONIC);
+}
+
+double attn_clock_offset_s(void)
+{
+    return ahead_s(CLOCK_REALTIME, CLOCK_BOOTTIME);
 }
 
 void attn_clock_utc(char text[ATTN_CLOCK_UTC_BYTES])

@@ -13,6 +13,12 @@ double attn_clock_cpu_s(void);
 double attn_clock_suspended_s(void);
 #define ATTN_CLOCK_SUSPEND_S 0.1
 
+/* Seconds by which the calendar clock is ahead of the time since the machine started
+ * (CLOCK_REALTIME less CLOCK_BOOTTIME): it changes when somebody sets the clock. A difference of
+ * two calls above ATTN_CLOCK_STEP_S is such a step in between. */
+double attn_clock_offset_s(void);
+#define ATTN_CLOCK_STEP_S 0.05
+
 /* "2026-11-22T03:31:10Z" */
 void attn_clock_utc(char text[ATTN_CLOCK_UTC_BYTES]);
 

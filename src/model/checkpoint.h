@@ -6,7 +6,8 @@
  *     with weights [in][out]; c_attn holds query, key and value next to each other
  *
  * An attention layer whose tensors are not exactly wq, wk, wv and wo with their biases is stored
- * as h.N.attn.<its own names> in its own layout. The metadata holds the configuration. */
+ * as h.N.attn.<its own names> in its own layout, block by block where they differ. The metadata
+ * holds the configuration. */
 #ifndef MODEL_CHECKPOINT_H
 #define MODEL_CHECKPOINT_H
 

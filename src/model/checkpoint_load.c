@@ -14,6 +14,7 @@
 struct attn_checkpoint {
     attn_safetensors *file;
     char *path;
+    char *mechanism; /* of files that keep its options apart */
     attn_model_config config;
 };
 
@@ -45,14 +46,31 @@ static attn_status read_size(const attn_checkpoint *checkpoint, const char *key,
     return ATTN_OK;
 }
 
+/* "sliding" and "window=4,sinks=2", as the first files have it, to "sliding:window=4:sinks=2". */
+static attn_status read_mechanism(attn_checkpoint *checkpoint, attn_error *error)
+{
+    const char *name = attn_safetensors_metadata(checkpoint->file, "mechanism");
+    const char *options = attn_safetensors_metadata(checkpoint->file, "options");
+    checkpoint->config.mechanism = name;
+    if (!options || !*options) return ATTN_OK;
+    const size_t size_bytes = strlen(name) + 1 + strlen(options) + 1;
+    char *label = attn_alloc(ATTN_MEMORY_OTHER, size_bytes);
+    if (!label)
+        return attn_fail(error, ATTN_EMEMORY, "%s: no memory for a checkpoint", checkpoint->path);
+    snprintf(label, size_bytes, "%s:%s", name, options);
+    for (char *c = label; *c; c++)
+        if (*c == ',') *c = ':';
+    checkpoint->config.mechanism = checkpoint->mechanism = label;
+    return ATTN_OK;
+}
+
 static attn_status config_from_metadata(attn_checkpoint *checkpoint, attn_error *error)
 {
     attn_model_config *config = &checkpoint->config;
     const char *causal = attn_safetensors_metadata(checkpoint->file, "is_causal");
-    config->mechanism = attn_safetensors_metadata(checkpoint->file, "mechanism");
-    config->options = attn_safetensors_metadata(checkpoint->file, "options");
     config->is_causal = !causal || strcmp(causal, "false") != 0;
-    attn_status status = read_size(checkpoint, "layers", &config->layers, error);
+    attn_status status = read_mechanism(checkpoint, error);
+    if (status == ATTN_OK) status = read_size(checkpoint, "layers", &config->layers, error);
     if (status == ATTN_OK) status = read_size(checkpoint, "heads", &config->heads, error);
     if (status == ATTN_OK) status = read_size(checkpoint, "d_model", &config->d_model, error);
     if (status == ATTN_OK) status = read_size(checkpoint, "positions", &config->positions, error);
@@ -80,7 +98,6 @@ static attn_status config_from_shapes(attn_checkpoint *checkpoint, attn_error *e
                                              .positions = wpe->shape[0],
                                              .vocabulary = wte->shape[0],
                                              .mechanism = "softmax",
-                                             .options = "",
                                              .is_causal = true};
     for (;; checkpoint->config.layers++) {
         char name[ATTN_TENSOR_NAME_BYTES];
@@ -115,6 +132,7 @@ void attn_checkpoint_close(attn_checkpoint *checkpoint)
 {
     if (!checkpoint) return;
     attn_safetensors_close(checkpoint->file);
+    attn_free(checkpoint->mechanism);
     attn_free(checkpoint->path);
     attn_free(checkpoint);
 }

@@ -59,7 +59,6 @@ static void measure(attn_stored_tensor *stored)
 
 bool attn_stored_next(const attn_model *model, size_t *cursor, attn_stored_tensor *stored)
 {
-    const bool standard = is_standard(attn_model_layer(model));
     size_t n = 0;
     const attn_model_tensor *tensors = attn_model_tensors(model, &n);
     while (*cursor < n) {
@@ -68,7 +67,7 @@ bool attn_stored_next(const attn_model *model, size_t *cursor, attn_stored_tenso
         *stored = (attn_stored_tensor){.parts = {t}, .n_parts = 1};
         snprintf(stored->name, sizeof stored->name, "%s", t->name);
         stored->is_transposed = strncmp(own, "mlp.", 4) == 0 && t->dimensions == 2;
-        if (standard && strncmp(own, "attn.w", 6) == 0) {
+        if (strncmp(own, "attn.w", 6) == 0 && is_standard(attn_model_layer(model, t->block))) {
             if (own[6] == 'k' || own[6] == 'v') continue; /* with wq */
             stored->is_transposed = t->dimensions == 2;
             if (own[6] == 'q')

@@ -7,9 +7,10 @@
 
 #include <stdio.h>
 
-static attn_status describe(attn_safetensors_writer *writer, const attn_model_config *config,
+static attn_status describe(attn_safetensors_writer *writer, const attn_model *model,
                             attn_error *error)
 {
+    const attn_model_config *config = attn_model_configuration(model);
     const struct {
         const char *key;
         size_t value;
@@ -22,8 +23,7 @@ static attn_status describe(attn_safetensors_writer *writer, const attn_model_co
         const char *key, *value;
     } texts[] = {{"format", "pt"}, /* what Hugging Face's loader asks for */
                  {"mechanism", config->mechanism},
-                 {"options", config->options},
-                 {"is_causal", config->is_causal ? "true" : "false"}};
+                 {"is_causal", attn_model_future_blocks(model) == 0 ? "true" : "false"}};
     attn_status status = ATTN_OK;
     for (size_t i = 0; i < sizeof sizes / sizeof *sizes && status == ATTN_OK; i++) {
         char value[32];
@@ -68,7 +68,7 @@ attn_status attn_checkpoint_save(const attn_model *model, const char *path, attn
     float *buffer = NULL;
     size_t largest = 0;
     attn_status status = attn_safetensors_create(&writer, path, error);
-    if (status == ATTN_OK) status = describe(writer, attn_model_configuration(model), error);
+    if (status == ATTN_OK) status = describe(writer, model, error);
     if (status == ATTN_OK) status = declare(writer, model, &largest, error);
     if (status != ATTN_OK) goto done;
     buffer = attn_alloc_array(ATTN_MEMORY_OTHER, largest, sizeof *buffer);

@@ -14,7 +14,7 @@
 struct attn_generator {
     attn_stack stack;
     size_t capacity, position;
-    float *caches; /* [L][cache_count] */
+    float *caches; /* of all layers, behind each other; NULL: the model does not decode */
     size_t cache_count;
     float *rows;   /* [B][C]: the last tokens' rows */
     float *logits; /* [B][V] */
@@ -26,17 +26,23 @@ static attn_status take_memory(attn_generator *g, attn_error *error)
 {
     const attn_model_config *config = attn_model_configuration(g->stack.model);
     const size_t batch = g->stack.batch;
-    size_t caches = 0;
-    g->cache_count = attn_layer_cache_count(attn_model_layer(g->stack.model), batch, g->capacity);
-    if (!attn_size_multiply(config->layers, g->cache_count, &caches))
-        return attn_fail(error, ATTN_ESHAPE, "caches for %zu tokens do not fit into memory",
-                         g->capacity);
-    g->caches = attn_alloc_array(ATTN_MEMORY_ACTIVATIONS, caches, sizeof *g->caches);
+    const bool decodes = attn_model_future_blocks(g->stack.model) == 0;
+    size_t n_kinds = 0;
+    const attn_model_kind *kinds = attn_model_kinds(g->stack.model, &n_kinds);
+    for (size_t i = 0; i < n_kinds && decodes; i++) {
+        size_t caches = attn_layer_cache_count(kinds[i].layer, batch, g->capacity);
+        if (!attn_size_multiply(kinds[i].n_blocks, caches, &caches) ||
+            !attn_size_add(g->cache_count, caches, &g->cache_count))
+            return attn_fail(error, ATTN_ESHAPE, "caches for %zu tokens do not fit into memory",
+                             g->capacity);
+    }
+    if (decodes)
+        g->caches = attn_alloc_array(ATTN_MEMORY_ACTIVATIONS, g->cache_count, sizeof *g->caches);
     g->rows = attn_alloc_array(ATTN_MEMORY_WORKSPACE, batch * config->d_model, sizeof *g->rows);
     g->logits =
         attn_alloc_array(ATTN_MEMORY_WORKSPACE, batch * config->vocabulary, sizeof *g->logits);
     g->chosen = attn_alloc_array(ATTN_MEMORY_WORKSPACE, batch, sizeof *g->chosen);
-    if (g->caches && g->rows && g->logits && g->chosen) return ATTN_OK;
+    if ((g->caches || !decodes) && g->rows && g->logits && g->chosen) return ATTN_OK;
     return attn_fail(error, ATTN_EMEMORY, "no memory for generating %zu sequences of %zu tokens",
                      batch, g->capacity);
 }
@@ -88,7 +94,6 @@ static attn_status advance(attn_generator *g, const uint32_t *ids, size_t n, boo
                                     .length = n,
                                     .tokens = ids,
                                     .caches = g->caches,
-                                    .cache_count = g->cache_count,
                                     .cache_capacity = g->capacity,
                                     .position = g->position,
                                     .decodes = decodes};
@@ -110,12 +115,21 @@ attn_status attn_generator_prefill(attn_generator *generator, const uint32_t *id
     if (n == 0 || n > generator->capacity)
         return attn_fail(error, ATTN_ESHAPE, "a prompt of %zu tokens: give 1 to %zu", n,
                          generator->capacity);
+    /* Scratch memory is that of the capacity: what such layers need may grow as texts shrink. */
+    if (!generator->caches && n != generator->capacity)
+        return attn_fail(error, ATTN_ESHAPE,
+                         "a prompt of %zu tokens, but the model sees later tokens and reads texts "
+                         "of the capacity alone, %zu",
+                         n, generator->capacity);
     generator->position = 0;
     return advance(generator, ids, n, false, error);
 }
 
 attn_status attn_generator_feed(attn_generator *generator, const uint32_t *ids, attn_error *error)
 {
+    if (!generator->caches)
+        return attn_fail(error, ATTN_EUNSUPPORTED,
+                         "the model sees later tokens, so it cannot go on one by one");
     if (generator->position == generator->capacity)
         return attn_fail(error, ATTN_ESHAPE, "the sequences are full: %zu tokens is their capacity",
                          generator->capacity);
@@ -185,6 +199,5 @@ size_t attn_generator_position(const attn_generator *generator)
 
 size_t attn_generator_cache_bytes(const attn_generator *generator)
 {
-    const size_t layers = attn_model_configuration(generator->stack.model)->layers;
-    return layers * generator->cache_count * sizeof(float);
+    return generator->cache_count * sizeof(float);
 }

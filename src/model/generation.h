@@ -21,13 +21,13 @@ ATTN_MUST_CHECK attn_status attn_generator_create(attn_generator **out, const at
 void attn_generator_free(attn_generator *generator); /* NULL is fine */
 
 /* Starts anew with prompts ids[batch][n] and takes the logits of each one's last token.
- * ATTN_EARGUMENT for ids outside the vocabulary, ATTN_ESHAPE for n = 0 or above the capacity,
- * ATTN_EUNSUPPORTED when the mechanism has no cache. */
+ * ATTN_EARGUMENT for ids outside the vocabulary, ATTN_ESHAPE for n = 0 or above the capacity, and
+ * for any other than the capacity in a model that sees later tokens. */
 ATTN_MUST_CHECK attn_status attn_generator_prefill(attn_generator *generator, const uint32_t *ids,
                                                    size_t n, attn_error *error);
 
 /* Appends one given token to each sequence, ids[batch], and takes its logits. ATTN_ESHAPE when
- * the sequences are full. */
+ * the sequences are full, ATTN_EUNSUPPORTED for a model that sees later tokens. */
 ATTN_MUST_CHECK attn_status attn_generator_feed(attn_generator *generator, const uint32_t *ids,
                                                 attn_error *error);
 
@@ -40,7 +40,8 @@ ATTN_MUST_CHECK attn_status attn_generator_next(attn_generator *generator,
 /* Logits [batch][V] of the last token seen. */
 const float *attn_generator_logits(const attn_generator *generator);
 
-/* Tokens in the caches, and bytes of all caches at full capacity. */
+/* Tokens in the caches, and bytes of all caches at full capacity; a model that sees later tokens
+ * has none. */
 size_t attn_generator_position(const attn_generator *generator);
 size_t attn_generator_cache_bytes(const attn_generator *generator);
 

@@ -7,17 +7,18 @@
 
 #include "base/error.h"
 #include "base/memory.h"
+#include "model/model_layers.h"
 
 #include <math.h>
 #include <stdio.h>
 #include <string.h>
 
-enum { ALIGNMENT = 16, OWN_TENSORS = 4, OWN_BLOCK_TENSORS = 8, LAYERS_MAX = 4096 };
+enum { ALIGNMENT = 16, OWN_TENSORS = 4, OWN_BLOCK_TENSORS = 8 };
 
 struct attn_model {
     attn_model_config config;
-    char *mechanism, *options;
-    attn_layer *layer;
+    attn_model_layers layers;
+    attn_block_offsets *blocks;
     attn_model_tensor *tensors;
     size_t n_tensors;
     attn_model_offsets offsets;
@@ -101,11 +102,11 @@ static size_t place(placing *p, const char *prefix, const char *name, size_t row
     return offset;
 }
 
-static size_t place_attention(placing *p, const char *prefix)
+static size_t place_attention(placing *p, const char *prefix, const attn_layer *layer)
 {
     const size_t offset = p->at;
     size_t n = 0;
-    const attn_parameter *parameters = attn_layer_parameters(p->model->layer, &n);
+    const attn_parameter *parameters = attn_layer_parameters(layer, &n);
     for (size_t i = 0; i < n; i++) {
         const attn_parameter *q = &parameters[i];
         attn_model_tensor *t = &p->model->tensors[p->model->n_tensors++];
@@ -120,33 +121,28 @@ static size_t place_attention(placing *p, const char *prefix)
         snprintf(t->name, sizeof t->name, "%sattn.%s", prefix, q->name);
         if (q->is_trained) p->model->parameter_count += q->count;
     }
-    advance(p, attn_layer_parameter_count(p->model->layer));
+    advance(p, attn_layer_parameter_count(layer));
     return offset;
 }
 
 static void place_block(placing *p, size_t index)
 {
-    attn_model_offsets *offsets = &p->model->offsets;
-    const size_t c = p->model->config.d_model, f = ATTN_MODEL_EXPANSION * c;
+    attn_model *model = p->model;
+    attn_block_offsets *b = &model->blocks[index];
+    const size_t c = model->config.d_model, f = ATTN_MODEL_EXPANSION * c;
+    const size_t first = model->n_tensors;
     char prefix[32];
     snprintf(prefix, sizeof prefix, "h.%zu.", index);
-    const size_t start = p->at;
-    attn_block_offsets b = {0};
-    b.norm1_gain = place(p, prefix, "ln_1.weight", c, 0, ATTN_INITIAL_ONE) - start;
-    b.norm1_bias = place(p, prefix, "ln_1.bias", c, 0, ATTN_INITIAL_ZERO) - start;
-    b.attention = place_attention(p, prefix) - start;
-    b.norm2_gain = place(p, prefix, "ln_2.weight", c, 0, ATTN_INITIAL_ONE) - start;
-    b.norm2_bias = place(p, prefix, "ln_2.bias", c, 0, ATTN_INITIAL_ZERO) - start;
-    b.up_weight = place(p, prefix, "mlp.c_fc.weight", f, c, ATTN_INITIAL_WEIGHT) - start;
-    b.up_bias = place(p, prefix, "mlp.c_fc.bias", f, 0, ATTN_INITIAL_ZERO) - start;
-    b.down_weight = place(p, prefix, "mlp.c_proj.weight", c, f, ATTN_INITIAL_RESIDUAL) - start;
-    b.down_bias = place(p, prefix, "mlp.c_proj.bias", c, 0, ATTN_INITIAL_ZERO) - start;
-    if (index == 0)
-        *offsets = (attn_model_offsets){.tokens = offsets->tokens,
-                                        .positions = offsets->positions,
-                                        .first_block = start,
-                                        .per_block = p->at - start,
-                                        .block = b};
+    b->norm1_gain = place(p, prefix, "ln_1.weight", c, 0, ATTN_INITIAL_ONE);
+    b->norm1_bias = place(p, prefix, "ln_1.bias", c, 0, ATTN_INITIAL_ZERO);
+    b->attention = place_attention(p, prefix, attn_model_layer(model, index));
+    b->norm2_gain = place(p, prefix, "ln_2.weight", c, 0, ATTN_INITIAL_ONE);
+    b->norm2_bias = place(p, prefix, "ln_2.bias", c, 0, ATTN_INITIAL_ZERO);
+    b->up_weight = place(p, prefix, "mlp.c_fc.weight", f, c, ATTN_INITIAL_WEIGHT);
+    b->up_bias = place(p, prefix, "mlp.c_fc.bias", f, 0, ATTN_INITIAL_ZERO);
+    b->down_weight = place(p, prefix, "mlp.c_proj.weight", c, f, ATTN_INITIAL_RESIDUAL);
+    b->down_bias = place(p, prefix, "mlp.c_proj.bias", c, 0, ATTN_INITIAL_ZERO);
+    for (size_t i = first; i < model->n_tensors; i++) model->tensors[i].block = index;
 }
 
 /* false when the sizes overflow */
@@ -167,55 +163,25 @@ static bool place_all(attn_model *model)
 
 /* ---- life -------------------------------------------------------------------------------- */
 
-static attn_status check_config(const attn_model_config *c, attn_error *error)
-{
-    if (!c->mechanism)
-        return attn_fail(error, ATTN_EARGUMENT, "a model needs an attention mechanism");
-    if (c->layers == 0 || c->layers > LAYERS_MAX)
-        return attn_fail(error, ATTN_ESHAPE, "a model of %zu layers: give 1 to %d", c->layers,
-                         LAYERS_MAX);
-    if (c->d_model == 0 || c->positions == 0)
-        return attn_fail(error, ATTN_ESHAPE,
-                         "a model of width %zu and %zu positions: give sizes above 0", c->d_model,
-                         c->positions);
-    if (c->vocabulary < 2 || c->vocabulary > UINT32_MAX)
-        return attn_fail(error, ATTN_ESHAPE, "a vocabulary of %zu tokens: give 2 to %u",
-                         c->vocabulary, UINT32_MAX);
-    if (c->d_model > SIZE_MAX / sizeof(float) / ATTN_MODEL_EXPANSION / c->d_model)
-        return attn_fail(error, ATTN_ESHAPE, "a model of width %zu does not fit into memory",
-                         c->d_model);
-    return ATTN_OK;
-}
-
 static attn_status fill(attn_model *model, const attn_model_config *config, attn_error *error)
 {
     model->config = *config;
-    model->mechanism = attn_strdup(config->mechanism);
-    model->options = attn_strdup(config->options ? config->options : "");
-    if (!model->mechanism || !model->options)
-        return attn_fail(error, ATTN_EMEMORY, "no memory for a model");
-    model->config.mechanism = model->mechanism;
-    model->config.options = model->options;
-
-    const attn_layer_config layer = {.mechanism = model->mechanism,
-                                     .options = model->options,
-                                     .d_model = config->d_model,
-                                     .heads = config->heads,
-                                     .positions = config->positions,
-                                     .is_causal = config->is_causal};
-    attn_status status = attn_layer_create(&model->layer, &layer, error);
+    attn_status status = attn_model_layers_create(&model->layers, config, error);
     if (status != ATTN_OK) return status;
-    if (config->is_causal && !attn_layer_is_causal(model->layer))
-        return attn_fail(error, ATTN_EUNSUPPORTED,
-                         "%s with %s sees later tokens: no layer for a causal model",
-                         model->mechanism, model->options);
+    model->config.mechanism = model->layers.pattern.label;
 
-    size_t per_layer = 0;
-    attn_layer_parameters(model->layer, &per_layer);
-    model->tensors = attn_alloc_array(
-        ATTN_MEMORY_OTHER, OWN_TENSORS + config->layers * (OWN_BLOCK_TENSORS + per_layer),
-        sizeof *model->tensors);
-    if (!model->tensors) return attn_fail(error, ATTN_EMEMORY, "no memory for a model");
+    size_t n_tensors = OWN_TENSORS + config->layers * OWN_BLOCK_TENSORS, n_kinds = 0;
+    const attn_model_kind *kinds = attn_model_kinds(model, &n_kinds);
+    for (size_t i = 0; i < n_kinds; i++) {
+        size_t per_layer = 0;
+        attn_layer_parameters(kinds[i].layer, &per_layer);
+        n_tensors += kinds[i].n_blocks * per_layer;
+    }
+    model->tensors = attn_alloc_array(ATTN_MEMORY_OTHER, n_tensors, sizeof *model->tensors);
+    model->blocks = attn_alloc_array(ATTN_MEMORY_OTHER, config->layers, sizeof *model->blocks);
+    if (!model->tensors || !model->blocks)
+        return attn_fail(error, ATTN_EMEMORY, "no memory for a model");
+    model->offsets.blocks = model->blocks;
     if (!place_all(model))
         return attn_fail(error, ATTN_ESHAPE, "a model of these sizes does not fit into memory");
     model->parameters =
@@ -228,7 +194,7 @@ static attn_status fill(attn_model *model, const attn_model_config *config, attn
 attn_status attn_model_create(attn_model **out, const attn_model_config *config, attn_error *error)
 {
     *out = NULL;
-    attn_status status = check_config(config, error);
+    attn_status status = attn_model_check_sizes(config, error);
     if (status != ATTN_OK) return status;
     attn_model *model = attn_alloc(ATTN_MEMORY_OTHER, sizeof *model);
     if (!model) return attn_fail(error, ATTN_EMEMORY, "no memory for a model");
@@ -245,10 +211,9 @@ void attn_model_free(attn_model *model)
 {
     if (!model) return;
     attn_free(model->parameters);
+    attn_free(model->blocks);
     attn_free(model->tensors);
-    attn_layer_free(model->layer);
-    attn_free(model->options);
-    attn_free(model->mechanism);
+    attn_model_layers_destroy(&model->layers);
     attn_free(model);
 }
 
@@ -259,9 +224,20 @@ const attn_model_config *attn_model_configuration(const attn_model *model)
     return &model->config;
 }
 
-const attn_layer *attn_model_layer(const attn_model *model)
+const attn_layer *attn_model_layer(const attn_model *model, size_t block)
 {
-    return model->layer;
+    return attn_model_layers_at(&model->layers, block);
+}
+
+const attn_model_kind *attn_model_kinds(const attn_model *model, size_t *count)
+{
+    *count = model->layers.pattern.n_kinds;
+    return model->layers.kinds;
+}
+
+size_t attn_model_future_blocks(const attn_model *model)
+{
+    return attn_model_layers_future(&model->layers);
 }
 
 const attn_model_tensor *attn_model_tensors(const attn_model *model, size_t *count)

@@ -22,9 +22,9 @@ enum { ATTN_MODEL_EXPANSION = 4 };
 
 typedef struct attn_model_config {
     size_t layers, heads, d_model, positions, vocabulary;
-    const char *mechanism; /* a name of attn_mechanism_name() */
-    const char *options;   /* the mechanism's; NULL = every default */
-    bool is_causal;
+    const char *mechanism; /* a pattern of mechanisms/label.h: "flash", "sliding:window=64*3+flash";
+                              repeated down the blocks and cut behind the last one */
+    bool is_causal;        /* layers whose options let them see later tokens are refused */
 } attn_model_config;
 
 /* The sizes of a named preset, with mechanism softmax and is_causal; the caller changes the
@@ -47,14 +47,17 @@ typedef struct attn_model_tensor {
     attn_initial initial;
     bool is_trained;
     bool is_decayed;    /* weight decay: tensors of two dimensions and more */
+    size_t block;       /* of a block's tensor */
     size_t layer_index; /* of an attention layer's tensor in the layer's list */
 } attn_model_tensor;
 
-/* A model: checked sizes, one attention layer (all blocks are alike) and the parameters. */
+/* A model: checked sizes, its attention layers and the parameters. */
 typedef struct attn_model attn_model;
 
-/* Checks the sizes, makes the layer and one zeroed block for all parameters.
- * ATTN_ESHAPE, ATTN_EMEMORY and whatever attn_layer_create() finds wrong. */
+/* Checks the sizes, makes the layers and one zeroed block for all parameters. ATTN_ESHAPE (also
+ * for a pattern of more blocks than the model has), ATTN_EARGUMENT (layers that see the future in
+ * a causal model, or read a memory), ATTN_EMEMORY and whatever attn_pattern_parse() and
+ * attn_layer_create() find wrong. */
 ATTN_MUST_CHECK attn_status attn_model_create(attn_model **out, const attn_model_config *config,
                                               attn_error *error);
 void attn_model_free(attn_model *model); /* NULL is fine */
@@ -63,9 +66,28 @@ void attn_model_free(attn_model *model); /* NULL is fine */
  * it starts alike in every model that has a tensor of this name and size. */
 void attn_model_initialise(attn_model *model, uint64_t seed);
 
-/* The configuration, with texts that live as long as the model (options "" for none). */
+/* The same checks without the parameters' memory, and whether every layer takes sequences of
+ * `length` tokens. `future_blocks` gets the blocks that see later tokens. */
+ATTN_MUST_CHECK attn_status attn_model_check(const attn_model_config *config, size_t length,
+                                             size_t *future_blocks, attn_error *error);
+
+/* The configuration, with the mechanism in its shortest spelling, which lives as long as the
+ * model. */
 const attn_model_config *attn_model_configuration(const attn_model *model);
-const attn_layer *attn_model_layer(const attn_model *model);
+
+/* The attention layer of a block; equal blocks share one. */
+const attn_layer *attn_model_layer(const attn_model *model, size_t block);
+
+/* The different attention layers, and how many blocks have each. */
+typedef struct attn_model_kind {
+    attn_layer *layer;
+    size_t n_blocks;
+} attn_model_kind;
+
+const attn_model_kind *attn_model_kinds(const attn_model *model, size_t *count);
+
+/* Blocks whose attention sees later tokens; 0 in a model of language. Others cannot decode. */
+size_t attn_model_future_blocks(const attn_model *model);
 
 /* The tensors in the order of storage. */
 const attn_model_tensor *attn_model_tensors(const attn_model *model, size_t *count);
@@ -85,9 +107,8 @@ typedef struct attn_block_offsets {
 } attn_block_offsets;
 
 typedef struct attn_model_offsets {
-    size_t tokens, positions;      /* [V][C], [positions][C] */
-    size_t first_block, per_block; /* block l starts at first_block + l * per_block */
-    attn_block_offsets block;      /* relative to the start of a block */
+    size_t tokens, positions;         /* [V][C], [positions][C] */
+    const attn_block_offsets *blocks; /* [L] */
     size_t final_gain, final_bias;
 } attn_model_offsets;
 
@@ -128,10 +149,10 @@ typedef struct attn_model_product {
     bool accumulate;
 } attn_model_product;
 
-enum { ATTN_MODEL_PRODUCTS_MAX = 24 };
+enum { ATTN_MODEL_PRODUCTS_MAX = 64 };
 
 /* The dense products of a step, at most ATTN_MODEL_PRODUCTS_MAX; returns how many. The attention
- * layer's are listed when it projects with wq, wk, wv and wo. */
+ * layer's are listed where it projects with wq, wk, wv and wo. */
 size_t attn_model_dense_products(const attn_model *model, size_t batch, size_t length,
                                  attn_model_product *out);
 

@@ -30,7 +30,8 @@ void attn_model_initialise(attn_model *model, uint64_t seed)
             attn_random_fill_normal(seed, stream, residual, t->count, out);
             break;
         case ATTN_INITIAL_OWN:
-            attn_layer_initialise_own(attn_model_layer(model), t->layer_index, seed, stream, out);
+            attn_layer_initialise_own(attn_model_layer(model, t->block), t->layer_index, seed,
+                                      stream, out);
             break;
         case ATTN_INITIAL_ONE:
         case ATTN_INITIAL_ZERO:

@@ -9,9 +9,15 @@ typedef struct product_list {
     size_t n, rows;
 } product_list;
 
-/* The three products of one linear layer, `times` a step. */
+/* The three products of one linear layer, `times` a step, together with equal ones. */
 static void append_linear(product_list *list, const char *name, size_t in, size_t out, size_t times)
 {
+    for (size_t i = 0; i < list->n; i += ATTN_PRODUCT_KINDS) {
+        attn_model_product *p = &list->out[i];
+        if (strcmp(p->name, name) != 0 || p->in != in || p->out != out) continue;
+        for (size_t kind = 0; kind < ATTN_PRODUCT_KINDS; kind++) p[kind].times += times;
+        return;
+    }
     for (size_t kind = 0; kind < ATTN_PRODUCT_KINDS; kind++)
         list->out[list->n++] = (attn_model_product){.name = name,
                                                     .kind = (attn_product_kind)kind,
@@ -57,6 +63,20 @@ static const attn_parameter *find(const attn_parameter *parameters, size_t n, co
     return NULL;
 }
 
+static void append_attention(product_list *list, const attn_model_kind *kind)
+{
+    size_t n = 0;
+    const attn_parameter *parameters = attn_layer_parameters(kind->layer, &n);
+    const attn_parameter *q = find(parameters, n, "wq.weight");
+    const attn_parameter *k = find(parameters, n, "wk.weight");
+    const attn_parameter *v = find(parameters, n, "wv.weight");
+    const attn_parameter *o = find(parameters, n, "wo.weight");
+    if (!q || !k || !v || !o) return;
+    append_linear(list, "attention input", q->shape[1], q->shape[0] + k->shape[0] + v->shape[0],
+                  kind->n_blocks);
+    append_linear(list, "attention output", o->shape[1], o->shape[0], kind->n_blocks);
+}
+
 size_t attn_model_dense_products(const attn_model *model, size_t batch, size_t length,
                                  attn_model_product *out)
 {
@@ -64,17 +84,9 @@ size_t attn_model_dense_products(const attn_model *model, size_t batch, size_t l
     const size_t c = config->d_model, f = ATTN_MODEL_EXPANSION * c;
     product_list list = {.out = out, .rows = batch * length};
 
-    size_t n = 0;
-    const attn_parameter *parameters = attn_layer_parameters(attn_model_layer(model), &n);
-    const attn_parameter *q = find(parameters, n, "wq.weight");
-    const attn_parameter *k = find(parameters, n, "wk.weight");
-    const attn_parameter *v = find(parameters, n, "wv.weight");
-    const attn_parameter *o = find(parameters, n, "wo.weight");
-    if (q && k && v && o) {
-        append_linear(&list, "attention input", c, q->shape[0] + k->shape[0] + v->shape[0],
-                      config->layers);
-        append_linear(&list, "attention output", o->shape[1], o->shape[0], config->layers);
-    }
+    size_t n_kinds = 0;
+    const attn_model_kind *kinds = attn_model_kinds(model, &n_kinds);
+    for (size_t i = 0; i < n_kinds; i++) append_attention(&list, &kinds[i]);
     append_linear(&list, "up", c, f, config->layers);
     append_linear(&list, "down", f, c, config->layers);
     append_head(&list, c, config->vocabulary);

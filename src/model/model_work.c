@@ -30,13 +30,27 @@ static attn_work mlp_forward(uint64_t rows, uint64_t c)
     return w;
 }
 
-/* Embedding, blocks and last norm for `rows` tokens. */
+/* The attention of all blocks. */
+static attn_work attention_work(const attn_model *model, attn_phase phase, size_t batch,
+                                size_t length, const uint32_t *document_start)
+{
+    attn_work w = {0};
+    size_t n = 0;
+    const attn_model_kind *kinds = attn_model_kinds(model, &n);
+    for (size_t i = 0; i < n; i++)
+        attn_work_add(&w, attn_work_times(
+                              attn_layer_work(kinds[i].layer, phase, batch, length, document_start),
+                              kinds[i].n_blocks));
+    return w;
+}
+
+/* Embedding, blocks with the work `attention` and last norm for `rows` tokens. */
 static attn_work stack_forward(const attn_model *model, uint64_t rows, attn_work attention)
 {
     const attn_model_config *config = attn_model_configuration(model);
     const uint64_t c = config->d_model, layers = config->layers;
     attn_work w = {.other = rows * c};
-    attn_work_add(&w, attn_work_times(attention, layers));
+    attn_work_add(&w, attention);
     attn_work_add(&w, attn_work_times(norm_forward(rows, c, true), 2 * layers));
     attn_work_add(&w, attn_work_times(mlp_forward(rows, c), layers));
     attn_work_add(&w, norm_forward(rows, c, false));
@@ -48,9 +62,8 @@ static attn_work step_forward(const attn_model *model, size_t batch, size_t leng
 {
     const attn_model_config *config = attn_model_configuration(model);
     const uint64_t rows = (uint64_t)batch * length, v = config->vocabulary;
-    const attn_layer *layer = attn_model_layer(model);
     attn_work w = stack_forward(
-        model, rows, attn_layer_work(layer, ATTN_PHASE_FORWARD, batch, length, document_start));
+        model, rows, attention_work(model, ATTN_PHASE_FORWARD, batch, length, document_start));
     w.matmul += 2 * rows * config->d_model * v;
     w.exponential += rows * v + rows;
     w.other += 3 * rows * v;
@@ -63,14 +76,13 @@ static attn_work step_backward(const attn_model *model, size_t batch, size_t len
     const attn_model_config *config = attn_model_configuration(model);
     const uint64_t rows = (uint64_t)batch * length, v = config->vocabulary;
     const uint64_t c = config->d_model, f = ATTN_MODEL_EXPANSION * c, layers = config->layers;
-    attn_work block = {.matmul = 2 * 4 * rows * c * f,      /* up and down, dx and dw */
-                       .exponential = rows * f,             /* GELU */
-                       .other = rows * (f + c)              /* biases */
-                                + 16 * rows * f             /* GELU */
-                                + 2 * (11 + 1) * rows * c}; /* norms and residuals */
-    attn_work_add(&block, attn_layer_work(attn_model_layer(model), ATTN_PHASE_BACKWARD, batch,
-                                          length, document_start));
+    const attn_work block = {.matmul = 2 * 4 * rows * c * f,      /* up and down, dx and dw */
+                             .exponential = rows * f,             /* GELU */
+                             .other = rows * (f + c)              /* biases */
+                                      + 16 * rows * f             /* GELU */
+                                      + 2 * (11 + 1) * rows * c}; /* norms and residuals */
     attn_work w = attn_work_times(block, layers);
+    attn_work_add(&w, attention_work(model, ATTN_PHASE_BACKWARD, batch, length, document_start));
     w.matmul += 4 * rows * c * v;
     w.other += 2 * rows * v    /* loss */
                + 11 * rows * c /* last norm */
@@ -82,7 +94,6 @@ attn_work attn_model_work(const attn_model *model, attn_model_phase phase, size_
                           size_t length, const uint32_t *document_start)
 {
     const attn_model_config *config = attn_model_configuration(model);
-    const attn_layer *layer = attn_model_layer(model);
     const uint64_t parameters = attn_model_parameter_count(model);
     const uint64_t last_logits = 2 * (uint64_t)batch * config->d_model * config->vocabulary;
     attn_work w = {0};
@@ -97,11 +108,11 @@ attn_work attn_model_work(const attn_model *model, attn_model_phase phase, size_
         return (attn_work){.exponential = parameters, .other = (15 + 3) * parameters};
     case ATTN_MODEL_PREFILL:
         w = stack_forward(model, (uint64_t)batch * length,
-                          attn_layer_work(layer, ATTN_PHASE_FORWARD, batch, length, NULL));
+                          attention_work(model, ATTN_PHASE_FORWARD, batch, length, NULL));
         break;
     case ATTN_MODEL_DECODE:
         w = stack_forward(model, batch,
-                          attn_layer_work(layer, ATTN_PHASE_DECODE, batch, length, NULL));
+                          attention_work(model, ATTN_PHASE_DECODE, batch, length, NULL));
         break;
     }
     w.matmul += last_logits;

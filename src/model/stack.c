@@ -36,14 +36,15 @@ static size_t n_blocks(const attn_stack *s)
 static void carve_activations(attn_stack *s, carver *c)
 {
     const size_t n = s->batch * s->length, width = attn_model_configuration(s->model)->d_model;
-    const size_t saved = attn_layer_saved_count(attn_model_layer(s->model), s->batch, s->length);
     for (size_t i = 0; i < n_blocks(s); i++) {
         attn_stack_block *b = &s->blocks[i];
         b->x = carve(c, n, width);
         b->norm1 = carve(c, n, width);
         b->mean1 = carve(c, n, 1);
         b->inverse1 = carve(c, n, 1);
-        b->saved = s->keeps ? carve(c, saved, 1) : NULL;
+        if (s->keeps)
+            b->saved = carve(
+                c, attn_layer_saved_count(attn_model_layer(s->model, i), s->batch, s->length), 1);
         b->middle = carve(c, n, width);
         b->norm2 = carve(c, n, width);
         b->mean2 = carve(c, n, 1);
@@ -60,10 +61,16 @@ static void carve_activations(attn_stack *s, carver *c)
 static void carve_workspace(attn_stack *s, carver *c, size_t scratch_count)
 {
     const size_t n = s->batch * s->length, width = attn_model_configuration(s->model)->d_model;
-    const attn_layer *layer = attn_model_layer(s->model);
-    scratch_count =
-        larger(scratch_count, attn_layer_scratch_count(layer, s->context, s->batch, s->length));
-    scratch_count = larger(scratch_count, attn_layer_scratch_count(layer, s->context, s->batch, 1));
+    size_t n_kinds = 0;
+    const attn_model_kind *kinds = attn_model_kinds(s->model, &n_kinds);
+    for (size_t i = 0; i < n_kinds; i++) {
+        const attn_layer *layer = kinds[i].layer;
+        scratch_count =
+            larger(scratch_count, attn_layer_scratch_count(layer, s->context, s->batch, s->length));
+        if (attn_layer_is_causal(layer)) /* the others do not decode, nor take every length */
+            scratch_count =
+                larger(scratch_count, attn_layer_scratch_count(layer, s->context, s->batch, 1));
+    }
     if (s->keeps) {
         scratch_count = larger(scratch_count, n * ATTN_MODEL_EXPANSION * width);
         s->gradient = carve(c, n, width);

@@ -44,8 +44,8 @@ typedef struct attn_stack_input {
     size_t batch, length;
     const uint32_t *tokens;         /* [B][T] */
     const uint32_t *document_start; /* [B][T] or NULL */
-    float *caches;                  /* L caches of cache_count elements; NULL: none */
-    size_t cache_count, cache_capacity;
+    float *caches;                  /* of all layers, behind each other; NULL: none */
+    size_t cache_capacity;
     size_t position; /* decoding: tokens already in the caches */
     bool decodes;    /* one token a sequence through the caches */
     bool keeps;      /* for attn_stack_backward() */

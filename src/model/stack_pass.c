@@ -5,13 +5,6 @@
 #include "model/rows.h"
 #include "model/stack.h"
 
-/* One block's parameters or gradients. */
-static float *block_of(const attn_model *model, float *all, size_t index)
-{
-    const attn_model_offsets *at = attn_model_layout(model);
-    return all + at->first_block + index * at->per_block;
-}
-
 static attn_embedding embedding_of(const attn_stack *s, const attn_stack_input *in)
 {
     const attn_model_config *config = attn_model_configuration(s->model);
@@ -44,21 +37,24 @@ static attn_status layer_failure(attn_stack *s, attn_status status, attn_error *
     return status;
 }
 
+/* Moves *cache, the layer's, on to the next one's. */
 static attn_status attend(attn_stack *s, const attn_stack_input *in, size_t index,
-                          const attn_stack_block *b, const float *parameters, attn_error *error)
+                          const attn_stack_block *b, float **cache, attn_error *error)
 {
+    const attn_layer *layer = attn_model_layer(s->model, index);
     const attn_call call = {.batch = in->batch,
                             .length = in->length,
-                            .parameters = parameters,
+                            .parameters = attn_model_parameters(s->model) +
+                                          attn_model_layout(s->model)->blocks[index].attention,
                             .x = b->norm1,
                             .y = b->middle,
                             .saved = in->keeps ? b->saved : NULL,
                             .scratch = s->scratch,
-                            .cache = in->caches ? in->caches + index * in->cache_count : NULL,
+                            .cache = *cache,
                             .cache_capacity = in->cache_capacity,
                             .position = in->position,
                             .document_start = in->document_start};
-    const attn_layer *layer = attn_model_layer(s->model);
+    if (*cache) *cache += attn_layer_cache_count(layer, in->batch, in->cache_capacity);
     const attn_status status = in->decodes ? attn_layer_decode(s->context, layer, &call)
                                            : attn_layer_forward(s->context, layer, &call);
     return status == ATTN_OK ? ATTN_OK : layer_failure(s, status, error);
@@ -67,15 +63,16 @@ static attn_status attend(attn_stack *s, const attn_stack_input *in, size_t inde
 /* From the block's input, with norm1 taken already, to its MLP's output in `next`; the residual
  * b->middle is left to the norm that follows. */
 static attn_status block_forward(attn_stack *s, const attn_stack_input *in, size_t index,
-                                 const attn_stack_block *b, float *next, attn_error *error)
+                                 const attn_stack_block *b, float *next, float **cache,
+                                 attn_error *error)
 {
-    const attn_block_offsets *at = &attn_model_layout(s->model)->block;
-    const float *p = block_of(s->model, attn_model_parameters(s->model), index);
+    const attn_block_offsets *at = &attn_model_layout(s->model)->blocks[index];
+    const float *p = attn_model_parameters(s->model);
     const size_t n = in->batch * in->length, c = attn_model_configuration(s->model)->d_model;
     const size_t f = ATTN_MODEL_EXPANSION * c;
 
     uint64_t since = attn_clock_ns();
-    const attn_status status = attend(s, in, index, b, p + at->attention, error);
+    const attn_status status = attend(s, in, index, b, cache, error);
     if (status != ATTN_OK) return status;
     since = attn_profile_lap(&s->profile, ATTN_PART_ATTENTION, ATTN_PASS_FORWARD, since);
 
@@ -106,16 +103,17 @@ attn_status attn_stack_forward(attn_stack *stack, const attn_stack_input *in, at
     attn_profile_lap(&stack->profile, ATTN_PART_EMBEDDING, ATTN_PASS_FORWARD, since);
 
     const float *residual = NULL; /* of the block before */
+    float *cache = in->caches;
     for (size_t l = 0; l < layers; l++) {
         const attn_stack_block *b = &stack->blocks[in->keeps ? l : 0];
-        const float *own = block_of(stack->model, attn_model_parameters(stack->model), l);
+        const attn_block_offsets *own = &at->blocks[l];
         float *next = l + 1 == layers ? stack->last : stack->blocks[in->keeps ? l + 1 : 0].x;
         since = attn_clock_ns();
-        const attn_rows_norm norm1 = norm_of(stack, in, own + at->block.norm1_gain,
-                                             own + at->block.norm1_bias, b->mean1, b->inverse1);
+        const attn_rows_norm norm1 =
+            norm_of(stack, in, p + own->norm1_gain, p + own->norm1_bias, b->mean1, b->inverse1);
         attn_rows_norm_forward(stack->context, &norm1, residual, b->x, b->norm1);
         attn_profile_lap(&stack->profile, ATTN_PART_NORM, ATTN_PASS_FORWARD, since);
-        const attn_status status = block_forward(stack, in, l, b, next, error);
+        const attn_status status = block_forward(stack, in, l, b, next, &cache, error);
         if (status != ATTN_OK) return status;
         residual = b->middle;
     }
@@ -130,10 +128,11 @@ attn_status attn_stack_forward(attn_stack *stack, const attn_stack_input *in, at
 /* ---- backward: s->gradient is the gradient of the stream, s->branch that of a norm's output -- */
 
 /* next = middle + down gelu(up norm2(middle)) */
-static void mlp_backward(attn_stack *s, const attn_stack_input *in, const attn_stack_block *b,
-                         const float *p, float *g)
+static void mlp_backward(attn_stack *s, const attn_stack_input *in, size_t index, float *g)
 {
-    const attn_block_offsets *at = &attn_model_layout(s->model)->block;
+    const attn_stack_block *b = &s->blocks[index];
+    const attn_block_offsets *at = &attn_model_layout(s->model)->blocks[index];
+    const float *p = attn_model_parameters(s->model);
     const size_t n = in->batch * in->length, c = attn_model_configuration(s->model)->d_model;
     const size_t f = ATTN_MODEL_EXPANSION * c;
     float *wide = s->scratch; /* [N][F] */
@@ -158,11 +157,12 @@ static void mlp_backward(attn_stack *s, const attn_stack_input *in, const attn_s
 }
 
 /* middle = x + attention(norm1(x)) */
-static attn_status attention_backward(attn_stack *s, const attn_stack_input *in,
-                                      const attn_stack_block *b, const float *p, float *g,
-                                      attn_error *error)
+static attn_status attention_backward(attn_stack *s, const attn_stack_input *in, size_t index,
+                                      float *g, attn_error *error)
 {
-    const attn_block_offsets *at = &attn_model_layout(s->model)->block;
+    const attn_stack_block *b = &s->blocks[index];
+    const attn_block_offsets *at = &attn_model_layout(s->model)->blocks[index];
+    const float *p = attn_model_parameters(s->model);
     const attn_call call = {.batch = in->batch,
                             .length = in->length,
                             .parameters = p + at->attention,
@@ -174,7 +174,8 @@ static attn_status attention_backward(attn_stack *s, const attn_stack_input *in,
                             .dx = s->branch,
                             .gradients = g + at->attention};
     uint64_t since = attn_clock_ns();
-    const attn_status status = attn_layer_backward(s->context, attn_model_layer(s->model), &call);
+    const attn_status status =
+        attn_layer_backward(s->context, attn_model_layer(s->model, index), &call);
     if (status != ATTN_OK) return layer_failure(s, status, error);
     since = attn_profile_lap(&s->profile, ATTN_PART_ATTENTION, ATTN_PASS_BACKWARD, since);
 
@@ -190,7 +191,7 @@ attn_status attn_stack_backward(attn_stack *stack, const attn_stack_input *in, f
                                 attn_error *error)
 {
     const attn_model_offsets *at = attn_model_layout(stack->model);
-    float *p = attn_model_parameters(stack->model);
+    const float *p = attn_model_parameters(stack->model);
 
     uint64_t since = attn_clock_ns();
     const attn_rows_norm last = norm_of(stack, in, p + at->final_gain, p + at->final_bias,
@@ -201,11 +202,8 @@ attn_status attn_stack_backward(attn_stack *stack, const attn_stack_input *in, f
     attn_profile_lap(&stack->profile, ATTN_PART_NORM, ATTN_PASS_BACKWARD, since);
 
     for (size_t l = attn_model_configuration(stack->model)->layers; l-- > 0;) {
-        const attn_stack_block *b = &stack->blocks[l];
-        const float *own = block_of(stack->model, p, l);
-        float *own_gradients = block_of(stack->model, gradients, l);
-        mlp_backward(stack, in, b, own, own_gradients);
-        const attn_status status = attention_backward(stack, in, b, own, own_gradients, error);
+        mlp_backward(stack, in, l, gradients);
+        const attn_status status = attention_backward(stack, in, l, gradients, error);
         if (status != ATTN_OK) return status;
     }
     since = attn_clock_ns();

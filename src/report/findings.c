@@ -51,21 +51,35 @@ static void say_unresolved(attn_finding *f, const attn_summary *summary, size_t 
 {
     const attn_summary_figure *winner = attn_summary_find(&summary->mechanisms[best], name);
     char names[NAMED_MOST * (sizeof f->subject + 2)] = "";
-    size_t n_unresolved = 0;
+    size_t n_unresolved = 0, unresolved = 0; /* the first of them */
     bool all_equal = winner->provenance == ATTN_COUNTED;
     for (size_t i = 0; i < summary->n_mechanisms; i++) {
         const attn_summary_mechanism *m = &summary->mechanisms[i];
         const attn_summary_figure *other = attn_summary_find(m, name);
-        if (i == best || !other || isnan(other->median) || attn_summary_resolved(winner, other))
+        if (i == best || m->sees_future || !other || isnan(other->median) ||
+            (i == summary->again && summary->again > 0) ||
+            attn_summary_resolved(summary, best, i, name))
             continue;
         all_equal &= other->median == winner->median;
+        if (n_unresolved == 0) unresolved = i;
         if (n_unresolved++ < NAMED_MOST)
             append(names, sizeof names, "%s%s", names[0] ? ", " : "", m->name);
     }
     if (n_unresolved == 0) return;
     DETAIL(f, all_equal ? " The same for %s" : " Not resolved against %s", names);
     if (n_unresolved > NAMED_MOST) DETAIL(f, " and %zu more", n_unresolved - NAMED_MOST);
-    DETAIL(f, all_equal ? "." : ": the spreads overlap.");
+    if (all_equal) {
+        DETAIL(f, ".");
+        return;
+    }
+    const attn_paired pair =
+        attn_summary_pair(summary, best, unresolved, name, &(attn_paired_options){0});
+    DETAIL(f, pair.n < 6 ? ": the spreads overlap." : ": the pairs do not tell them apart.");
+    const size_t needed = attn_paired_rounds_needed(pair.spread, 0.01);
+    if (pair.n >= 6 && needed > pair.n)
+        DETAIL(f, " To tell 1 %% from %s, %s%zu rounds would be needed.",
+               summary->mechanisms[unresolved].name, needed > 1000 ? "more than " : "",
+               needed > 1000 ? (size_t)1000 : needed);
 }
 
 static void say_spread(attn_finding *f, const attn_summary_figure *figure)
@@ -88,7 +102,9 @@ static bool find_best(attn_finding *f, const attn_summary *summary, const char *
     size_t best = summary->n_mechanisms, n_valued = 0;
     for (size_t i = 0; i < summary->n_mechanisms; i++) {
         const attn_summary_figure *own = attn_summary_find(&summary->mechanisms[i], name);
-        if (!own || isnan(own->median) || own->provenance == ATTN_MODELLED) continue;
+        if (!own || isnan(own->median) || own->provenance == ATTN_MODELLED ||
+            summary->mechanisms[i].sees_future || (i == summary->again && summary->again > 0))
+            continue;
         n_valued++;
         if (best == summary->n_mechanisms ||
             own->median < attn_summary_value(&summary->mechanisms[best], name))
@@ -96,7 +112,6 @@ static bool find_best(attn_finding *f, const attn_summary *summary, const char *
     }
     if (n_valued == 0) return false;
     const attn_summary_figure *figure = attn_summary_find(&summary->mechanisms[best], name);
-    const attn_summary_figure *base = attn_summary_find(&summary->mechanisms[0], name);
     const bool is_counted = figure->provenance == ATTN_COUNTED;
     const bool is_single = figure->spread == ATTN_SPREAD_NONE && !is_counted;
     *f = (attn_finding){.label = label};
@@ -106,7 +121,7 @@ static bool find_best(attn_finding *f, const attn_summary *summary, const char *
                        attn_format_digits(figure->median, figure->low, figure->high), figure->unit);
     append(f->value.text, sizeof f->value.text, "%s", per);
     say_spread(f, figure);
-    if (figure->ratio < 1 && (is_single || attn_summary_resolved(figure, base)))
+    if (figure->ratio < 1 && (is_single || attn_summary_resolved(summary, best, 0, name)))
         DETAIL(f, " %s %% less than %s.", attn_format_number(100 * (1 - figure->ratio), 2).text,
                summary->mechanisms[0].name);
     if (n_valued > 1 && is_single)
@@ -141,11 +156,22 @@ static bool find_loss(attn_finding *f, const attn_summary *summary)
     return true;
 }
 
-static void find_energy(attn_finding *f, const attn_summary *summary)
+/* If only for mechanisms out of competition. */
+static bool is_measured(const attn_summary *summary, const char *name)
+{
+    for (size_t i = 0; i < summary->n_mechanisms; i++) {
+        const attn_summary_figure *f = attn_summary_find(&summary->mechanisms[i], name);
+        if (f && !isnan(f->median) && f->provenance != ATTN_MODELLED) return true;
+    }
+    return false;
+}
+
+static bool find_energy(attn_finding *f, const attn_summary *summary)
 {
     if (find_best(f, summary, "energy_step_j", "Least energy", " per step") ||
         find_best(f, summary, "energy_cpu_package_j", "Least energy", ""))
-        return;
+        return true;
+    if (summary->n_trials_done == 0 || is_measured(summary, "energy_cpu_package_j")) return false;
     *f = (attn_finding){.label = "Energy", .is_caution = true};
     snprintf(f->subject, sizeof f->subject, "not measured");
     DETAIL(f, "Reason: %s.", attn_ranking_absence(summary, "energy_cpu_package_j"));
@@ -156,6 +182,7 @@ static void find_energy(attn_finding *f, const attn_summary *summary)
         DETAIL(f, " A modelled value is shown apart; it does not rank mechanisms.");
         break;
     }
+    return true;
 }
 
 /* Whether every trial's counted work was the formula's, to the last digit. */
@@ -184,6 +211,79 @@ static bool find_work(attn_finding *f, const attn_summary *summary)
                "for %s%zu mechanism%s.",
                n_checked == summary->n_mechanisms ? "all " : "", n_checked,
                n_checked == 1 ? "" : "s");
+    return true;
+}
+
+/* What the A/A pair says of every other difference. */
+static bool find_floor(attn_finding *f, const attn_summary *summary)
+{
+    static const char *const names[][2] = {{"step_time_s", "step time"},
+                                           {"energy_step_j", "energy"},
+                                           {"latency_token_s", "next token"}};
+    if (summary->again == 0) return false;
+    *f = (attn_finding){.label = "Noise floor"};
+    snprintf(f->subject, sizeof f->subject, "not known");
+    for (size_t i = 0; i < sizeof names / sizeof *names; i++) {
+        const double floor = attn_summary_floor(summary, names[i][0]);
+        if (isnan(floor)) continue;
+        if (f->detail[0] == '\0')
+            snprintf(f->subject, sizeof f->subject, "%.16s %%",
+                     attn_format_number(100.0 * expm1(floor), 2).text);
+        DETAIL(f, "%s%s: %s %%", f->detail[0] ? ", " : "", names[i][1],
+               attn_format_number(100.0 * expm1(floor), 2).text);
+    }
+    f->is_caution = f->detail[0] == '\0';
+    if (f->is_caution)
+        DETAIL(f, "The A/A pair has fewer than six rounds: use --rounds 6 or more.");
+    else
+        DETAIL(f, ". %s and %s are one and the same; smaller differences are not resolved.",
+               summary->mechanisms[0].name, summary->mechanisms[summary->again].name);
+    return true;
+}
+
+/* Trials whose times something disturbed: they count, and the reader is told. */
+static bool find_disturbed(attn_finding *f, const attn_summary *summary)
+{
+    static const struct {
+        const char *figure, *what;
+        double from; /* this value or more; of is_steady, 0 itself */
+    } flags[] = {{"is_steady", "was not steady when timing began", 0.0},
+                 {"suspended_s", "was suspended", 0.1},
+                 {"clock_step_s", "had its clock set", 0.05},
+                 {"meter_share", "spent over 0.1 % of its time in reading meters", 0.001}};
+    size_t n = 0;
+    *f = (attn_finding){.label = "Disturbances", .is_caution = true};
+    for (size_t i = 0; i < summary->n_mechanisms; i++)
+        for (size_t k = 0; k < sizeof flags / sizeof *flags; k++) {
+            const attn_summary_figure *flag =
+                attn_summary_find(&summary->mechanisms[i], flags[k].figure);
+            if (!flag || isnan(flag->median)) continue;
+            if (k == 0 ? flag->minimum > 0.0 : flag->maximum < flags[k].from) continue;
+            if (n++ < 2 * NAMED_MOST)
+                DETAIL(f, "%s %s. ", summary->mechanisms[i].name, flags[k].what);
+        }
+    if (n == 0) return false;
+    snprintf(f->subject, sizeof f->subject, "%zu", n);
+    if (n > 2 * NAMED_MOST) DETAIL(f, "And %zu more. ", n - 2 * NAMED_MOST);
+    DETAIL(f, "They count all the same.");
+    return true;
+}
+
+static bool find_future(attn_finding *f, const attn_summary *summary)
+{
+    size_t n = 0;
+    *f = (attn_finding){.label = "Out of competition", .is_caution = true};
+    for (size_t i = 0; i < summary->n_mechanisms; i++) {
+        if (!summary->mechanisms[i].sees_future) continue;
+        if (n++ < NAMED_MOST)
+            DETAIL(f, "%s%s", f->detail[0] ? ", " : "", summary->mechanisms[i].name);
+    }
+    if (n == 0) return false;
+    snprintf(f->subject, sizeof f->subject, "%zu mechanism%s see%s the future", n,
+             n == 1 ? "" : "s", n == 1 ? "s" : "");
+    if (n > NAMED_MOST) DETAIL(f, " and %zu more", n - NAMED_MOST);
+    DETAIL(f, ": a token sees later ones, which it is to predict, so that the loss is not that of "
+              "a language model.");
     return true;
 }
 
@@ -222,8 +322,11 @@ size_t attn_findings_make(const attn_summary *summary, attn_finding findings[ATT
     n += find_loss(&findings[n], summary);
     n += find_best(&findings[n], summary, "memory_peak_bytes", "Least memory in training", "");
     n += find_best(&findings[n], summary, "latency_token_s", "Fastest next token", "");
-    if (summary->n_trials_done > 0) find_energy(&findings[n++], summary);
+    n += find_energy(&findings[n], summary);
     n += find_work(&findings[n], summary);
+    n += find_floor(&findings[n], summary);
+    n += find_disturbed(&findings[n], summary);
+    n += find_future(&findings[n], summary);
     n += find_lost_trials(&findings[n], summary);
     return n;
 }

@@ -8,13 +8,13 @@
 
 typedef struct attn_finding {
     const char *label; /* "Fastest training step" */
-    char subject[64];  /* the mechanism, or a short verdict */
+    char subject[128]; /* the mechanism, or a short verdict */
     attn_text value;   /* "118 ms"; "" when the verdict says it all */
     char detail[640];  /* one or more sentences */
     bool is_caution;   /* something is missing or went wrong */
 } attn_finding;
 
-enum { ATTN_FINDINGS_MAX = 8 };
+enum { ATTN_FINDINGS_MAX = 10 };
 
 /* The label of the finding that compares counted work with the closed form. */
 #define ATTN_FINDING_WORK "Counted work"

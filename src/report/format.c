@@ -162,11 +162,17 @@ void attn_format_wrapped(FILE *out, const char *text, size_t start, size_t inden
             is_line_start = true;
         }
         if (!is_line_start) fputc(' ', out);
+        column += is_line_start ? 0 : 1;
         for (size_t i = 0; i < n; i++) {
             const unsigned char c = (unsigned char)text[i];
+            /* A word wider than a line is cut, but in no character. */
+            if (column >= width && n + indent > width && (c & 0xc0) != 0x80) {
+                fprintf(out, "\n%*s", (int)indent, "");
+                column = indent;
+            }
             fputc(c < 0x20 || c == 0x7f ? '?' : c, out);
+            column++;
         }
-        column += n + (is_line_start ? 0 : 1);
         is_line_start = false;
         text += n;
     }

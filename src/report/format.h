@@ -38,7 +38,7 @@ attn_text attn_format_range(double value, double low, double high, const char *u
 attn_text attn_format_duration(double time_s);
 
 /* Copies `text` in lines of at most `width` columns; lines after the first begin with `indent`
- * spaces, and the first is assumed to start in column `start`. Ends with a newline. Bytes that
+ * spaces, and the first is assumed to start in column `start`; only words wider than a line are cut. Ends with a newline. Bytes that
  * could control a terminal become '?'. */
 void attn_format_wrapped(FILE *out, const char *text, size_t start, size_t indent, size_t width);
 

@@ -47,8 +47,9 @@ static void write_asset(FILE *out, const attn_asset *asset)
 /* One line about the machine, from whichever of the usual names the environment has. */
 static void write_machine(FILE *out, const char *environment_json)
 {
-    static const char *const paths[][2] = {{"cpu", "model"}, {"cpu", "name"},   {"cpu_model", NULL},
-                                           {"cpu", NULL},    {"machine", NULL}, {"host", NULL}};
+    static const char *const paths[][2] = {
+        {"cpu", "model_name"}, {"cpu", "model"},  {"cpu", "name"}, {"cpu_model", NULL},
+        {"cpu", NULL},         {"machine", NULL}, {"host", NULL}};
     json_t *environment = json_loads(environment_json, 0, NULL);
     for (size_t i = 0; i < sizeof paths / sizeof *paths; i++) {
         const json_t *value = json_object_get(environment, paths[i][0]);
@@ -142,10 +143,10 @@ static attn_status write_body(FILE *out, const attn_store_result *result,
                               attn_error *error)
 {
     static const char *const sections[][2] = {
-        {"findings", "Findings"},  {"ranking", "Ranking"}, {"loss", "Loss"},
-        {"time", "Time"},          {"energy", "Energy"},   {"memory", "Memory"},
-        {"work", "Work"},          {"latency", "Latency"}, {"provenance", "Provenance"},
-        {"reproduce", "Reproduce"}};
+        {"findings", "Findings"},     {"ranking", "Ranking"},    {"loss", "Loss"},
+        {"tradeoff", "Cost of loss"}, {"time", "Time"},          {"energy", "Energy"},
+        {"memory", "Memory"},         {"work", "Work"},          {"latency", "Latency"},
+        {"provenance", "Provenance"}, {"reproduce", "Reproduce"}};
     write_header(out, result, summary);
     fputs("<nav aria-label=\"Sections\">", out);
     for (size_t i = 0; i < sizeof sections / sizeof *sections; i++)
@@ -159,7 +160,7 @@ static attn_status write_body(FILE *out, const attn_store_result *result,
     html_provenance(out, summary);
     write_reproduction(out, result);
     fputs("</main>\n<script type=\"application/json\" id=\"data\">", out);
-    return attn_report_json(out, result, summary, ATTN_JSON_SCRIPT, error);
+    return attn_report_json(out, result, summary, ATTN_JSON_PAGE, error);
 }
 
 attn_status attn_report_html(FILE *out, const attn_store_result *result,

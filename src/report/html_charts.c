@@ -206,7 +206,7 @@ static void write_table(FILE *out, const attn_summary *summary, const chart *c)
     for (size_t i = 0; i < summary->n_mechanisms; i++) {
         const attn_summary_mechanism *m = &summary->mechanisms[i];
         fputs("<tr><th scope=\"row\">", out);
-        html_text(out, m->name);
+        html_mechanism(out, m);
         fputs("</th>", out);
         for (size_t s = 0; s < n; s++) write_value(out, m, all[s]->figure, c->factor);
         if (whole) write_ratio(out, m, whole);
@@ -271,13 +271,74 @@ static void write_loss(FILE *out, const attn_summary *summary)
           "line; medians over the rounds.</p></figcaption>\n"
           "<div class=\"switch\" role=\"group\" aria-label=\"Horizontal axis\">"
           "<button type=\"button\" data-axis=\"steps\" aria-pressed=\"true\">steps</button>"
-          "<button type=\"button\" data-axis=\"seconds\" aria-pressed=\"false\">seconds</button>"
-          "<button type=\"button\" data-axis=\"flop\" aria-pressed=\"false\">FLOP</button></div>\n"
+          "<button type=\"button\" data-axis=\"seconds\" aria-pressed=\"false\">seconds</button>",
+          out);
+    if (has_value(summary, "energy_step_j"))
+        fputs("<button type=\"button\" data-axis=\"joules\" aria-pressed=\"false\">joules</button>",
+              out);
+    fputs("<button type=\"button\" data-axis=\"flop\" aria-pressed=\"false\">FLOP</button></div>\n"
           "<div class=\"plot\"><canvas role=\"img\" aria-label=\"Loss curves; first and last "
           "values are in the table below\"></canvas></div>\n",
           out);
     write_table(out, summary, &losses);
     fputs("</figure>\n</div>\n</section>\n", out);
+}
+
+/* Loss against what it costs: down and to the left is better, and the line joins those that none
+ * beats in both. */
+static void write_tradeoffs(FILE *out, const attn_summary *summary)
+{
+    static const struct {
+        const char *figure, *title, *unit;
+    } costs[] = {{"train_time_s", "Loss against training time", "s"},
+                 {"energy_components_j", "Loss against measured energy", "J"},
+                 {"energy_cpu_package_j", "Loss against processor energy", "J"},
+                 {"energy_system_j", "Loss against energy of the machine", "J"}};
+    fputs("<section id=\"tradeoff\">\n<h2>What the loss costs</h2>\n<div class=\"charts\">\n", out);
+    bool has_energy = false;
+    for (size_t i = 0; i < sizeof costs / sizeof *costs; i++) {
+        if (!has_value(summary, costs[i].figure) || !has_value(summary, "held_out_loss") ||
+            (i > 0 && has_energy))
+            continue;
+        has_energy |= i > 0;
+        const chart c = {.title = costs[i].title,
+                         .unit = costs[i].unit,
+                         .factor = 1,
+                         .parts = {{costs[i].figure, costs[i].unit}, {"held_out_loss", "nat"}},
+                         .mark = {"held_out_loss", "held-out loss"}};
+        fprintf(out,
+                "<figure class=\"chart scatter\" data-kind=\"scatter\" data-x=\"%s\" "
+                "data-unit=\"%s\">\n<figcaption><h3>%s</h3><p>Down and to the left is better; the "
+                "line joins the mechanisms that none beats in both.</p></figcaption>\n<div "
+                "class=\"plot\"><canvas role=\"img\" aria-label=\"%s; its values are in the table "
+                "below\"></canvas></div>\n",
+                costs[i].figure, costs[i].unit, costs[i].title, costs[i].title);
+        write_table(out, summary, &c);
+        fputs("</figure>\n", out);
+    }
+    if (!has_energy) {
+        fputs("<figure class=\"chart\"><figcaption><h3>Loss against energy</h3></figcaption>\n"
+              "<div class=\"panel\"><p><strong>Not available.</strong> ",
+              out);
+        html_text(out, attn_ranking_absence(summary, "energy_cpu_package_j"));
+        fputs("</p></div></figure>\n", out);
+    }
+    fputs("</div>\n</section>\n", out);
+}
+
+/* Power as the meters saw it, when the store has samples. */
+static void write_power(FILE *out, const attn_summary *summary)
+{
+    size_t n = 0;
+    for (size_t t = 0; t < summary->result->n_trials; t++)
+        n += summary->result->trials[t].n_samples;
+    if (n == 0) return;
+    fputs(
+        "<figure class=\"chart power\" data-kind=\"power\">\n<figcaption><h3>Power while training "
+        "<span>W</span></h3><p>The last round of each mechanism, as the meters' sampler saw "
+        "it.</p></figcaption>\n<div class=\"plot\"><canvas role=\"img\" aria-label=\"Power over "
+        "time; the samples are in the JSON of this run\"></canvas></div>\n</figure>\n",
+        out);
 }
 
 /* Whether counted and computed work agree, from the findings. */
@@ -296,12 +357,14 @@ static void write_work_lead(FILE *out, const attn_summary *summary)
 void html_charts(FILE *out, const attn_summary *summary)
 {
     write_loss(out, summary);
+    write_tradeoffs(out, summary);
     for (size_t i = 0; i < sizeof sections / sizeof *sections; i++) {
         fprintf(out, "<section id=\"%s\">\n<h2>%s</h2>\n", sections[i].id, sections[i].title);
         if (sections[i].charts == work_charts) write_work_lead(out, summary);
         fputs("<div class=\"charts\">\n", out);
         for (size_t c = 0; c < sections[i].n_charts; c++)
             write_chart(out, summary, &sections[i].charts[c]);
+        if (sections[i].charts == energy_charts) write_power(out, summary);
         fputs("</div>\n</section>\n", out);
     }
 }

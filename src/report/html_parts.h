@@ -10,6 +10,9 @@
 /* Escapes for element content and for attribute values in double quotes. */
 void html_text(FILE *out, const char *text);
 
+/* A mechanism's name, and below it whether it sees the future. */
+void html_mechanism(FILE *out, const attn_summary_mechanism *mechanism);
+
 /* The ranking: mechanisms in the given order, with the spread under each value. */
 void html_ranking(FILE *out, const attn_summary *summary, const char *sort, const size_t *order);
 

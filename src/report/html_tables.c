@@ -12,6 +12,12 @@
 /* A thin space between groups of digits that does not break a line. */
 #define THIN_SPACE "\xe2\x80\xaf"
 
+void html_mechanism(FILE *out, const attn_summary_mechanism *mechanism)
+{
+    html_text(out, mechanism->name);
+    if (mechanism->sees_future) fputs("<small class=\"warn\">sees the future</small>", out);
+}
+
 static const char *state_note(const attn_summary_mechanism *m)
 {
     return m->reason ? attn_trial_state_name(m->reason_state) : "not ended";
@@ -24,11 +30,15 @@ static void write_cell(FILE *out, const attn_summary *summary, size_t row,
     if (!f || isnan(f->median)) {
         fputs("<td class=\"absent\" title=\"", out);
         html_text(out, f ? f->why : "no trial recorded it");
-        fprintf(out, "\">%s</td>", f && f->n > 0 ? "nan" : "&ndash;");
+        fprintf(out, "\" data-value=\"\">%s</td>", f && f->n > 0 ? "nan" : "&ndash;");
         return;
     }
     const int decimals = attn_ranking_decimals(summary, column);
-    fprintf(out, "<td%s>%s%s", attn_ranking_is_best(summary, column, row) ? " class=\"best\"" : "",
+    fprintf(out, "<td%s data-value=\"%.17g\" title=\"%s: ",
+            attn_ranking_is_best(summary, column, row) ? " class=\"best\"" : "", f->median,
+            attn_provenance_name(f->provenance));
+    html_text(out, f->source);
+    fprintf(out, "; %s\">%s%s", attn_spread_label(f).text,
             f->provenance == ATTN_MODELLED ? "~" : "",
             attn_format_fixed(column->factor * f->median, decimals).text);
     if (f->spread != ATTN_SPREAD_NONE && f->low < f->high)
@@ -51,6 +61,13 @@ static const char *column_provenance(const attn_summary *summary, const char *fi
     return name ? name : "unavailable";
 }
 
+static bool some_see_future(const attn_summary *summary)
+{
+    bool some = false;
+    for (size_t i = 0; i < summary->n_mechanisms; i++) some |= summary->mechanisms[i].sees_future;
+    return some;
+}
+
 void html_ranking(FILE *out, const attn_summary *summary, const char *sort, const size_t *order)
 {
     attn_ranking_column columns[ATTN_RANKING_COLUMNS];
@@ -59,19 +76,27 @@ void html_ranking(FILE *out, const attn_summary *summary, const char *sort, cons
         out,
         "<section id=\"ranking\">\n<h2>Ranking</h2>\n<p class=\"lead\">Ordered by %s, best "
         "first. Medians over the rounds, with the spread below. Bold: the best of a column, and "
-        "what the data do not tell from it.</p>\n<div class=\"scroll\">\n"
-        "<table class=\"ranking\">\n<thead><tr><th scope=\"col\">Mechanism</th>",
-        strcmp(sort, "loss") == 0 ? "held-out loss" : sort);
+        "what the data do not tell from it. A click on a heading sorts; the origin of a number "
+        "shows when you rest on it.%s</p>\n<div class=\"scroll\">\n<table "
+        "class=\"ranking\">\n<thead>"
+        "<tr><th scope=\"col\" aria-sort=\"none\"><button type=\"button\">Mechanism</button></th>",
+        strcmp(sort, "loss") == 0 ? "held-out loss" : sort,
+        some_see_future(summary)
+            ? " Those that see the future come last: they are no language models and not ranked."
+            : "");
     for (size_t c = 0; c < ATTN_RANKING_COLUMNS; c++) {
         const char *provenance = column_provenance(summary, columns[c].figure);
-        fprintf(out, "<th scope=\"col\">%s<small>%s</small><i class=\"tag %s\">%s</i></th>",
-                columns[c].title, columns[c].unit, provenance, provenance);
+        fprintf(out,
+                "<th scope=\"col\" aria-sort=\"none\" data-rising=\"%d\"><button type=\"button\">%s"
+                "</button><small>%s</small><i class=\"tag %s\">%s</i></th>",
+                columns[c].is_lower_better, columns[c].title, columns[c].unit, provenance,
+                provenance);
     }
     fputs("</tr></thead>\n<tbody>\n", out);
     for (size_t i = 0; i < summary->n_mechanisms; i++) {
         const attn_summary_mechanism *m = &summary->mechanisms[order[i]];
         fputs("<tr><th scope=\"row\">", out);
-        html_text(out, m->name);
+        html_mechanism(out, m);
         if (m->n_trials[ATTN_TRIAL_DONE] > 0 && m->reason) {
             fputs("<small class=\"warn\" title=\"", out);
             html_text(out, m->reason);
@@ -137,7 +162,7 @@ void html_provenance(FILE *out, const attn_summary *summary)
     for (size_t i = 0; i < summary->n_mechanisms; i++) {
         const attn_summary_mechanism *m = &summary->mechanisms[i];
         fputs("<details><summary>", out);
-        html_text(out, m->name);
+        html_mechanism(out, m);
         fprintf(out, " <span>%zu figures, %zu rounds</span></summary>\n", m->n_figures,
                 m->n_trials[ATTN_TRIAL_DONE]);
         fputs("<div class=\"scroll\"><table class=\"figures\"><thead><tr><th scope=\"col\">Figure"

@@ -122,6 +122,23 @@ static json_t *evaluation_value(const attn_store_evaluation *evaluation, bool *f
     return o;
 }
 
+/* Power over time, one pair of columns a domain. */
+static json_t *samples_value(const attn_store_trial *trial, bool *failed)
+{
+    json_t *o = json_object();
+    for (size_t i = 0; i < trial->n_samples; i++) {
+        const attn_store_sample *sample = &trial->samples[i];
+        json_t *domain = json_object_get(o, sample->domain);
+        if (!domain) {
+            put(o, sample->domain, domain = json_pack("{s:[], s:[]}", "time_s", "power_w"), failed);
+            if (!domain) break;
+        }
+        add(json_object_get(domain, "time_s"), number_value(sample->time_s), failed);
+        add(json_object_get(domain, "power_w"), number_value(sample->power_w), failed);
+    }
+    return o;
+}
+
 static json_t *trial_value(const attn_store_trial *trial, bool *failed)
 {
     json_t *o = json_object(), *evaluations = json_array(), *figures = json_array();
@@ -129,6 +146,7 @@ static json_t *trial_value(const attn_store_trial *trial, bool *failed)
     put(o, "round", json_integer(trial->round), failed);
     put(o, "position", json_integer(trial->position), failed);
     put(o, "mechanism", text_value(trial->mechanism), failed);
+    put(o, "sees_future", json_boolean(attn_summary_sees_future(trial)), failed);
     put(o, "state", json_string(attn_trial_state_name(trial->state)), failed);
     put(o, "reason", text_value(trial->reason), failed);
     put(o, "started_utc", text_value(trial->started_utc), failed);
@@ -137,6 +155,7 @@ static json_t *trial_value(const attn_store_trial *trial, bool *failed)
         add(evaluations, evaluation_value(&trial->evaluations[i], failed), failed);
     for (size_t i = 0; i < trial->n_figures; i++)
         add(figures, figure_value(&trial->figures[i], failed), failed);
+    if (trial->n_samples > 0) put(o, "power", samples_value(trial, failed), failed);
     put(o, "steps", steps_value(trial, failed), failed);
     put(o, "evaluations", evaluations, failed);
     put(o, "figures", figures, failed);
@@ -176,6 +195,7 @@ static json_t *mechanism_value(const attn_summary_mechanism *mechanism, bool is_
     json_t *o = json_object(), *trials = json_object(), *figures = json_array();
     put(o, "mechanism", text_value(mechanism->name), failed);
     put(o, "is_baseline", json_boolean(is_baseline), failed);
+    put(o, "sees_future", json_boolean(mechanism->sees_future), failed);
     for (int s = 0; s < ATTN_TRIAL_STATES; s++)
         put(trials, attn_trial_state_name((attn_trial_state)s), count_value(mechanism->n_trials[s]),
             failed);
@@ -184,6 +204,89 @@ static json_t *mechanism_value(const attn_summary_mechanism *mechanism, bool is_
     for (size_t i = 0; i < mechanism->n_figures; i++)
         add(figures, summary_figure_value(&mechanism->figures[i], failed), failed);
     put(o, "figures", figures, failed);
+    return o;
+}
+
+/* ---- for the page ----------------------------------------------------------------------- */
+
+/* Of all trials together. */
+enum { PAGE_STEPS_MOST = 8000 };
+
+/* Every `stride`-th step with the sums up to it, and the last. */
+static json_t *page_steps(const attn_store_trial *trial, size_t stride, bool *failed)
+{
+    json_t *step = json_array(), *loss = json_array(), *seconds = json_array(),
+           *flop = json_array();
+    double time_s = 0.0, operations = 0.0;
+    for (size_t i = 0; i < trial->n_steps; i++) {
+        const attn_store_step *s = &trial->steps[i];
+        time_s += s->data_s + s->forward_s + s->backward_s + s->optimizer_s;
+        operations += (double)s->matmul_flop + (double)s->exponential_op + (double)s->other_op;
+        if (i % stride != 0 && i + 1 < trial->n_steps) continue;
+        add(step, count_value(s->step), failed);
+        add(loss, number_value(s->loss), failed);
+        add(seconds, number_value(time_s), failed);
+        add(flop, number_value(operations), failed);
+    }
+    json_t *o = json_object();
+    put(o, "step", step, failed);
+    put(o, "loss", loss, failed);
+    put(o, "seconds", seconds, failed);
+    put(o, "flop", flop, failed);
+    return o;
+}
+
+static json_t *page_trial(const attn_store_trial *trial, size_t stride, bool *failed)
+{
+    json_t *o = json_object(), *evaluations = json_array();
+    put(o, "mechanism", text_value(trial->mechanism), failed);
+    put(o, "state", json_string(attn_trial_state_name(trial->state)), failed);
+    for (size_t i = 0; i < trial->n_figures; i++)
+        if (strcmp(trial->figures[i].name, "energy_step_j") == 0)
+            put(o, "energy_step_j", number_value(trial->figures[i].value), failed);
+    for (size_t i = 0; i < trial->n_evaluations; i++) {
+        json_t *evaluation = json_object();
+        put(evaluation, "step", count_value(trial->evaluations[i].step), failed);
+        put(evaluation, "loss", number_value(trial->evaluations[i].loss), failed);
+        add(evaluations, evaluation, failed);
+    }
+    put(o, "evaluations", evaluations, failed);
+    put(o, "steps", page_steps(trial, stride, failed), failed);
+    if (trial->n_samples > 0) put(o, "power", samples_value(trial, failed), failed);
+    return o;
+}
+
+static json_t *page_mechanism(const attn_summary_mechanism *mechanism, bool *failed)
+{
+    json_t *o = json_object(), *figures = json_array();
+    put(o, "mechanism", text_value(mechanism->name), failed);
+    put(o, "sees_future", json_boolean(mechanism->sees_future), failed);
+    put(o, "reason", mechanism->reason ? text_value(mechanism->reason) : json_null(), failed);
+    for (size_t i = 0; i < mechanism->n_figures; i++) {
+        const attn_summary_figure *f = &mechanism->figures[i];
+        json_t *figure = json_object();
+        put(figure, "name", text_value(f->name), failed);
+        put(figure, "median", number_value(f->median), failed);
+        put(figure, "low", number_value(f->low), failed);
+        put(figure, "high", number_value(f->high), failed);
+        add(figures, figure, failed);
+    }
+    put(o, "figures", figures, failed);
+    return o;
+}
+
+static json_t *page_value(const attn_store_result *result, const attn_summary *summary,
+                          bool *failed)
+{
+    json_t *o = json_object(), *trials = json_array(), *brief = json_array();
+    size_t n_steps = 0;
+    for (size_t i = 0; i < result->n_trials; i++) n_steps += result->trials[i].n_steps;
+    for (size_t i = 0; i < result->n_trials; i++)
+        add(trials, page_trial(&result->trials[i], 1 + n_steps / PAGE_STEPS_MOST, failed), failed);
+    for (size_t i = 0; i < summary->n_mechanisms; i++)
+        add(brief, page_mechanism(&summary->mechanisms[i], failed), failed);
+    put(o, "trials", trials, failed);
+    put(o, "summary", brief, failed);
     return o;
 }
 
@@ -229,7 +332,8 @@ static int write_for_script(const char *bytes, size_t n, void *data)
 static attn_status write_json(FILE *out, json_t *value, attn_json_style style, bool failed,
                               attn_error *error)
 {
-    const size_t digits = JSON_REAL_PRECISION(REAL_DIGITS);
+    const size_t digits =
+        style == ATTN_JSON_PAGE ? JSON_REAL_PRECISION(6) : JSON_REAL_PRECISION(REAL_DIGITS);
     attn_status status = ATTN_OK;
     if (!value || failed) {
         status = attn_fail(error, ATTN_EMEMORY, "no memory for a report in JSON");
@@ -250,8 +354,26 @@ attn_status attn_report_json(FILE *out, const attn_store_result *result,
                              const attn_summary *summary, attn_json_style style, attn_error *error)
 {
     bool failed = false;
-    json_t *value = report_value(result, summary, &failed);
+    json_t *value = style == ATTN_JSON_PAGE ? page_value(result, summary, &failed)
+                                            : report_value(result, summary, &failed);
     return write_json(out, value, style, failed, error);
+}
+
+attn_status attn_report_json_lines(FILE *out, const attn_store_result *result, attn_error *error)
+{
+    for (size_t i = 0; i < result->n_trials; i++) {
+        bool failed = false;
+        json_t *value = trial_value(&result->trials[i], &failed);
+        put(value, "schema", json_integer(ATTN_REPORT_SCHEMA), &failed);
+        put(value, "run", json_integer(result->run.id), &failed);
+        const bool is_written =
+            !failed && json_dumpf(value, out, JSON_COMPACT | JSON_REAL_PRECISION(REAL_DIGITS)) == 0;
+        json_decref(value);
+        if (failed) return attn_fail(error, ATTN_EMEMORY, "no memory for a trial in JSON");
+        if (!is_written || fputc('\n', out) == EOF)
+            return attn_fail(error, ATTN_EIO, "writing a trial in JSON failed");
+    }
+    return ATTN_OK;
 }
 
 attn_status attn_report_json_list(FILE *out, const attn_store_overview *runs, size_t n_runs,

@@ -15,7 +15,9 @@ enum { ATTN_REPORT_SCHEMA = 1 };
 /* How the text is written. */
 typedef enum attn_json_style {
     ATTN_JSON_PRETTY, /* indented */
-    ATTN_JSON_SCRIPT  /* one line of ASCII, safe inside a script element: no '<' */
+    ATTN_JSON_PAGE    /* what the page's charts need and no more, since a page is mailed around: at
+                         most some thousand steps, six digits, trials' figures left out but the
+                         energy of a step; one line of ASCII, safe in a script element: no '<' */
 } attn_json_style;
 
 ATTN_MUST_CHECK attn_status attn_report_json(FILE *out, const attn_store_result *result,
@@ -25,5 +27,9 @@ ATTN_MUST_CHECK attn_status attn_report_json(FILE *out, const attn_store_result 
 /* The list of runs: an array of {id, created_utc, state, title, trials_*}. */
 ATTN_MUST_CHECK attn_status attn_report_json_list(FILE *out, const attn_store_overview *runs,
                                                   size_t n_runs, attn_error *error);
+
+/* One line a trial: an object of the run's id, the trial, its steps, evaluations and figures. */
+ATTN_MUST_CHECK attn_status attn_report_json_lines(FILE *out, const attn_store_result *result,
+                                                   attn_error *error);
 
 #endif

@@ -5,6 +5,7 @@
 #include "report/format.h"
 
 #include <math.h>
+#include <stdint.h>
 #include <string.h>
 
 static const attn_ranking_column all_columns[ATTN_RANKING_COLUMNS] = {
@@ -54,6 +55,18 @@ const char *attn_ranking_absence(const attn_summary *summary, const char *figure
     return "no trial of this run recorded it";
 }
 
+/* Keeps the order within the two groups. */
+static void put_future_last(const attn_summary *summary, size_t *order)
+{
+    size_t n_ranked = 0;
+    for (size_t i = 0; i < summary->n_mechanisms; i++) {
+        const size_t own = order[i];
+        if (summary->mechanisms[own].sees_future) continue;
+        memmove(order + n_ranked + 1, order + n_ranked, (i - n_ranked) * sizeof *order);
+        order[n_ranked++] = own;
+    }
+}
+
 attn_status attn_ranking_order(const attn_summary *summary, const char *key, size_t *order,
                                attn_error *error)
 {
@@ -73,46 +86,59 @@ attn_status attn_ranking_order(const attn_summary *summary, const char *key, siz
                              "does not rank mechanisms",
                              attn_ranking_absence(summary, "energy_cpu_package_j"));
         attn_summary_order(summary, c->figure, c->is_lower_better, order);
+        put_future_last(summary, order);
         return ATTN_OK;
     }
     return attn_fail(error, ATTN_EARGUMENT, "cannot sort by '%s': use one of %s", key,
                      ATTN_RANKING_KEYS);
 }
 
-static const attn_summary_figure *column_best(const attn_summary *summary,
-                                              const attn_ranking_column *column)
+#define NO_MECHANISM SIZE_MAX
+
+/* NaN without a value, and for mechanisms that do not compete. */
+static double competing(const attn_summary *summary, size_t mechanism,
+                        const attn_ranking_column *column)
 {
-    const attn_summary_figure *best = NULL;
+    const attn_summary_mechanism *m = &summary->mechanisms[mechanism];
+    return m->sees_future ? NAN : attn_summary_value(m, column->figure);
+}
+
+/* The mechanism with the best value; NO_MECHANISM when none has one. */
+static size_t column_best(const attn_summary *summary, const attn_ranking_column *column)
+{
+    size_t best = NO_MECHANISM;
+    double value = NAN;
     for (size_t i = 0; i < summary->n_mechanisms; i++) {
-        const attn_summary_figure *f = attn_summary_find(&summary->mechanisms[i], column->figure);
-        if (!f || isnan(f->median)) continue;
-        if (!best ||
-            (column->is_lower_better ? f->median < best->median : f->median > best->median))
-            best = f;
+        const double own = competing(summary, i, column);
+        if (isnan(own)) continue;
+        if (best != NO_MECHANISM && (column->is_lower_better ? own >= value : own <= value))
+            continue;
+        best = i;
+        value = own;
     }
     return best;
 }
 
-static bool ties(const attn_summary_figure *best, const attn_summary_figure *f)
+static bool ties(const attn_summary *summary, const attn_ranking_column *column, size_t best,
+                 size_t i)
 {
-    if (!f || isnan(f->median)) return false;
+    const attn_summary_figure *b = attn_summary_find(&summary->mechanisms[best], column->figure);
+    const double value = competing(summary, i, column);
+    if (isnan(value)) return false;
     /* A single round resolves nothing: there the best value alone is marked. */
-    return f->median == best->median ||
-           (best->spread != ATTN_SPREAD_NONE && !attn_summary_resolved(best, f));
+    return value == b->median || (b->spread != ATTN_SPREAD_NONE &&
+                                  !attn_summary_resolved(summary, best, i, column->figure));
 }
 
 bool attn_ranking_is_best(const attn_summary *summary, const attn_ranking_column *column,
                           size_t mechanism)
 {
-    const attn_summary_figure *best = column_best(summary, column);
-    if (!best || is_modelled(summary, column->figure)) return false;
+    const size_t best = column_best(summary, column);
+    if (best == NO_MECHANISM || is_modelled(summary, column->figure)) return false;
     bool some_lose = false;
-    for (size_t i = 0; i < summary->n_mechanisms; i++) {
-        const attn_summary_figure *f = attn_summary_find(&summary->mechanisms[i], column->figure);
-        some_lose |= f && !isnan(f->median) && !ties(best, f);
-    }
-    return some_lose &&
-           ties(best, attn_summary_find(&summary->mechanisms[mechanism], column->figure));
+    for (size_t i = 0; i < summary->n_mechanisms; i++)
+        some_lose |= !isnan(competing(summary, i, column)) && !ties(summary, column, best, i);
+    return some_lose && ties(summary, column, best, mechanism);
 }
 
 int attn_ranking_decimals(const attn_summary *summary, const attn_ranking_column *column)

@@ -23,13 +23,15 @@ enum { ATTN_RANKING_COLUMNS = 7 };
 void attn_ranking_columns(const attn_summary *summary,
                           attn_ranking_column columns[ATTN_RANKING_COLUMNS]);
 
-/* Fills order[n_mechanisms], best first. ATTN_EARGUMENT for an unknown key, and for a quantity
+/* Fills order[n_mechanisms], best first, and behind all others, best first too, those that see
+ * the future. ATTN_EARGUMENT for an unknown key, and for a quantity
  * that no mechanism has measured or counted: modelled figures never rank. */
 ATTN_MUST_CHECK attn_status attn_ranking_order(const attn_summary *summary, const char *key,
                                                size_t *order, attn_error *error);
 
 /* Whether a mechanism is to be marked in a column: it has the best value, or is not resolved from
- * it. Nothing is marked where that holds for all, nor in a modelled column. */
+ * it. Nothing is marked where that holds for all, nor in a modelled column, nor ever a mechanism
+ * that sees the future. */
 bool attn_ranking_is_best(const attn_summary *summary, const attn_ranking_column *column,
                           size_t mechanism);
 

@@ -44,9 +44,8 @@ attn_status attn_report_write(FILE *out, attn_report_format format, const attn_s
     }
 }
 
-attn_status attn_report_save(const char *path, attn_report_format format,
-                             const attn_store_result *result, const attn_summary *summary,
-                             const char *sort, attn_error *error)
+attn_status attn_report_save_with(const char *path, attn_report_writer *write, const void *argument,
+                                  attn_error *error)
 {
     static const char suffix[] = ".part";
     attn_status status = ATTN_OK;
@@ -61,7 +60,7 @@ attn_status attn_report_save(const char *path, attn_report_format format,
     }
     attn_error trouble = {0};
     errno = 0;
-    status = attn_report_write(out, format, result, summary, sort, false, &trouble);
+    status = write(out, argument, &trouble);
     const bool is_whole = fflush(out) == 0 && !ferror(out) && fsync(fileno(out)) == 0;
     const int code = errno != 0 ? errno : EIO;
     const bool is_closed = fclose(out) == 0;
@@ -75,4 +74,25 @@ attn_status attn_report_save(const char *path, attn_report_format format,
 done:
     attn_free(partial);
     return status;
+}
+
+typedef struct report_job {
+    attn_report_format format;
+    const attn_store_result *result;
+    const attn_summary *summary;
+    const char *sort;
+} report_job;
+
+static attn_status write_report(FILE *out, const void *argument, attn_error *error)
+{
+    const report_job *job = argument;
+    return attn_report_write(out, job->format, job->result, job->summary, job->sort, false, error);
+}
+
+attn_status attn_report_save(const char *path, attn_report_format format,
+                             const attn_store_result *result, const attn_summary *summary,
+                             const char *sort, attn_error *error)
+{
+    const report_job job = {.format = format, .result = result, .summary = summary, .sort = sort};
+    return attn_report_save_with(path, write_report, &job, error);
 }

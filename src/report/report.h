@@ -32,4 +32,9 @@ ATTN_MUST_CHECK attn_status attn_report_save(const char *path, attn_report_forma
                                              const attn_summary *summary, const char *sort,
                                              attn_error *error);
 
+/* The same for whatever `write` writes. */
+typedef attn_status attn_report_writer(FILE *out, const void *argument, attn_error *error);
+ATTN_MUST_CHECK attn_status attn_report_save_with(const char *path, attn_report_writer *write,
+                                                  const void *argument, attn_error *error);
+
 #endif

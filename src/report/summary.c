@@ -3,10 +3,10 @@
 
 #include "base/error.h"
 #include "base/memory.h"
+#include "base/statistics.h"
 
 #include <jansson.h>
 #include <stdio.h>
-#include <stdlib.h>
 #include <string.h>
 
 /* ---- the plan --------------------------------------------------------------------------- */
@@ -33,37 +33,17 @@ size_t attn_plan_trials(const char *plan_json)
 
 /* ---- one figure over the rounds --------------------------------------------------------- */
 
-static int compare_numbers(const void *a, const void *b)
-{
-    const double x = *(const double *)a, y = *(const double *)b;
-    return (x > y) - (x < y);
-}
-
-/* `values` is sorted. */
-static double median_of(const double *values, size_t n)
-{
-    return n % 2 ? values[n / 2] : 0.5 * (values[n / 2 - 1] + values[n / 2]);
-}
-
-/* The k-th value from either end bounds the median with at least 95 %: the largest k with
- * 2 P(Binomial(n, 1/2) < k) <= 0.05; 0 below six rounds. */
-static size_t sign_test_rank(size_t n)
-{
-    double term = ldexp(1, -(int)n), below = term;
-    size_t k = 0;
-    while (2 * below <= 0.05) {
-        k++;
-        term *= (double)(n - k + 1) / (double)k;
-        below += term;
-    }
-    return k;
-}
-
 static const attn_figure *trial_figure(const attn_store_trial *trial, const char *name)
 {
     for (size_t i = 0; i < trial->n_figures; i++)
         if (strcmp(trial->figures[i].name, name) == 0) return &trial->figures[i];
     return NULL;
+}
+
+bool attn_summary_sees_future(const attn_store_trial *trial)
+{
+    const attn_figure *figure = trial_figure(trial, ATTN_FIGURE_SEES_FUTURE);
+    return figure && figure->value > 0;
 }
 
 static bool is_part(const attn_store_trial *trial, const char *mechanism)
@@ -80,15 +60,15 @@ static void summarise_values(attn_summary_figure *s, double *values, size_t n_no
                  s->n);
         return;
     }
-    qsort(values, s->n, sizeof *values, compare_numbers);
-    s->median = median_of(values, s->n);
+    attn_statistics_sort(values, s->n);
+    s->median = attn_statistics_median(values, s->n);
     s->minimum = values[0];
     s->maximum = values[s->n - 1];
-    const size_t rank = sign_test_rank(s->n);
+    const attn_rank_interval interval = attn_statistics_median_interval(values, s->n);
     if (s->n < 2) return;
-    s->spread = rank > 0 ? ATTN_SPREAD_CONFIDENCE : ATTN_SPREAD_RANGE;
-    s->low = rank > 0 ? values[rank - 1] : s->minimum;
-    s->high = rank > 0 ? values[s->n - rank] : s->maximum;
+    s->spread = interval.is_known ? ATTN_SPREAD_CONFIDENCE : ATTN_SPREAD_RANGE;
+    s->low = interval.is_known ? interval.low : s->minimum;
+    s->high = interval.is_known ? interval.high : s->maximum;
 }
 
 /* The interval of a model: its outermost ends over the rounds. */
@@ -161,29 +141,58 @@ static const attn_store_trial *trial_of_round(const attn_store_result *result,
     return NULL;
 }
 
-/* Ratios are of quantities with a true zero: no losses, no shares or plain numbers. */
-static void compare_figure(attn_summary_figure *s, const attn_summary_figure *base,
-                           const attn_store_result *result, const char *mechanism,
-                           const char *baseline, double *values)
+/* Pairs are of quantities with a true zero, and of losses, as perplexities: no shares, no plain
+ * numbers. */
+static bool has_pairs(const attn_summary_figure *s)
 {
-    if (!base || base->provenance != s->provenance || isnan(s->median) || isnan(base->median) ||
-        s->unit[0] == '\0' || strcmp(s->unit, "nat") == 0 || s->provenance == ATTN_MODELLED)
-        return;
+    return s->unit[0] != '\0' && s->provenance != ATTN_MODELLED && !isnan(s->median);
+}
+
+size_t attn_summary_collect(const attn_store_result *a, const char *mechanism_a,
+                            const attn_store_result *b, const char *mechanism_b, const char *name,
+                            double *left, double *right)
+{
     size_t n = 0;
-    for (size_t t = 0; t < result->n_trials; t++) {
-        const attn_store_trial *trial = &result->trials[t];
-        if (!is_part(trial, mechanism)) continue;
-        const attn_store_trial *partner = trial_of_round(result, baseline, trial->round);
-        const attn_figure *above = trial_figure(trial, s->name);
-        const attn_figure *below = partner ? trial_figure(partner, s->name) : NULL;
-        if (above && below && above->value > 0 && below->value > 0)
-            values[n++] = above->value / below->value;
+    for (size_t t = 0; t < a->n_trials && n < ATTN_PAIRS_MAX; t++) {
+        const attn_store_trial *trial = &a->trials[t];
+        if (!is_part(trial, mechanism_a)) continue;
+        const attn_store_trial *partner = trial_of_round(b, mechanism_b, trial->round);
+        const attn_figure *one = trial_figure(trial, name);
+        const attn_figure *other = partner ? trial_figure(partner, name) : NULL;
+        if (!one || !other || one->provenance != other->provenance ||
+            one->provenance == ATTN_UNAVAILABLE || strcmp(one->unit, other->unit) != 0)
+            continue;
+        const bool is_loss = strcmp(one->unit, "nat") == 0;
+        left[n] = is_loss ? exp(one->value) : one->value;
+        right[n++] = is_loss ? exp(other->value) : other->value;
     }
-    if (n == 0) return;
-    qsort(values, n, sizeof *values, compare_numbers);
-    s->ratio = median_of(values, n);
-    s->ratio_low = values[0];
-    s->ratio_high = values[n - 1];
+    return n;
+}
+
+attn_paired attn_summary_pair(const attn_summary *summary, size_t a, size_t b, const char *name,
+                              const attn_paired_options *options)
+{
+    double left[ATTN_PAIRS_MAX], right[ATTN_PAIRS_MAX];
+    const attn_summary_figure *one = attn_summary_find(&summary->mechanisms[a], name);
+    const attn_summary_figure *other = attn_summary_find(&summary->mechanisms[b], name);
+    size_t n = 0;
+    if (one && other && has_pairs(one) && has_pairs(other) && one->provenance == other->provenance)
+        n = attn_summary_collect(summary->result, summary->mechanisms[a].name, summary->result,
+                                 summary->mechanisms[b].name, name, left, right);
+    return attn_paired_compare(left, right, n, options);
+}
+
+static void compare_with_baseline(attn_summary *summary, size_t mechanism)
+{
+    for (size_t f = 0; f < summary->mechanisms[mechanism].n_figures; f++) {
+        attn_summary_figure *s = &summary->mechanisms[mechanism].figures[f];
+        const attn_paired pair =
+            attn_summary_pair(summary, mechanism, 0, s->name, &(attn_paired_options){0});
+        if (pair.n == 0 || strcmp(s->unit, "nat") == 0) continue; /* shown as what they are */
+        s->ratio = pair.ratio;
+        s->ratio_low = isnan(pair.low) ? pair.least : pair.low;
+        s->ratio_high = isnan(pair.high) ? pair.greatest : pair.high;
+    }
 }
 
 /* ---- mechanisms ------------------------------------------------------------------------- */
@@ -209,6 +218,7 @@ static attn_status summarise_mechanism(attn_summary_mechanism *m, const attn_sto
         const attn_store_trial *trial = &result->trials[t];
         if (strcmp(trial->mechanism, m->name) != 0) continue;
         m->n_trials[trial->state]++;
+        m->sees_future |= attn_summary_sees_future(trial);
         if (trial->state == ATTN_TRIAL_DONE) {
             const uint64_t tokens = trial_tokens(trial);
             tokens_differ |= m->n_trials[ATTN_TRIAL_DONE] > 1 && tokens != m->tokens;
@@ -260,6 +270,10 @@ static attn_status name_mechanisms(attn_summary *summary, const attn_store_resul
                 summary->mechanisms[summary->n_mechanisms++].name = name;
         }
     }
+    const char *again =
+        json_string_value(json_object_get(json_object_get(plan, "measuring"), "again"));
+    for (size_t i = 1; again && i < summary->n_mechanisms; i++)
+        if (strcmp(summary->mechanisms[i].name, again) == 0) summary->again = i;
     json_decref(plan);
     return ATTN_OK;
 }
@@ -280,6 +294,7 @@ attn_status attn_summary_make(const attn_store_result *result, attn_summary **ou
     }
     status = name_mechanisms(summary, result, error);
     if (status != ATTN_OK) goto done;
+    summary->result = result;
     for (size_t t = 0; t < result->n_trials; t++) {
         const attn_store_trial *trial = &result->trials[t];
         if (trial->round > summary->n_rounds) summary->n_rounds = trial->round;
@@ -289,13 +304,7 @@ attn_status attn_summary_make(const attn_store_result *result, attn_summary **ou
         status = summarise_mechanism(&summary->mechanisms[i], result, values, error);
         if (status != ATTN_OK) goto done;
     }
-    for (size_t i = 0; i < summary->n_mechanisms; i++) {
-        attn_summary_mechanism *m = &summary->mechanisms[i];
-        for (size_t f = 0; f < m->n_figures; f++)
-            compare_figure(&m->figures[f],
-                           attn_summary_find(&summary->mechanisms[0], m->figures[f].name), result,
-                           m->name, summary->mechanisms[0].name, values);
-    }
+    for (size_t i = 0; i < summary->n_mechanisms; i++) compare_with_baseline(summary, i);
     *out = summary;
     summary = NULL;
 done:
@@ -345,11 +354,36 @@ void attn_summary_order(const attn_summary *summary, const char *name, bool is_r
     }
 }
 
-bool attn_summary_resolved(const attn_summary_figure *a, const attn_summary_figure *b)
+double attn_summary_floor(const attn_summary *summary, const char *name)
 {
-    if (isnan(a->median) || isnan(b->median) || a->provenance != b->provenance) return false;
-    if (a->provenance == ATTN_COUNTED && a->minimum == a->maximum && b->minimum == b->maximum)
-        return a->median != b->median;
+    if (summary->again == 0) return NAN;
+    const attn_paired twins =
+        attn_summary_pair(summary, summary->again, 0, name, &(attn_paired_options){0});
+    return attn_paired_floor(&twins);
+}
+
+/* What few rounds can say: their ranges do not overlap. */
+static bool spreads_are_apart(const attn_summary_figure *a, const attn_summary_figure *b)
+{
     if (a->spread == ATTN_SPREAD_NONE || b->spread == ATTN_SPREAD_NONE) return false;
     return a->high < b->low || b->high < a->low;
+}
+
+bool attn_summary_resolved(const attn_summary *summary, size_t a, size_t b, const char *name)
+{
+    const attn_summary_figure *one = attn_summary_find(&summary->mechanisms[a], name);
+    const attn_summary_figure *other = attn_summary_find(&summary->mechanisms[b], name);
+    if (!one || !other || isnan(one->median) || isnan(other->median) ||
+        one->provenance != other->provenance || one->provenance == ATTN_MODELLED)
+        return false;
+    if (one->provenance == ATTN_COUNTED && one->minimum == one->maximum &&
+        other->minimum == other->maximum)
+        return one->median != other->median;
+    const double floor = attn_summary_floor(summary, name);
+    const attn_paired_options options = {
+        .comparisons = summary->n_mechanisms > 1 ? summary->n_mechanisms - 1 : 1,
+        .floor = isnan(floor) ? 0.0 : floor};
+    const attn_paired pair = attn_summary_pair(summary, a, b, name, &options);
+    if (pair.n < 6) return spreads_are_apart(one, other);
+    return pair.verdict == ATTN_VERDICT_LOWER || pair.verdict == ATTN_VERDICT_HIGHER;
 }

@@ -81,18 +81,25 @@ static void measure(table *t)
     t->name_width = strlen("mechanism");
     for (size_t row = 0; row < t->summary->n_mechanisms; row++) {
         const size_t n = strlen(t->summary->mechanisms[row].name);
-        if (n > t->name_width) t->name_width = n < most ? n : most;
+        if (n > t->name_width && n <= most) t->name_width = n;
     }
 }
 
-static void print_name(FILE *out, const char *name, size_t width)
+/* In the first columns of a line that goes on behind them; a name that is too long has lines of
+ * its own before. */
+static void print_name(FILE *out, const char *name, size_t indent, size_t width)
 {
-    const size_t n = strlen(name);
-    for (size_t i = 0; i < width; i++) {
-        const unsigned char c = i < n ? (unsigned char)name[i] : ' ';
-        const bool is_cut = n > width && i + 2 >= width;
-        fputc(is_cut ? '.' : c < 0x20 || c > 0x7e ? '?' : c, out);
+    const size_t n = strlen(name), most = n > width ? WIDTH - indent : width;
+    fprintf(out, "%*s", (int)indent, "");
+    for (size_t i = 0; i < n; i++) {
+        const unsigned char c = (unsigned char)name[i];
+        if (i > 0 && i % most == 0) fprintf(out, "\n%*s", (int)indent, "");
+        fputc(c < 0x20 || c > 0x7e ? '?' : c, out);
     }
+    if (n > width)
+        fprintf(out, "\n%*s", (int)(indent + width), "");
+    else
+        fprintf(out, "%*s", (int)(width - n), "");
 }
 
 static void print_head(FILE *out, const table *t)
@@ -124,7 +131,7 @@ static attn_text spread_text(const table *t, size_t row)
 static void print_row(FILE *out, const table *t, size_t row)
 {
     const attn_summary_mechanism *m = &t->summary->mechanisms[row];
-    print_name(out, m->name, t->name_width);
+    print_name(out, m->name, 0, t->name_width);
     if (m->n_trials[ATTN_TRIAL_DONE] == 0) {
         const char *state = m->reason ? attn_trial_state_name(m->reason_state) : "not ended";
         char text[400];
@@ -174,8 +181,7 @@ static void print_modelled_energy(FILE *out, const table *t, const size_t *order
         if (is_first)
             fputs("\nmodelled CPU energy of a trial, not a measurement, ranks nothing:\n", out);
         is_first = false;
-        fputs("  ", out);
-        print_name(out, m->name, t->name_width);
+        print_name(out, m->name, 2, t->name_width);
         fprintf(out, "  ~%s", attn_format_si(f->median, 2, f->unit).text);
         if (f->spread == ATTN_SPREAD_MODEL)
             fprintf(out, "  (%s)", attn_format_range(f->median, f->low, f->high, f->unit).text);
@@ -190,7 +196,7 @@ static void print_findings(FILE *out, const attn_summary *summary)
     fputc('\n', out);
     for (size_t i = 0; i < n; i++) {
         const attn_finding *f = &findings[i];
-        char text[900];
+        char text[1024];
         snprintf(text, sizeof text, "%s: %s%s%s. %s", f->label, f->subject,
                  f->value.text[0] ? ", " : "", f->value.text, f->detail);
         attn_format_wrapped(out, text, 0, 2, WIDTH);
@@ -213,7 +219,13 @@ attn_status attn_report_table(FILE *out, const attn_store_result *result,
         fputc('\n', out);
         measure(&t);
         print_head(out, &t);
-        for (size_t i = 0; i < summary->n_mechanisms; i++) print_row(out, &t, order[i]);
+        for (size_t i = 0; i < summary->n_mechanisms; i++) {
+            const bool begins = i == 0 || !summary->mechanisms[order[i - 1]].sees_future;
+            if (begins && summary->mechanisms[order[i]].sees_future)
+                fputs("these see the future, so they are no language models and not ranked:\n",
+                      out);
+            print_row(out, &t, order[i]);
+        }
         print_legend(out, &t);
         print_modelled_energy(out, &t, order);
         print_findings(out, summary);

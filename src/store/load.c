@@ -140,6 +140,18 @@ static attn_status read_figure(const attn_store *store, sqlite3_stmt *row, void 
                      store->path, figure->name, column_text(row, 3));
 }
 
+static attn_status read_sample(const attn_store *store, sqlite3_stmt *row, void *records,
+                               size_t index, attn_error *error)
+{
+    (void)store;
+    (void)error;
+    attn_store_sample *sample = &((attn_store_sample *)records)[index];
+    COPY_TEXT(sample->domain, row, 0);
+    sample->time_s = column_number(row, 1);
+    sample->power_w = column_number(row, 2);
+    return ATTN_OK;
+}
+
 static attn_status read_trial(const attn_store *store, sqlite3_stmt *row, void *records,
                               size_t index, attn_error *error)
 {
@@ -221,6 +233,15 @@ static attn_status load_trial(const attn_store *store, attn_store_trial *trial, 
                        trial->id, sizeof *trial->figures, read_figure, &records, &trial->n_figures,
                        error);
     trial->figures = records;
+    if (status != ATTN_OK || !store->has_samples) return status;
+
+    records = NULL;
+    status = read_rows(store,
+                       "SELECT domain, time_s, power_w FROM sample WHERE trial_id = ? "
+                       "ORDER BY domain, time_s",
+                       trial->id, sizeof *trial->samples, read_sample, &records, &trial->n_samples,
+                       error);
+    trial->samples = records;
     return status;
 }
 
@@ -285,6 +306,7 @@ void attn_store_result_free(attn_store_result *result)
         attn_free(result->trials[i].steps);
         attn_free(result->trials[i].evaluations);
         attn_free(result->trials[i].figures);
+        attn_free(result->trials[i].samples);
     }
     attn_free(result->trials);
     free_run(&result->run);

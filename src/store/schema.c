@@ -56,7 +56,17 @@ static const char schema_1[] =
     "  UNIQUE (trial_id, name)"
     ") STRICT;";
 
-const char *const store_migrations[ATTN_STORE_SCHEMA] = {schema_1};
+/* Raw samples of meters. */
+static const char schema_2[] =
+    "CREATE TABLE sample ("
+    "  trial_id INTEGER NOT NULL REFERENCES trial (id) ON DELETE CASCADE,"
+    "  domain TEXT NOT NULL,"
+    "  time_s REAL NOT NULL,"
+    "  power_w REAL,"
+    "  PRIMARY KEY (trial_id, domain, time_s)"
+    ") STRICT, WITHOUT ROWID;";
+
+const char *const store_migrations[ATTN_STORE_SCHEMA] = {schema_1, schema_2};
 
 attn_status store_identify(const attn_store *store, int newest, store_kind *kind, attn_error *error)
 {

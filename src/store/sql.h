@@ -15,6 +15,7 @@ typedef enum store_statement {
     STORE_ADD_STEP,
     STORE_ADD_EVALUATION,
     STORE_ADD_FIGURE,
+    STORE_ADD_SAMPLE,
     STORE_END_TRIAL,
     STORE_DISCARD_TRIAL,
     STORE_STATEMENTS
@@ -24,6 +25,7 @@ struct attn_store {
     sqlite3 *db;
     char *path;
     attn_store_mode mode;
+    bool has_samples; /* the file is of schema 2 or later */
     sqlite3_stmt *statements[STORE_STATEMENTS];
 };
 

@@ -29,6 +29,7 @@ static const char *const statement_texts[STORE_STATEMENTS] = {
     [STORE_ADD_EVALUATION] = "INSERT INTO evaluation VALUES (?, ?, ?, ?, ?)",
     [STORE_ADD_FIGURE] = "INSERT INTO figure (trial_id, name, unit, value, provenance, source, "
                          "low, high, has_interval, why) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+    [STORE_ADD_SAMPLE] = "INSERT INTO sample VALUES (?, ?, ?, ?)",
     [STORE_END_TRIAL] = "UPDATE trial SET state = ?2, reason = ?3, "
                         "ended_utc = strftime('%Y-%m-%dT%H:%M:%SZ', 'now') WHERE id = ?1",
     [STORE_DISCARD_TRIAL] = "DELETE FROM trial WHERE id = ? AND state <> 'done'",
@@ -73,14 +74,13 @@ static attn_status settle(attn_store *store, attn_store_mode mode, attn_error *e
     store_kind kind = STORE_EMPTY;
     if (status == ATTN_OK) status = store_identify(store, ATTN_STORE_SCHEMA, &kind, error);
     if (status != ATTN_OK) return status;
+    store->has_samples = kind != STORE_OLDER;
     if (mode == ATTN_STORE_READ) {
-        if (kind == STORE_CURRENT) return ATTN_OK;
+        if (kind != STORE_EMPTY) return ATTN_OK;
         return attn_fail(error, ATTN_EFORMAT,
-                         kind == STORE_EMPTY
-                             ? "'%s' is an empty file, not a store: name another file"
-                             : "store '%s' has an older schema: 'attnscope run' on it updates it",
-                         store->path);
+                         "'%s' is an empty file, not a store: name another file", store->path);
     }
+    store->has_samples = true;
     status = store_exec(store, "PRAGMA journal_mode = WAL; PRAGMA synchronous = NORMAL",
                         "prepare it for writing", error);
     if (status == ATTN_OK && kind != STORE_CURRENT)
@@ -305,6 +305,22 @@ attn_status attn_store_add_evaluation(attn_store *store, int64_t trial_id,
         sqlite3_bind_double(s, 5, evaluation->time_s),
     };
     return finish(store, STORE_ADD_EVALUATION, FIRST_FAILURE(bound), doing, error);
+}
+
+attn_status attn_store_add_sample(attn_store *store, int64_t trial_id,
+                                  const attn_store_sample *sample, attn_error *error)
+{
+    static const char doing[] = "add a sample";
+    const attn_status status = begin(store, STORE_ADD_SAMPLE, doing, error);
+    if (status != ATTN_OK) return status;
+    sqlite3_stmt *s = store->statements[STORE_ADD_SAMPLE];
+    const int bound[] = {
+        sqlite3_bind_int64(s, 1, trial_id),
+        bind_text(s, 2, sample->domain),
+        sqlite3_bind_double(s, 3, sample->time_s),
+        sqlite3_bind_double(s, 4, sample->power_w),
+    };
+    return finish(store, STORE_ADD_SAMPLE, FIRST_FAILURE(bound), doing, error);
 }
 
 attn_status attn_store_add_figure(attn_store *store, int64_t trial_id, const attn_figure *figure,

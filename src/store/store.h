@@ -15,7 +15,7 @@
 
 typedef struct attn_store attn_store;
 
-enum { ATTN_STORE_SCHEMA = 1 };
+enum { ATTN_STORE_SCHEMA = 2 };
 
 typedef enum attn_store_mode {
     ATTN_STORE_READ,  /* must exist */
@@ -58,6 +58,13 @@ typedef struct attn_store_evaluation {
     double time_s;
 } attn_store_evaluation;
 
+/* Mean power since the sample before, as a meter saw it while training. */
+typedef struct attn_store_sample {
+    char domain[16]; /* "package", "dram", "gpu", "module", "system", "psys" */
+    double time_s;   /* since training began */
+    double power_w;
+} attn_store_sample;
+
 typedef struct attn_store_run {
     int64_t id;             /* given by the store */
     char created_utc[32];   /* ISO 8601 */
@@ -67,12 +74,16 @@ typedef struct attn_store_run {
     char state[16];         /* "running", "done", "interrupted" */
 } attn_store_run;
 
+/* The figure that only trials of models have whose attention lets a token see later ones: the
+ * number of such blocks. Their losses are not those of language models. */
+#define ATTN_FIGURE_SEES_FUTURE "sees_future"
+
 typedef struct attn_store_trial {
     int64_t id;
     int64_t run_id;
-    uint32_t round;    /* from 1 */
-    uint32_t position; /* place within the round, from 1 */
-    char mechanism[64];
+    uint32_t round;      /* from 1 */
+    uint32_t position;   /* place within the round, from 1 */
+    char mechanism[128]; /* its pattern, in the shortest spelling */
     attn_trial_state state;
     char reason[256]; /* "" when done */
     char started_utc[32], ended_utc[32];
@@ -82,6 +93,8 @@ typedef struct attn_store_trial {
     size_t n_evaluations;
     attn_figure *figures; /* trial-wide figures, in the order they were stored */
     size_t n_figures;
+    attn_store_sample *samples; /* by domain, then time; none in stores of schema 1 */
+    size_t n_samples;
 } attn_store_trial;
 
 /* A whole run, loaded. Free with attn_store_result_free(). */
@@ -97,7 +110,8 @@ typedef struct attn_store_overview {
     size_t n_trials[ATTN_TRIAL_STATES]; /* how many trials are in each state */
 } attn_store_overview;
 
-/* Opens and checks the schema. ATTN_EFORMAT: not a store, or of a newer schema (the text says
+/* Opens and checks the schema; a store of an older one is brought to this one by WRITE and read as
+ * it is by READ. ATTN_EFORMAT: not a store, or of a newer schema (the text says
  * which, and what to do); ATTN_EIO; ATTN_EBUSY; ATTN_ENOTFOUND (READ of a missing file). */
 ATTN_MUST_CHECK attn_status attn_store_open(attn_store **out, const char *path,
                                             attn_store_mode mode, attn_error *error);
@@ -124,6 +138,9 @@ ATTN_MUST_CHECK attn_status attn_store_add_evaluation(attn_store *store, int64_t
                                                       attn_error *error);
 ATTN_MUST_CHECK attn_status attn_store_add_figure(attn_store *store, int64_t trial_id,
                                                   const attn_figure *figure, attn_error *error);
+ATTN_MUST_CHECK attn_status attn_store_add_sample(attn_store *store, int64_t trial_id,
+                                                  const attn_store_sample *sample,
+                                                  attn_error *error);
 ATTN_MUST_CHECK attn_status attn_store_end_trial(attn_store *store, int64_t trial_id,
                                                  attn_trial_state state, const char *reason,
                                                  attn_error *error);

@@ -59,6 +59,12 @@ const attn_tensor *attn_case_tensor(const attn_case *c, const char *name, const 
                         c->path, name, found, expected);
         return NULL;
     }
+    if (tensor->dtype == ATTN_DTYPE_I64 || tensor->dtype == ATTN_DTYPE_I32) {
+        (void)attn_fail(error, ATTN_EFORMAT,
+                        "%s: tensor %s is %s %s, and the layer takes F64, F32, F16 or BF16",
+                        c->path, name, attn_dtype_name(tensor->dtype), expected);
+        return NULL;
+    }
     return check_values(c, tensor, error) == ATTN_OK ? tensor : NULL;
 }
 
@@ -93,14 +99,17 @@ static attn_status check_names(const attn_case *c, attn_error *error)
 
 /* ---- the layer and its inputs ------------------------------------------------------------ */
 
-static attn_status make_layer(attn_case *c, attn_error *error)
+attn_status attn_case_make_layer(attn_case *c, attn_dtype dtype, attn_error *error)
 {
+    attn_layer_free(c->layer);
+    c->layer = NULL;
     const attn_layer_config config = {.mechanism = c->config.mechanism,
                                       .options = c->config.options,
                                       .d_model = c->config.d_model,
                                       .heads = c->config.heads,
                                       .positions = c->config.length,
-                                      .is_causal = c->config.is_causal};
+                                      .is_causal = c->config.is_causal,
+                                      .dtype = dtype};
     attn_error inner = {0};
     const attn_status status = attn_layer_create(&c->layer, &config, &inner);
     if (status != ATTN_OK) return attn_fail(error, status, "%s: %s", c->path, inner.text);
@@ -152,7 +161,7 @@ attn_status attn_case_open(attn_case **out, const char *path, const char *mechan
     if (status == ATTN_OK) status = attn_safetensors_open(&c->file, path, &own);
     if (status == ATTN_OK)
         status = attn_case_config_read(&c->config, c->file, path, mechanism, &own);
-    if (status == ATTN_OK) status = make_layer(c, &own);
+    if (status == ATTN_OK) status = attn_case_make_layer(c, ATTN_F32, &own);
     if (status == ATTN_OK) status = check_inputs(c, &own);
     if (status != ATTN_OK) {
         attn_case_close(c);

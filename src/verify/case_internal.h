@@ -27,6 +27,7 @@ typedef struct attn_case_output {
     size_t dimensions, shape[ATTN_DIMENSIONS_MAX], count;
     const double *values; /* in attn_case.computed */
     bool is_floored;      /* its error has the floor of gradients */
+    double tolerance;
 } attn_case_output;
 
 struct attn_case {
@@ -42,6 +43,9 @@ struct attn_case {
     attn_case_error errors[ATTN_CASE_OUTPUTS_MAX];
     size_t n_outputs;
 };
+
+/* Makes c->layer, in place of one that is there. */
+ATTN_MUST_CHECK attn_status attn_case_make_layer(attn_case *c, attn_dtype dtype, attn_error *error);
 
 /* The file's tensor when it has this shape and holds numbers only; else NULL and an error that
  * says what was expected. A tensor that is missing is an error too when `is_needed`. */

@@ -10,7 +10,7 @@
 /* ---- writing ----------------------------------------------------------------------------- */
 
 static attn_status declare_outputs(const attn_case *c, attn_safetensors_writer *writer,
-                                   attn_dtype dtype, attn_error *error)
+                                   attn_tensor_dtype dtype, attn_error *error)
 {
     attn_status status = ATTN_OK;
     const struct {
@@ -45,7 +45,7 @@ static attn_status write_values(const attn_case *c, attn_safetensors_writer *wri
 
 attn_status attn_case_write(const attn_case *c, const char *path, attn_error *error)
 {
-    const attn_dtype dtype = c->precision == ATTN_CASE_F64 ? ATTN_DTYPE_F64 : ATTN_DTYPE_F32;
+    const attn_tensor_dtype dtype = c->precision == ATTN_CASE_F64 ? ATTN_DTYPE_F64 : ATTN_DTYPE_F32;
     attn_safetensors_writer *writer = NULL;
     attn_status status = attn_safetensors_create(&writer, path, error);
     if (status == ATTN_OK) status = declare_outputs(c, writer, dtype, error);
@@ -95,7 +95,7 @@ static attn_status read_wanted(const attn_case *c, double *block, const double *
 }
 
 attn_status attn_case_compare(attn_case *c, const attn_case_error **errors, size_t *count,
-                              double *tolerance, attn_error *error)
+                              attn_error *error)
 {
     const double *wanted[ATTN_CASE_OUTPUTS_MAX] = {NULL};
     size_t total = 0;
@@ -111,7 +111,8 @@ attn_status attn_case_compare(attn_case *c, const attn_case_error **errors, size
             floor = fmax(floor, attn_norm(c->outputs[i].count, attn_reals(wanted[i])));
     for (size_t i = 0; i < c->n_outputs && status == ATTN_OK; i++) {
         const attn_case_output *o = &c->outputs[i];
-        c->errors[i] = (attn_case_error){.name = o->name, .is_known = wanted[i] != NULL};
+        c->errors[i] = (attn_case_error){
+            .name = o->name, .is_known = wanted[i] != NULL, .tolerance = o->tolerance};
         if (wanted[i])
             c->errors[i].error =
                 attn_relative_error(o->count, attn_reals(o->values), attn_reals(wanted[i]),
@@ -120,6 +121,5 @@ attn_status attn_case_compare(attn_case *c, const attn_case_error **errors, size
     attn_free(block);
     *errors = c->errors;
     *count = c->n_outputs;
-    *tolerance = c->precision == ATTN_CASE_F64 ? ATTN_TOLERANCE_F64 : ATTN_TOLERANCE_F32;
     return status;
 }

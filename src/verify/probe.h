@@ -6,6 +6,7 @@
 #define VERIFY_PROBE_H
 
 #include "mechanisms/mechanism.h"
+#include "verify/tolerance.h"
 #include "verify/verdict.h"
 
 typedef struct attn_probe {
@@ -18,8 +19,12 @@ typedef struct attn_probe {
     size_t B, T, C, n, P; /* batch, length, width, B T C, parameters */
     size_t memory_length, memory_width;
     float *parameters, *x, *dy;
-    float *memory; /* NULL for layers that read none */
+    attn_bf16 *packed; /* NULL for float32 */
+    float *memory;     /* NULL for layers that read none */
     uint32_t next_stream;
+    attn_tolerances within; /* against the definition */
+    attn_tolerances
+        same;        /* of two float32 evaluations of the same sums, perhaps in another order */
     bool is_extreme; /* inputs are: some mechanisms then do more than the closed form says */
     struct attn_probe_block *blocks;
 } attn_probe;
@@ -65,14 +70,10 @@ bool attn_probe_backward(attn_probe *probe, attn_context *context, attn_call *ca
 /* One token; `call` has scratch, x, y, cache and position. */
 bool attn_probe_decode(attn_probe *probe, attn_context *context, const attn_call *call);
 
-/* The float64 definition of the probe's parameters on other inputs; dx, gradients and d_memory
- * when `wants_gradients`. */
-typedef struct attn_probe_truth {
-    double *y, *dx, *gradients, *d_memory;
-} attn_probe_truth;
-
+/* The float64 definition of the probe's parameters on other inputs: a call that has been made, with
+ * dx, gradients and d_memory when `wants_gradients`. */
 bool attn_probe_oracle(attn_probe *probe, const double *x, const double *memory,
-                       bool wants_gradients, attn_probe_truth *out);
+                       bool wants_gradients, attn_rounding rounding, attn_oracle_call *out);
 
 /* ---- comparing --------------------------------------------------------------------------- */
 
@@ -81,7 +82,8 @@ double attn_probe_floor(const attn_probe *probe, const double *gradients);
 
 /* Each trained parameter's gradient against `want`. */
 void attn_probe_compare_gradients(attn_probe *probe, attn_verdict *verdict, const float *got,
-                                  const double *want, double tolerance, const char *what);
+                                  const double *want, const attn_tolerances *within,
+                                  const char *what);
 
 void attn_widen(size_t n, const float *from, double *to);
 

@@ -90,13 +90,13 @@ void attn_verdict_bits(attn_verdict *v, size_t n, const float *got, const float 
 }
 
 void attn_verdict_same(attn_verdict *v, size_t n, const float *got, const float *want,
-                       const char *format, ...)
+                       double tolerance, const char *format, ...)
 {
     FORMAT_WHAT(what, format);
     hold(v);
     if (first_difference(n, got, want) == n) return;
-    compare_error(v, attn_relative_error(n, attn_singles(got), attn_singles(want), 0.0),
-                  ATTN_ROUNDING, what);
+    compare_error(v, attn_relative_error(n, attn_singles(got), attn_singles(want), 0.0), tolerance,
+                  what);
 }
 
 void attn_verdict_that(attn_verdict *v, bool holds, const char *format, ...)
@@ -117,8 +117,8 @@ void attn_verdict_skip(attn_verdict *v, const char *format, ...)
 
 void attn_verdict_merge(attn_verdict *v, const attn_verdict *other, const char *name)
 {
-    if (other->outcome == ATTN_OUTCOME_NOT_APPLICABLE) return;
-    if (v->outcome == ATTN_OUTCOME_NOT_APPLICABLE) {
+    if (attn_outcome_is_exempt(other->outcome)) return;
+    if (attn_outcome_is_exempt(v->outcome)) {
         *v = *other;
         return;
     }

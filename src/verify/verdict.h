@@ -13,9 +13,9 @@ void attn_verdict_error(attn_verdict *verdict, double error, double tolerance, c
 void attn_verdict_bits(attn_verdict *verdict, size_t n, const float *got, const float *want,
                        const char *format, ...) ATTN_PRINTF(5, 6);
 
-/* Bits where they are equal, and otherwise rounding: a relative error of ATTN_ROUNDING. */
+/* Bits where they are equal, and otherwise a relative error within the tolerance. */
 void attn_verdict_same(attn_verdict *verdict, size_t n, const float *got, const float *want,
-                       const char *format, ...) ATTN_PRINTF(5, 6);
+                       double tolerance, const char *format, ...) ATTN_PRINTF(6, 7);
 
 /* Anything else that must hold. */
 void attn_verdict_that(attn_verdict *verdict, bool holds, const char *format, ...)

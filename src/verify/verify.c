@@ -24,7 +24,7 @@ bool attn_verification_holds(const attn_verification *verification)
 {
     for (size_t i = 0; i < ATTN_PROPERTIES; i++) {
         const attn_outcome outcome = verification->of[i].outcome;
-        if (outcome != ATTN_OUTCOME_HOLDS && outcome != ATTN_OUTCOME_NOT_APPLICABLE) return false;
+        if (outcome != ATTN_OUTCOME_HOLDS && !attn_outcome_is_exempt(outcome)) return false;
     }
     return true;
 }
@@ -55,10 +55,13 @@ attn_status attn_verify_layer(const attn_layer *layer, const attn_verify_options
     attn_status status = attn_probe_begin(&probe, layer, options, out, error);
     for (size_t i = 0; i < sizeof checks / sizeof *checks && status == ATTN_OK; i++) {
         if (checks[i].needs_order && !layer->is_causal) {
-            attn_verdict_skip(&out->of[checks[i].property], "%s",
-                              layer->mechanism->reads_memory
-                                  ? "reads a memory; its tokens see nothing of each other"
-                                  : "bidirectional: sees the future by design");
+            attn_verdict *verdict = &out->of[checks[i].property];
+            if (layer->mechanism->reads_memory) {
+                attn_verdict_skip(verdict, "reads a memory; its tokens see nothing of each other");
+            } else {
+                attn_verdict_skip(verdict, "not causal by design");
+                verdict->outcome = ATTN_OUTCOME_BY_DESIGN;
+            }
             continue;
         }
         struct attn_probe_block *mark = attn_probe_mark(&probe);
@@ -77,7 +80,7 @@ attn_status attn_verify_mechanism(const attn_layer_config *config,
 {
     const attn_mechanism *mechanism = attn_mechanism_find(config->mechanism);
     attn_status status = ATTN_OK;
-    bool is_first = true;
+    bool is_first = true, was_causal = false;
     for (int form = 0; form < 2 && status == ATTN_OK; form++) {
         attn_layer_config of_form = *config;
         attn_verification verification;
@@ -87,9 +90,13 @@ attn_status attn_verify_mechanism(const attn_layer_config *config,
             (of_form.is_causal ? mechanism->is_bidirectional_only : mechanism->is_causal_only))
             continue;
         status = attn_layer_create(&layer, &of_form, error);
-        if (status == ATTN_OK) status = attn_verify_layer(layer, options, &verification, error);
-        attn_layer_free(layer);
         if (status != ATTN_OK) break;
+        const bool is_causal = attn_layer_is_causal(layer);
+        const bool is_known = !is_first && is_causal == was_causal; /* the options decide */
+        if (!is_known) status = attn_verify_layer(layer, options, &verification, error);
+        attn_layer_free(layer);
+        if (status != ATTN_OK || is_known) break;
+        was_causal = is_causal;
         for (size_t i = 0; i < ATTN_PROPERTIES && !is_first; i++)
             attn_verdict_merge(&out->of[i], &verification.of[i], "bidirectional form");
         if (is_first) *out = verification;

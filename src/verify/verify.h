@@ -29,7 +29,8 @@ typedef enum attn_outcome {
     ATTN_OUTCOME_UNCHECKED,
     ATTN_OUTCOME_HOLDS,
     ATTN_OUTCOME_FAILS,
-    ATTN_OUTCOME_NOT_APPLICABLE
+    ATTN_OUTCOME_NOT_APPLICABLE,
+    ATTN_OUTCOME_BY_DESIGN /* not applicable, because the layer is not causal by design */
 } attn_outcome;
 
 enum { ATTN_VERDICT_TEXT_BYTES = 240 };
@@ -45,6 +46,12 @@ typedef struct attn_verdict {
 typedef struct attn_verification {
     attn_verdict of[ATTN_PROPERTIES];
 } attn_verification;
+
+/* The property means nothing to the layer. */
+static inline bool attn_outcome_is_exempt(attn_outcome outcome)
+{
+    return outcome == ATTN_OUTCOME_NOT_APPLICABLE || outcome == ATTN_OUTCOME_BY_DESIGN;
+}
 
 /* Every property holds or does not apply. */
 bool attn_verification_holds(const attn_verification *verification);
@@ -62,8 +69,8 @@ ATTN_MUST_CHECK attn_status attn_verify_layer(const attn_layer *layer,
                                               const attn_verify_options *options,
                                               attn_verification *out, attn_error *error);
 
-/* The same for each form that a mechanism has, causal and bidirectional; a property holds when it
- * does in both. `config->is_causal` is not read. What attn_layer_create() says, too. */
+/* The same for each form that a mechanism has, causal and bidirectional, unless its options leave
+ * it only one; a property holds when it does in both. `config->is_causal` is not read. What attn_layer_create() says, too. */
 ATTN_MUST_CHECK attn_status attn_verify_mechanism(const attn_layer_config *config,
                                                   const attn_verify_options *options,
                                                   attn_verification *out, attn_error *error);

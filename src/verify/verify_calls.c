@@ -83,7 +83,7 @@ void attn_check_decode(attn_probe *p)
         }
         attn_verdict_error(v,
                            attn_relative_error(p->n, attn_singles(y), attn_singles(whole.y), 0.0),
-                           ATTN_TOLERANCE_F32, "tokens behind a cache of %zu", first);
+                           p->within.y, "tokens behind a cache of %zu", first);
         attn_probe_release(p, mark);
     }
 }
@@ -120,11 +120,10 @@ static void compare_rounding(attn_probe *p, const attn_call *got, const attn_cal
     double *wanted = attn_probe_doubles(p, p->P);
     if (!wanted) return;
     attn_widen(p->P, want->gradients, wanted);
-    attn_verdict_same(v, p->n, got->y, want->y, "y with %zu threads", threads);
-    attn_verdict_same(v, p->n, got->dx, want->dx, "dx with %zu threads", threads);
+    attn_verdict_same(v, p->n, got->y, want->y, p->same.y, "y with %zu threads", threads);
+    attn_verdict_same(v, p->n, got->dx, want->dx, p->same.dx, "dx with %zu threads", threads);
     if (memcmp(got->gradients, want->gradients, p->P * sizeof *got->gradients) != 0)
-        attn_probe_compare_gradients(p, v, got->gradients, wanted, ATTN_ROUNDING,
-                                     " with more threads");
+        attn_probe_compare_gradients(p, v, got->gradients, wanted, &p->same, " with more threads");
 }
 
 void attn_check_threads(attn_probe *p)

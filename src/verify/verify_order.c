@@ -80,8 +80,8 @@ void attn_check_prefix(attn_probe *p)
         call.x = prefix_of(p, p->x, call.length);
         const float *want = prefix_of(p, y, call.length);
         if (!call.x || !want || !attn_probe_forward(p, p->context, &call, false)) return;
-        attn_verdict_same(v, p->B * call.length * p->C, call.y, want, "the first %zu tokens alone",
-                          call.length);
+        attn_verdict_same(v, p->B * call.length * p->C, call.y, want, p->same.y,
+                          "the first %zu tokens alone", call.length);
         attn_probe_release(p, mark);
     }
 }
@@ -99,7 +99,8 @@ void attn_check_batch(attn_probe *p)
         call.x = p->x + b * sequence;
         if (p->memory) call.memory = p->memory + b * memory;
         if (!attn_probe_forward(p, p->context, &call, false)) return;
-        attn_verdict_same(v, sequence, call.y, y + b * sequence, "sequence %zu alone", b);
+        attn_verdict_same(v, sequence, call.y, y + b * sequence, p->same.y, "sequence %zu alone",
+                          b);
     }
 }
 
@@ -135,10 +136,10 @@ static bool compare_document(attn_probe *p, const attn_call *packed, size_t firs
     if (!attn_probe_backward(p, p->context, &call)) return false;
     attn_verdict_error(
         v, attn_relative_error(n, attn_singles(packed->y + at), attn_singles(call.y), 0.0),
-        ATTN_TOLERANCE_F32, "y of the document of %zu tokens at %zu", length, first % p->T);
+        p->within.y, "y of the document of %zu tokens at %zu", length, first % p->T);
     attn_verdict_error(
         v, attn_relative_error(n, attn_singles(packed->dx + at), attn_singles(call.dx), floor),
-        ATTN_TOLERANCE_F32, "dx of the document of %zu tokens at %zu", length, first % p->T);
+        p->within.dx, "dx of the document of %zu tokens at %zu", length, first % p->T);
     for (size_t i = 0; i < p->P; i++) sum[i] += (double)call.gradients[i];
     attn_probe_release(p, mark);
     return true;
@@ -166,6 +167,5 @@ void attn_check_documents(attn_probe *p)
             while (end < p->T && documents[b * p->T + end] == t) end++;
             if (!compare_document(p, &packed, b * p->T + t, end - t, floor, sum)) return;
         }
-    attn_probe_compare_gradients(p, v, packed.gradients, sum, ATTN_TOLERANCE_F32,
-                                 " over all documents");
+    attn_probe_compare_gradients(p, v, packed.gradients, sum, &p->within, " over all documents");
 }

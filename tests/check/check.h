@@ -87,6 +87,8 @@ extern const check_mode check_modes[]; /* ends with a NULL name */
 
 void check_collect_kernels(check_list *list);
 void check_collect_dense(check_list *list);
+void check_collect_bf16(check_list *list);
+void check_collect_dense_bf16(check_list *list);
 void check_collect_mechanisms(check_list *list);
 void check_collect_grad(check_list *list);
 void check_collect_prop(check_list *list);

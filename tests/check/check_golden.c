@@ -1,5 +1,6 @@
 /* The golden files: float64 results of definitions written elsewhere and in another language.
- * Every layer of them that exists here must agree: the oracle to 1e-10, float32 to 2e-5. */
+ * Every layer of them that exists here must agree: the oracle to 1e-10, float32 to 2e-5, bfloat16 to
+ * what its roundings explain. */
 #define _GNU_SOURCE
 #include "check_layer.h"
 
@@ -13,28 +14,35 @@
 
 /* ---- one file ---------------------------------------------------------------------------- */
 
-static void compare_file(check_run *run, const char *path)
+static void compare_as(check_run *run, const char *path, attn_case_precision precision)
 {
-    const bool is_oracle = run->group->is_level_free;
     attn_case *c = NULL;
     attn_error error = {0};
     const attn_case_error *errors = NULL;
     size_t count = 0;
-    double tolerance = 0.0;
     attn_status status = attn_case_open(&c, path, run->group->subject, &error);
     if (status == ATTN_OK)
-        status = attn_case_compute(c, is_oracle ? ATTN_CASE_F64 : ATTN_CASE_F32,
-                                   attn_isa_name(run->group->isa), 2, &error);
-    if (status == ATTN_OK) status = attn_case_compare(c, &errors, &count, &tolerance, &error);
+        status = attn_case_compute(c, precision, attn_isa_name(run->group->isa), 2, &error);
+    if (status == ATTN_OK) status = attn_case_compare(c, &errors, &count, &error);
     check_ok(run, status, &error, "evaluating the file");
     for (size_t i = 0; i < count && status == ATTN_OK; i++) {
         const double none = 0.0;
         if (check_that(run, errors[i].is_known, "the file has no %s", errors[i].name))
-            check_compare(run, 1, (check_numbers){.real = &errors[i].error},
-                          (check_numbers){.real = &none}, (check_rule){.bounds = &tolerance},
-                          "error of %s", errors[i].name);
+            check_compare(
+                run, 1, (check_numbers){.real = &errors[i].error}, (check_numbers){.real = &none},
+                (check_rule){.bounds = &errors[i].tolerance}, "error of %s", errors[i].name);
     }
     attn_case_close(c);
+}
+
+static void compare_file(check_run *run, const char *path)
+{
+    if (run->group->is_level_free) {
+        compare_as(run, path, ATTN_CASE_F64);
+        return;
+    }
+    compare_as(run, path, ATTN_CASE_F32);
+    compare_as(run, path, ATTN_CASE_BF16);
 }
 
 /* ---- all files --------------------------------------------------------------------------- */

@@ -50,6 +50,8 @@ static const slot slots[] = {SLOT(product),
                              SLOT(log_sigmoid),
                              SLOT(log_sigmoid_gradient),
                              SLOT(rotate),
+                             SLOT(bf16_from_float),
+                             SLOT(bf16_to_float),
                              SLOT(cross_entropy),
                              SLOT(adamw)};
 #undef SLOT

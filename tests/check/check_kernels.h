@@ -35,6 +35,9 @@ void check_number(check_run *run, double got, double plain, double want, double 
 float *check_random(check_run *run, const check_shape *shape, size_t n);
 float *check_copy(check_run *run, const check_shape *shape, size_t n, const float *from);
 
+/* n bfloat16 numbers; their last, or their first, touches the page that may not be touched. */
+attn_bf16 *check_halves(check_run *run, size_t n, check_place place);
+
 /* The two tables a slot is called from: the one under test, then the reference. */
 static inline const attn_kernels *check_table(const check_run *run, size_t pass)
 {
@@ -55,6 +58,7 @@ check_slot_body check_slot_product, check_slot_product_double, check_slot_transp
     check_slot_layer_norm_gradient, check_slot_gelu, check_slot_gelu_gradient,
     check_slot_elu_plus_one, check_slot_elu_plus_one_gradient, check_slot_cross_entropy,
     check_slot_multiply, check_slot_add_product, check_slot_silu, check_slot_silu_gradient,
-    check_slot_log_sigmoid, check_slot_log_sigmoid_gradient, check_slot_rotate, check_slot_adamw;
+    check_slot_log_sigmoid, check_slot_log_sigmoid_gradient, check_slot_rotate,
+    check_slot_bf16_from_float, check_slot_bf16_to_float, check_slot_adamw;
 
 #endif

@@ -1,5 +1,6 @@
 /* Layers under test: their inputs, calls and comparison with the oracle. */
 #include "check_layer.h"
+#include "check_kernels.h"
 
 #include "mechanisms/oracle.h"
 
@@ -12,8 +13,9 @@ const char *check_config_text(const check_config *c)
     static char text[CHECK_TEXT_BYTES];
     static const char *const families[CHECK_FAMILIES] = {"", ", scores of thousands",
                                                          ", scores below -20000"};
-    snprintf(text, sizeof text, "B=%zu H=%zu d=%zu T=%zu %s%s%s", c->batch, c->heads, c->head_dim,
-             c->length, c->is_causal ? "causal" : "full", c->has_documents ? ", documents" : "",
+    snprintf(text, sizeof text, "%sB=%zu H=%zu d=%zu T=%zu %s%s%s",
+             c->dtype == ATTN_BF16 ? "bf16 " : "", c->batch, c->heads, c->head_dim, c->length,
+             c->is_causal ? "causal" : "full", c->has_documents ? ", documents" : "",
              families[c->family]);
     return text;
 }
@@ -147,7 +149,8 @@ bool check_layer_begin(check_run *run, check_layer *l, const char *options,
                                             .d_model = l->C,
                                             .heads = config->heads,
                                             .positions = CHECK_POSITIONS,
-                                            .is_causal = config->is_causal};
+                                            .is_causal = config->is_causal,
+                                            .dtype = config->dtype};
     attn_error error = {0};
     const attn_status status = attn_layer_create(&l->layer, &layer_config, &error);
     if (status == ATTN_EUNSUPPORTED) {
@@ -196,23 +199,28 @@ void check_layer_oracle(check_run *run, check_layer *l)
     check_widen(l->n, l->x, x);
     check_widen(l->n, l->dy, dy);
     check_widen(l->M, l->memory, memory);
-    l->want_y = check_doubles(run, l->n);
-    l->want_dx = check_doubles(run, l->n);
-    l->want_gradients = check_doubles(run, l->P);
-    l->want_d_memory = check_doubles(run, l->M);
     attn_error error = {0};
     attn_oracle_call call = {.batch = l->B,
                              .length = l->T,
                              .parameters = parameters,
                              .x = x,
                              .document_start = l->documents,
-                             .y = l->want_y,
+                             .y = l->want_y = check_doubles(run, l->n),
                              .dy = dy,
-                             .dx = l->want_dx,
-                             .gradients = l->want_gradients,
+                             .dx = l->want_dx = check_doubles(run, l->n),
+                             .gradients = l->want_gradients = check_doubles(run, l->P),
                              .memory = l->memory ? memory : NULL,
-                             .d_memory = l->want_d_memory};
+                             .d_memory = l->want_d_memory = check_doubles(run, l->M)};
     attn_layer_memory(l->layer, &call.memory_length, &call.memory_width);
+    const bool is_half = attn_layer_dtype(l->layer) == ATTN_BF16;
+    if (is_half) call.rounding.mode = ATTN_ROUND_NEAREST;
+    check_ok(run, attn_layer_oracle(l->layer, &call, &error), &error, "the oracle");
+    if (!is_half) return;
+    call.y = l->moved_y = check_doubles(run, l->n);
+    call.dx = l->moved_dx = check_doubles(run, l->n);
+    call.gradients = l->moved_gradients = check_doubles(run, l->P);
+    call.d_memory = l->moved_d_memory = check_doubles(run, l->M);
+    call.rounding = (attn_rounding){.mode = ATTN_ROUND_RANDOMLY, .seed = run->seed};
     check_ok(run, attn_layer_oracle(l->layer, &call, &error), &error, "the oracle");
 }
 
@@ -228,6 +236,7 @@ attn_call check_layer_call(const check_layer *l)
     attn_call call = {.batch = l->B,
                       .length = l->T,
                       .parameters = l->parameters,
+                      .packed = l->packed,
                       .x = l->x,
                       .y = l->y,
                       .saved = l->saved,
@@ -245,6 +254,10 @@ attn_call check_layer_call(const check_layer *l)
 
 bool check_layer_forward(check_run *run, check_layer *l, attn_context *context)
 {
+    if (attn_layer_packed_count(l->layer)) {
+        l->packed = check_halves(run, attn_layer_packed_count(l->layer), CHECK_AT_START);
+        attn_layer_pack(context, l->layer, l->parameters, l->packed);
+    }
     l->saved_count = attn_layer_saved_count(l->layer, l->B, l->T);
     l->saved = check_floats(run, l->saved_count, CHECK_AT_END);
     l->scratch =
@@ -307,29 +320,47 @@ double check_gradient_floor(const check_layer *l, check_numbers gradients)
     return fmax(share * largest, extreme_floor(l, gradients));
 }
 
+/* The rule with the share of what rounding at random moved added to its tolerance. */
+static check_rule conditioned(check_rule rule, size_t n, const double *moved, const double *want)
+{
+    double square = 0.0;
+    for (size_t i = 0; moved && i < n; i++) square += (moved[i] - want[i]) * (moved[i] - want[i]);
+    if (square > 0.0)
+        rule.tolerance += CHECK_HALF_SHARE * sqrt(square) /
+                          fmax(check_norm(n, (check_numbers){.real = want}), rule.floor);
+    return rule;
+}
+
 void check_layer_compare(check_run *run, const check_layer *l, double tolerance)
 {
     const check_rule rule = {.tolerance = tolerance};
     check_compare(run, l->n, (check_numbers){.single = l->y}, (check_numbers){.real = l->want_y},
-                  rule, "y");
+                  conditioned(rule, l->n, l->moved_y, l->want_y), "y");
     if (!l->dx) return;
     check_rule dx_rule = rule;
-    /* With one key in a memory every softmax is 1, and dx zero in exact arithmetic. */
-    dx_rule.floor =
-        CHECK_GRADIENT_FLOOR * check_norm(l->M, (check_numbers){.real = l->want_d_memory});
+    size_t memory_length = 0, memory_width = 0;
+    attn_layer_memory(l->layer, &memory_length, &memory_width);
+    if (memory_length == 1)
+        dx_rule.floor =
+            CHECK_SINGLE_KEY_FLOOR * check_norm(l->M, (check_numbers){.real = l->want_d_memory});
     if (l->amplification > 1.0)
         dx_rule.floor = CHECK_EXTREME_FLOOR * l->amplification *
                         check_norm(l->n, (check_numbers){.single = l->dy});
     check_compare(run, l->n, (check_numbers){.single = l->dx}, (check_numbers){.real = l->want_dx},
-                  dx_rule, "dx");
+                  conditioned(dx_rule, l->n, l->moved_dx, l->want_dx), "dx");
     check_compare(run, l->M, (check_numbers){.single = l->d_memory},
-                  (check_numbers){.real = l->want_d_memory}, dx_rule, "gradient of the memory");
+                  (check_numbers){.real = l->want_d_memory},
+                  conditioned(dx_rule, l->M, l->moved_d_memory, l->want_d_memory),
+                  "gradient of the memory");
     const check_numbers got = {.single = l->gradients}, want = {.real = l->want_gradients};
     const check_rule floored = {.tolerance = tolerance, .floor = check_gradient_floor(l, want)};
     size_t count = 0;
     const attn_parameter *p = attn_layer_parameters(l->layer, &count);
     for (size_t i = 0; i < count; i++)
-        check_compare(run, p[i].count, part(got, &p[i]), part(want, &p[i]), floored,
+        check_compare(run, p[i].count, part(got, &p[i]), part(want, &p[i]),
+                      conditioned(floored, p[i].count,
+                                  l->moved_gradients ? l->moved_gradients + p[i].offset : NULL,
+                                  l->want_gradients + p[i].offset),
                       "gradient of %s", p[i].name);
 }
 

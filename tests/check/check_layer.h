@@ -33,24 +33,32 @@ typedef struct check_config {
     size_t batch, heads, head_dim, length;
     bool is_causal, has_documents;
     check_family family;
+    attn_dtype dtype;
 } check_config;
 
 typedef struct check_layer {
     attn_layer *layer;       /* freed by check_layer_end() */
     size_t B, T, C, n, P, M; /* n = B T C; P parameters; M = B S C_memory */
     float *parameters, *x, *dy, *memory;
+    attn_bf16 *packed;   /* of bfloat16 layers */
     uint32_t *documents; /* NULL: one a sequence */
     float *saved, *scratch, *y, *dx, *gradients, *d_memory;
     size_t saved_count;
     bool has_norm;
     double amplification; /* the largest q of inputs with extreme scores; 1 for ordinary ones */
-    double *want_y, *want_dx, *want_gradients, *want_d_memory; /* after check_layer_oracle() */
+    double *want_y, *want_dx, *want_gradients, *want_d_memory;     /* after check_layer_oracle() */
+    double *moved_y, *moved_dx, *moved_gradients, *moved_d_memory; /* rounded at random: bfloat16 */
 } check_layer;
 
 enum { CHECK_POSITIONS = 256 };
 
 /* Error rule of float32 layers against the oracle; docs/numerics.md. */
 #define CHECK_LAYER_TOLERANCE 2e-5
+/* A bfloat16 layer against its definition with the same factors rounded: factors that come out of
+ * float32 sums, off by 2e-5 at most, may lie on the other side of the middle between two bfloat16
+ * numbers. That is an error of sqrt(2e-5 2^-7) = 4e-4 in the root mean square, where rounding at
+ * random makes one of 0.6 2^-8: a share of 0.17, three times. docs/numerics.md */
+#define CHECK_HALF_SHARE 0.5
 /* Between two float32 evaluations of the same thing in another order. */
 #define CHECK_ROUNDING 4e-6
 /* A gradient's norm counts as at least this share of the layer's largest. */
@@ -58,7 +66,10 @@ enum { CHECK_POSITIONS = 256 };
 /* Behind a norm a gradient is what remains without its part along o: nothing but the norm's epsilon
  * where there is one key. */
 #define CHECK_NORM_GRADIENT_FLOOR 0.05
-/* The same for inputs with extreme scores, as a share of q's size times the gradient of v: with
+/* With one key in a memory every softmax is 1, and dx zero in exact arithmetic: it is judged as a
+ * share of the memory's gradient. */
+#define CHECK_SINGLE_KEY_FLOOR 0.05
+/* For inputs with extreme scores, as a share of q's size times the gradient of v: with
  * the tolerance that is 17 roundings of each score's gradient. */
 #define CHECK_EXTREME_FLOOR 0.05
 
@@ -70,7 +81,7 @@ bool check_layer_begin(check_run *run, check_layer *l, const char *options,
                        const check_config *config);
 void check_layer_end(check_layer *l);
 
-/* The oracle's y and gradients of the layer's inputs. */
+/* The oracle's y and gradients of the layer's inputs, rounded where the layer rounds. */
 void check_layer_oracle(check_run *run, check_layer *l);
 
 /* The memory of sequence b and on; NULL for layers that read none. */

@@ -63,14 +63,49 @@ static void check_option(check_run *run, const check_subject *subject, const cha
         }
 }
 
+/* bfloat16: widths around the strips of 32, and the largest of them with each number of threads. */
+static void check_half(check_run *run, const char *options)
+{
+    static const check_config halves[] = {
+        {.batch = 16, .heads = 6, .head_dim = 8, .length = 1, .dtype = ATTN_BF16},
+        {.batch = 2, .heads = 6, .head_dim = 20, .length = 37, .dtype = ATTN_BF16},
+        {.batch = 1, .heads = 6, .head_dim = 32, .length = 130, .dtype = ATTN_BF16},
+    };
+    for (size_t i = 0; i < sizeof halves / sizeof *halves; i++)
+        for (int variant = 0; variant < 3; variant++) {
+            check_config config = halves[i];
+            config.is_causal = variant < 2;
+            config.has_documents = variant == 1;
+            if (config.has_documents && config.length == 1) continue;
+            check_one(run, options, &config, 1, config.length == 130 ? CHECK_THREADS : 1);
+        }
+}
+
 void check_mechanism_all(check_run *run)
 {
     const check_subject *subject = check_subject_find(run->group->subject);
     const char *const *options = check_subject_options(subject);
-    for (size_t i = 0; options[i]; i++) check_option(run, subject, options[i], i == 0);
+    for (size_t i = 0; options[i]; i++) {
+        check_option(run, subject, options[i], i == 0);
+        check_half(run, options[i]);
+    }
+}
+
+/* Level `amx` has bfloat16 products of its own, and everything else of the level below. */
+static void check_amx(check_run *run)
+{
+    const char *const *options = check_subject_options(check_subject_find(run->group->subject));
+    for (size_t i = 0; options[i]; i++) check_half(run, options[i]);
 }
 
 void check_collect_mechanisms(check_list *list)
 {
     check_list_add_mechanisms(list, "test", check_mechanism_all, NULL);
+    if (attn_cpu_best_isa() < ATTN_ISA_AMX) return;
+    for (const attn_mechanism_entry *e = attn_mechanisms; e->name; e++)
+        check_list_add(list, (check_group){.mode = "test",
+                                           .subject = e->name,
+                                           .isa = ATTN_ISA_AMX,
+                                           .body = check_amx,
+                                           .what = e});
 }

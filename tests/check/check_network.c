@@ -174,23 +174,28 @@ void check_slot_elu_plus_one(check_run *run, const check_shape *shape)
     check_output(run, n, y[0], y[1], want, bounds, "y");
 }
 
+/* y is phi(x) times a factor that differs from element to element. */
 void check_slot_elu_plus_one_gradient(check_run *run, const check_shape *shape)
 {
     const size_t n = shape->n;
     float *x = arguments(run, shape), *y = check_floats(run, n, shape->place);
-    const float *dy = check_random(run, shape, n);
+    const float *dy = check_random(run, shape, n), *factors = check_random(run, shape, n);
     attn_kernels_ref.elu_plus_one(n, x, y);
     double *want = check_doubles(run, n), *bounds = check_doubles(run, n);
     for (size_t i = 0; i < n; i++) {
-        want[i] = (double)dy[i] * (y[i] > 1.0f ? 1.0 : (double)y[i]);
-        bounds[i] = CHECK_UNIT * fabs(want[i]) + CHECK_TINY;
+        const double xi = (double)x[i];
+        y[i] *= factors[i];
+        want[i] = (double)dy[i] * (double)y[i] / (xi > 0.0 ? xi + 1.0 : 1.0);
+        bounds[i] = CHECK_UNIT * (xi > 0.0 ? 3.0 : 1.0) * fabs(want[i]) +
+                    CHECK_TINY * (1.0 + fabs((double)dy[i]));
     }
     for (size_t in_place = 0; in_place < 2; in_place++) {
         float *dx[2];
         for (size_t pass = 0; pass < 2; pass++) {
             dx[pass] =
                 in_place ? check_copy(run, shape, n, dy) : check_floats(run, n, shape->place);
-            check_table(run, pass)->elu_plus_one_gradient(n, y, in_place ? dx[pass] : dy, dx[pass]);
+            check_table(run, pass)->elu_plus_one_gradient(n, x, y, in_place ? dx[pass] : dy,
+                                                          dx[pass]);
         }
         check_output(run, n, dx[0], dx[1], want, bounds, "dx");
     }

@@ -89,6 +89,8 @@ refused 'several sizes for a step' "bench step: --seq '64,128' is 2 sizes: it ta
     step --seq 64,128
 refused 'a mistyped mechanism' "unknown mechanism 'flsh'; did you mean 'flash'?" \
     core --seq 16 --mechanisms flsh
+refused 'a pattern' "--mechanisms: 'flash+linear' is several mechanisms: give each one alone" \
+    core --mechanisms flash+linear
 refused 'decoding one token' 'decoding needs a sequence of at least 2 tokens' \
     core --seq 1 --direction decode
 message=$("$attnscope" bench core --seq 16 --mechanisms retnet 2>&1)

@@ -25,11 +25,11 @@ evaluate() {
 declare -A skipped
 compared=0
 
-# golden FILE [MECHANISM]: both precisions, where the mechanism exists
+# golden FILE [MECHANISM]: every precision, where the mechanism exists
 golden() {
     local arguments=("$1" --compare) dtype got
     [[ $# -lt 2 ]] || arguments+=(--mechanism "$2")
-    for dtype in f64 f32; do
+    for dtype in f64 f32 bf16; do
         got=0
         "$attnscope" eval "${arguments[@]}" --dtype $dtype >"$folder/out" 2>"$folder/err" || got=$?
         if [[ $got == 2 && $(<"$folder/err") == *"unknown mechanism '"* ]]; then
@@ -69,7 +69,7 @@ one=$source_dir/tests/data/golden/softmax-one.safetensors
 
 evaluate 0 "$gqa" --compare --isa ref --threads 1
 table='gqa kv_heads=2, f32, forward and gradients: batch 2, 24 tokens, width 32, 4 heads
-tensor                             error  verdict
+tensor                             error   tolerance  verdict
 y                               #  ok
 dx                              #  ok
 grad.wq.weight                  #  ok
@@ -80,9 +80,8 @@ grad.wk.bias                    #  ok
 grad.wv.bias                    #  ok
 grad.wo.weight                  #  ok
 grad.wo.bias                    #  ok
-tolerance                       2.00e-05
 '
-diff <(printf '%s' "$table") <(sed 's/  [0-9]\.[0-9]*e-[0-9]*  ok/  #  ok/' "$folder/out") ||
+diff <(printf '%s' "$table") <(sed 's/  [0-9]\.[0-9]*e-[0-9]*    2.00e-05  ok/  #  ok/' "$folder/out") ||
     fail 'the table of errors'
 
 # written results are inputs of the next comparison: names, shapes and numbers
@@ -102,6 +101,9 @@ edit() {
     [[ $(stat -c %s "$1") == "$(stat -c %s "$folder/case")" ]] || fail "the edit $2 moves the data"
     cmp -s "$1" "$folder/case" && fail "the edit $2 changes nothing"
 }
+
+# dtype_of NAME: as the edited case declares it
+dtype_of() { grep -aoE "\"$1\": *\{\"dtype\": *\"[A-Z0-9]+" "$folder/case" | sed 's/.*"//'; }
 
 # refused TEXT: the edited case is refused with this line, and leaves no output
 refused() {
@@ -133,10 +135,57 @@ refused "gqa has no tensor 'grad.wq.bios'"
 edit "$gqa" 's/"layer"/"lawyr"/'
 refused "__metadata__ has no 'layer'"
 
-head -c 3000 "$gqa" >"$folder/case"
-evaluate 2 "$folder/case" --compare
-: >"$folder/case"
-evaluate 2 "$folder/case" --compare
+edit "$gqa" 's/d_model\\": 32/d_model\\": 40/'
+refused 'tensor x is [2][24][32], and the config makes it [2][24][40]'
+edit "$gqa" 's/seq\\": 24/sec\\": 24/'
+refused 'config: seq is missing'
+
+# Numbers of another kind: as many bytes, so that the file stays whole.
+to_integers() { # NAME: declares the tensor I64 or I32
+    edit "$gqa" "s/\\(\"$1\": *{\"dtype\": *\"\\)F/\\1I/"
+}
+to_integers x
+refused "tensor x is $(dtype_of x) [2][24][32], and the layer takes F64, F32, F16 or BF16"
+to_integers param.wk.bias
+refused "tensor param.wk.bias is $(dtype_of param.wk.bias) [16], and the layer takes F64, F32, F16 or BF16"
+
+# poke NAME INDEX BYTES: an F64 element of $gqa, in the copy
+poke() {
+    local header begin
+    header=$(od -An -tu8 -N8 "$gqa")
+    begin=$(head -c $((8 + header)) "$gqa" | grep -aoE "\"$1\": *\{[^}]*" |
+        sed 's/.*"data_offsets": *\[\([0-9]*\),.*/\1/')
+    cp "$gqa" "$folder/case"
+    # shellcheck disable=SC2059
+    printf "$3" | dd of="$folder/case" bs=1 conv=notrunc status=none \
+        seek=$((8 + header + begin + 8 * $2))
+}
+nan='\0\0\0\0\0\0\xf8\x7f' infinity='\0\0\0\0\0\0\xf0\x7f' huge='\0\0\0\0\0\0\xe0\x7e'
+poke x 7 "$nan"
+refused 'element 7 of tensor x is NaN'
+poke x 1535 "$infinity"
+refused 'element 1535 of tensor x is infinite'
+poke param.wv.weight 0 "$nan"
+refused 'element 0 of tensor param.wv.weight is NaN'
+poke dy 3 "$nan"
+refused 'element 3 of tensor dy is NaN'
+poke y 3 "$nan"
+refused 'element 3 of tensor y is NaN'
+# finite, and beyond what float32 holds
+poke x 7 "$huge"
+evaluate 1 "$folder/case" --compare --out "$folder/never"
+grep -qE '^attnscope: .*/case: element [0-9]+ of the computed y is (NaN|infinite): the inputs leave the range of float32$' \
+    "$folder/err" || fail "results that are not finite: $(<"$folder/err")"
+[[ ! -s $folder/out && ! -e $folder/never ]] || fail 'output of results that are not finite'
+
+size=$(stat -c %s "$gqa")
+for part in 0 7 8 100 3000 $((size - 1)); do
+    head -c "$part" "$gqa" >"$folder/case"
+    evaluate 2 "$folder/case" --compare --out "$folder/never"
+    [[ $(wc -l <"$folder/err") == 1 && $(<"$folder/err") == "attnscope: $folder/case"[:\ ]* ]] ||
+        fail "$part bytes: $(<"$folder/err")"
+    [[ ! -s $folder/out && ! -e $folder/never ]] || fail "output of $part bytes"
+done
 evaluate 2 "$folder/absent" --compare
 evaluate 2 "$gqa" --compare --mechanism flash
 diff <(printf "attnscope: %s: flash has no option 'kv_heads'\n" "$gqa") "$folder/err" ||
@@ -147,10 +196,27 @@ evaluate 2 "$gqa" --compare --mechanism mqa
 evaluate 2 "$one"
 diff <(echo 'attnscope: eval: neither --out nor --compare: nothing to do') "$folder/err" ||
     fail 'nothing to do'
-evaluate 2 "$one" --compare --dtype bf16
-grep -qF "f64 or f32" "$folder/err" || fail 'bf16 is not refused by the choices'
+evaluate 2 "$one" --compare --dtype f16
+grep -qF "f64, f32 or bf16" "$folder/err" || fail 'f16 is not refused by the choices'
 evaluate 2 --compare
-evaluate 1 "$one" --out "$folder/no/such/folder"
-[[ ! -s $folder/out ]] || fail 'a heading for results that were not written'
+
+# ---- places that cannot be written ----------------------------------------------------------
+
+# unwritten TEXT FILE: the output cannot be written
+unwritten() {
+    evaluate 1 "$one" --compare --out "$2"
+    diff <(printf 'attnscope: cannot write %s: %s\n' "$2" "$1") "$folder/err" || fail "--out $2"
+    [[ ! -s $folder/out ]] || fail 'a heading for results that were not written'
+}
+unwritten 'No such file or directory' "$folder/no/such/folder"
+unwritten 'it is a folder' "$folder"
+[[ ! -c /dev/full ]] || unwritten 'No space left on device' /dev/full
+mkdir "$folder/small"
+(
+    trap '' XFSZ # a disk that is full after 512 bytes
+    ulimit -f 1
+    "$attnscope" eval "$one" --out "$folder/small/results" >"$folder/out" 2>/dev/null
+)
+[[ $? == 1 && ! -s $folder/out && -z $(ls -A "$folder/small") ]] || fail 'a file that was cut'
 
 ((failures == 0)) || exit 1

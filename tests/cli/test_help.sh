@@ -111,6 +111,8 @@ complete() {
 [[ $(complete attnscope help --completion '') == bash ]] || fail 'completion: a value'
 [[ $(complete attnscope help --completion = b) == bash ]] || fail 'completion: --name=value'
 [[ $(complete attnscope help --completion =) == bash ]] || fail 'completion: --name='
+[[ $(complete attnscope run --mechanisms fla) == flash ]] || fail 'completion: a name'
+[[ $(complete attnscope run --mechanisms flash,slid) == flash,sliding ]] || fail 'completion: a list'
 
 [[ $failures == 0 ]] && echo ok
 exit $((failures > 0))

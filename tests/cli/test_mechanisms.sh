@@ -17,6 +17,9 @@ check 'width' '' "$("$attnscope" mechanisms | awk 'length > 80')"
 check 'one' 'flash' "$("$attnscope" mechanisms flash | grep -v '^ ')"
 check 'parameters' '    2362368 parameters a layer of width 768 with 12 heads' \
     "$("$attnscope" mechanisms flash | grep parameters)"
+check 'both forms' 'causal' "$("$attnscope" mechanisms flash --json |
+    sed -n 's/^        "name": "\(.*\)",$/\1/p')"
+check 'one form' '' "$("$attnscope" mechanisms gla | grep causal=)"
 check 'json names' "$registered" \
     "$("$attnscope" mechanisms --json | sed -n 's/^    "name": "\(.*\)",$/\1/p')"
 message=$("$attnscope" mechanisms flsh 2>&1)

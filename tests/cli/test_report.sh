@@ -107,14 +107,48 @@ assert len(run["trials"]) == 12 and run["run"]["trials_planned"] == 12' "$folder
 assert len(r) == 1 and r[0]["trials"]["crashed"] == 1' || fail 'the list as JSON'
 fi
 
-# In a browser: the script ran to its end, so each canvas has got its size.
+# A page of 6 mechanisms in 16 rounds is as large as one of 12 in 8.
+make_store=$(dirname "$attnscope")/tests/make_store
+if [[ -x $make_store ]]; then
+    "$make_store" "$folder/large.db" 16 1 \
+        "INSERT INTO sample SELECT trial.id, 'package', value, 50 + value FROM trial, json_each('[1,2,3]')" &&
+        "$attnscope" report "$folder/large.db" --out "$folder/large.html" || fail 'a large page'
+    [[ $(wc -c <"$folder/large.html") -lt 1000000 ]] ||
+        fail "a large page has $(wc -c <"$folder/large.html") bytes"
+fi
+
+# In a browser: the script ran to its end, so each canvas has got its size, nothing complains, and
+# a click on a heading sorts.
 browser=$(command -v chromium || command -v chromium-browser || command -v google-chrome)
-if [[ -n $browser ]]; then
+dump() { # dump PAGE: its elements after the script has run, to the file dom; complaints to log
     timeout 120 "$browser" --headless --no-sandbox --disable-gpu --user-data-dir="$folder/profile" \
-        --virtual-time-budget=4000 --dump-dom "file://$folder/page.html" >"$folder/dom" 2>/dev/null
-    wanted=$(grep -c '<canvas ' "$folder/page.html")
+        --enable-logging=stderr --virtual-time-budget=4000 --dump-dom "file://$1" >"$folder/dom" \
+        2>"$folder/log"
+    ! grep -q 'CONSOLE.*\(rror\|refused\|Refused\)' "$folder/log" ||
+        fail "$1: $(grep CONSOLE "$folder/log")"
+    local wanted drawn
+    wanted=$(grep -c '<canvas ' "$1")
     drawn=$(grep -c '<canvas [^>]*style="[^"]*height: [1-9]' "$folder/dom")
     [[ $wanted -gt 10 && $drawn == "$wanted" ]] || fail "the browser drew $drawn of $wanted charts"
+}
+order() { # the mechanisms of the ranking, in the order of its rows
+    sed -n '/<table class="ranking">/,/<\/table>/p' "$folder/dom" |
+        grep -o '<tr><th scope="row">[a-z]*' | sed 's/.*>//' | tr '\n' ' '
+}
+if [[ -n $browser ]]; then
+    dump "$folder/page.html"
+    [[ $(order) == 'gqa softmax sdpa flash sliding linear ' ]] || fail "the page's order: $(order)"
+    for clicks in '1 ascending gqa sliding flash sdpa linear softmax ' \
+        '2 descending softmax linear sdpa flash sliding gqa '; do
+        read -r times direction wanted_order <<<"$clicks"
+        click="document.querySelectorAll('.ranking th button')[2].click();"
+        sed "s|</body>|<script>for (let i = 0; i < $times; i++) $click</script></body>|" \
+            "$folder/page.html" >"$folder/sorted.html"
+        dump "$folder/sorted.html"
+        [[ $(order) == "$wanted_order " ]] || fail "$times clicks: $(order)"
+        grep -q "aria-sort=\"$direction\"" "$folder/dom" || fail "$times clicks: no $direction"
+    done
+    [[ ! -x $make_store ]] || dump "$folder/large.html"
 else
     echo 'SKIP: no Chromium here, the charts were not drawn'
 fi

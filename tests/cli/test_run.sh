@@ -104,6 +104,56 @@ cp out first
 "$attnscope" report j.db --format json >again 2>err || fail 'report'
 cmp -s first again || fail 'report: differs from what run printed'
 
+# ---- hybrid stacks, and models that see the future -----------------------------------------------
+run 0 --mechanisms 'flash+flash,sliding:window=4:sinks=2+sliding:window=4:sinks=2*2+gated-deltanet,sliding:window=4+flex:mask=full' \
+    --allow-leak --store h.db --save . --sort time --out h.html
+long='sliding:window=4:sinks=2*3+gated-deltanet' leak='sliding:window=4+flex:mask=full'
+awk 'length > 80 { bad = 1; print } END { exit bad }' out || fail 'hybrid: wider than 80 columns'
+# Figures come and go, the shape of the table stays; flash and the pattern may change places.
+table="flash #
+$long
+ #
+these see the future, so they are no language models and not ranked:
+$leak
+ #"
+other="$long
+ #
+flash #
+these see the future, so they are no language models and not ranked:
+$leak
+ #"
+got=$(sed -n '/^mechanism/,/^$/p' out | sed -E '1,2d;/^$/d;s/ +[-0-9. ]+$/ #/')
+[[ $got == "$table" || $got == "$other" ]] || fail "hybrid: table: $got"
+grep -q '^Out of competition: 1 mechanism sees the future' out || fail 'hybrid: finding'
+grep -q "<small class=\"warn\">sees the future</small>" h.html || fail 'hybrid: page'
+for mechanism in flash "$long" "$leak"; do
+    [[ -s $mechanism-round1.safetensors ]] || fail "hybrid: no model of $mechanism"
+    rm -f "$mechanism-round1.safetensors"
+done
+"$attnscope" report h.db --format json >out 2>err || fail 'hybrid: report'
+python 'hybrid' "
+assert result['plan']['mechanisms'] == ['flash', '$long', '$leak']
+assert [(m['mechanism'], m['sees_future']) for m in result['summary']] == [
+    ('flash', False), ('$long', False), ('$leak', True)]
+for t in trials:
+    figures = {f['name']: f for f in t['figures']}
+    leaks = t['mechanism'] == '$leak'
+    assert t['state'] == 'done' and t['sees_future'] == leaks
+    assert figures['work_equals_closed_form']['value'] == 1
+    assert ('sees_future' in figures) == leaks
+    if leaks: # two of four blocks; it reads a text at once, but does not decode
+        assert figures['sees_future']['value'] == 2 and figures['latency_forward_s']['value'] > 0
+        for name in ('latency_token_s', 'cache_bytes'):
+            assert figures[name]['why'] == 'the model sees later tokens, so it cannot decode'
+    else:
+        assert figures['latency_token_s']['value'] > 0
+caches = {t['mechanism']: f['value'] for t in trials for f in t['figures'] if f['name'] == 'cache_bytes'}
+# floats: keys and values of 16 tokens in 4 blocks; of 6 in 3, and one state of 4 heads [64][64]
+assert caches['flash'] == 4 * 4 * 2 * 16 * 256, caches
+assert caches['$long'] == 4 * (3 * 2 * 6 * 256 + 4 * 64 * 64), caches
+"
+rm -f h.db h.html
+
 # ---- variations -----------------------------------------------------------------------------
 variations=(
     '--loss answers --seq 128'

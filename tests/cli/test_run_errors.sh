@@ -66,9 +66,29 @@ refuse 2 'attnscope: an empty name among the mechanisms' --mechanisms 'flash,,li
 refuse 2 "attnscope: mechanism 'flash' is named twice" --mechanisms flash,linear,flash
 refuse 2 "attnscope: unknown mechanism 'flahs'; did you mean 'flash'?" --mechanisms flahs
 refuse 2 "attnscope: sliding has no option 'windw'; did you mean 'window'?" --mechanisms sliding:windw=3
-refuse 2 "attnscope: sliding: option window takes a whole number from 1 to 2.68435e+08, not '0'" --mechanisms sliding:window=0
-refuse 1 'attnscope: cross has no causal form: it reads a memory beside the tokens' --mechanisms flash,cross
+refuse 2 "attnscope: sliding: option window takes a whole number from 1 to 268435456, not '0'" --mechanisms sliding:window=0
+refuse 2 'attnscope: cross reads a memory beside the tokens, and a language model has none' --mechanisms flash,cross --allow-leak
 refuse 2 'attnscope: gqa: kv_heads=5 does not divide the 4 heads' --mechanisms gqa:kv_heads=5
+missing=': a mechanism is missing beside + or *, as in sliding*3+softmax'
+times=': behind * comes a number of blocks from 1 to 128 and nothing more, as in sliding:window=64*3'
+refuse 2 "attnscope: '+softmax'$missing" --mechanisms 'flash,+softmax'
+refuse 2 "attnscope: 'sliding*3+'$missing" --mechanisms 'sliding*3+'
+refuse 2 "attnscope: 'sliding*0'$times" --mechanisms 'flash,sliding*0+softmax'
+refuse 2 "attnscope: 'sliding*'$times" --mechanisms 'sliding*'
+refuse 2 "attnscope: 'sliding*3:window=64'$times" --mechanisms 'sliding*3:window=64'
+refuse 2 "attnscope: unknown mechanism 'sofmax'; did you mean 'softmax'?" --mechanisms 'sliding*3+sofmax'
+refuse 2 "attnscope: mechanism 'flash+linear' is named twice" --mechanisms 'flash+linear,flash+linear+flash*1+linear'
+refuse 2 "attnscope: the pattern 'sliding*4+softmax' is 5 blocks long, but the model has 4: shorten it" --mechanisms 'sliding*4+softmax'
+
+# Seeing the future: the layers decide, not the names.
+leaks=' lets a token see later ones, which gives away what a language model is to predict; --allow-leak runs it, out of competition'
+for mechanism in flex:mask=full flex:mask=prefix nystrom:causal=false linformer:causal=false; do
+    refuse 2 "attnscope: $mechanism$leaks" --mechanisms "flash,$mechanism"
+    refuse 2 "attnscope: $mechanism$leaks" --mechanisms "flash*3+$mechanism"
+done
+refuse 2 'attnscope: gla has no bidirectional form' --mechanisms gla:causal=false --allow-leak
+refuse 2 'attnscope: flex:mask=full sees later tokens and cannot keep packed documents apart: leave out --pack' --mechanisms flex:mask=full --allow-leak --pack
+refuse 2 'attnscope: nystrom: landmarks=64 do not divide the 250 tokens of the sequence' --mechanisms nystrom:causal=false:landmarks=64 --allow-leak --seq 250
 
 # ---- numbers ----------------------------------------------------------------------------------
 usage "--batch must be between 1 and 65536, not '0'" --batch 0
@@ -114,7 +134,7 @@ if command -v sqlite3 >/dev/null; then
     cp "$2/tests/data/store/schema-1.db" newer.db
     sqlite3 newer.db 'PRAGMA user_version = 99'
     ls -A >before
-    refuse 1 "attnscope: store 'newer.db' has schema 99, this attnscope knows schemas up to 1: update attnscope, or use another file" --store newer.db
+    refuse 1 "attnscope: store 'newer.db' has schema 99, this attnscope knows schemas up to 2: update attnscope, or use another file" --store newer.db
 else
     echo 'sqlite3 is absent: a store of a newer schema was not tried'
 fi

@@ -55,6 +55,26 @@ verify 0 --mechanisms cross:mem_len=1,cross:mem_len=70:mem_dim=9 --seq 5 --isa r
 [[ $(grep -c 'reads a memory; its tokens see nothing of each other' "$folder/out") == 2 ]] ||
     fail 'no word on why cross has no order'
 
+# A pattern stands for the mechanisms in it; one that is not causal by design says so.
+mixed='float32, ref, threads 1, products plain
+batch 2, 20 tokens, seed 7
+
+mechanism y err grad leak prefix batch decode thread docs huge work mem
+sliding # # * * * * * * * * *
+flex:mask=full # # yes - * - * - * * *
+flash # # * * * * * * * * *
+
+= the same bits or counts * within rounding - does not apply
+- flex:mask=full: not causal by design
+ (future, prefix, decode, documents)
+3 of 3 mechanisms keep what they promise
+'
+mixed_options=(--mechanisms 'sliding*3+flex:mask=full,flash+sliding' --seq 20 --seed 7 --isa ref)
+verify 0 "${mixed_options[@]}"
+diff <(printf '%s' "$mixed") <(without_figures) || fail 'the table of a pattern'
+verify 0 "${mixed_options[@]}" --json
+[[ $(grep -c '"verdict": "not causal by design"' "$folder/out") == 4 ]] || fail 'JSON: by design'
+
 # ---- seeds --------------------------------------------------------------------------------
 
 seed_of() { sed -n 's/.*seed //p' "$folder/out"; }
@@ -86,6 +106,9 @@ refused "unknown mechanism 'flahs'; did you mean 'flash'?" --mechanisms flahs
 refused "sliding has no option 'windw'; did you mean 'window'?" --mechanisms sliding:windw=3
 refused "mechanism 'flash' is named twice" --mechanisms flash,flash
 refused 'an empty name' --mechanisms flash,
+refused "'sliding*0': behind * comes a number of blocks" --mechanisms 'flash,sliding*0'
+refused 'sliding: option window takes a whole number from 1 to 268435456, not ' --mechanisms sliding:window=0
+refused 'sliding: sinks=100 are more than the 20 positions' --mechanisms sliding:sinks=100 --seq 20
 refused '--seq' --seq 1
 refused '--isa' --isa sse
 

@@ -31,6 +31,16 @@ static inline attn_model_config small_config(void)
                                .is_causal = true};
 }
 
+/* The mechanisms that a language model may have; NULL past the last. */
+static inline const char *language_mechanism(size_t index)
+{
+    for (size_t i = 0; i < attn_mechanism_count(); i++) {
+        const char *name = attn_mechanism_name(i);
+        if (attn_mechanism_is_causal(name) && index-- == 0) return name;
+    }
+    return NULL;
+}
+
 static inline attn_model *make_model(const attn_model_config *config, uint64_t seed)
 {
     attn_error error = {0};

@@ -79,7 +79,6 @@ static void test_round_trip(void **state)
     assert_int_equal(stored->heads, config.heads);
     assert_int_equal(stored->positions, config.positions);
     assert_string_equal(stored->mechanism, "softmax");
-    assert_string_equal(stored->options, "");
     assert_true(stored->is_causal);
     attn_model_free(loaded);
 
@@ -92,12 +91,12 @@ static void test_round_trip(void **state)
 static void test_mechanisms(void **state)
 {
     (void)state;
-    for (size_t i = 0; i < attn_mechanism_count(); i++) {
+    for (size_t i = 0; language_mechanism(i); i++) {
         attn_error error = {0};
         attn_model_config config = small_config();
         config.d_model = 32;
         config.heads = 4;
-        config.mechanism = attn_mechanism_name(i);
+        config.mechanism = language_mechanism(i);
         attn_model *model = make_distinct(&config), *loaded = NULL;
         assert_ok(attn_checkpoint_save(model, path, &error), &error);
         assert_ok(load(&loaded, NULL, &error), &error);
@@ -108,19 +107,92 @@ static void test_mechanisms(void **state)
     }
     attn_error error = {0};
     attn_model_config config = small_config();
-    config.mechanism = "sliding";
-    config.options = "window=8";
+    config.mechanism = "sliding:window=8";
     attn_model *model = make_distinct(&config), *loaded = NULL;
     assert_ok(attn_checkpoint_save(model, path, &error), &error);
     assert_ok(load(&loaded, NULL, &error), &error);
-    assert_string_equal(attn_model_configuration(loaded)->options, "window=8");
+    assert_string_equal(attn_model_configuration(loaded)->mechanism, "sliding:window=8");
     attn_model_free(loaded);
     config.mechanism = "flash";
-    config.options = NULL;
     assert_ok(load(&loaded, &config, &error), &error);
     assert_same(model, loaded);
     attn_model_free(loaded);
     attn_model_free(model);
+}
+
+static bool is_there(const char *name)
+{
+    attn_error error = {0};
+    attn_safetensors *file = NULL;
+    assert_ok(attn_safetensors_open(&file, path, &error), &error);
+    const bool found = attn_safetensors_find(file, name) != NULL;
+    attn_safetensors_close(file);
+    return found;
+}
+
+/* Each block in its own layout; a model of other blocks does not take them. */
+static void test_pattern(void **state)
+{
+    (void)state;
+    attn_error error = {0};
+    attn_model_config config = small_config();
+    config.layers = 5;
+    config.mechanism = "flash+gla+flash:causal=true+flash";
+    attn_model *model = make_distinct(&config), *loaded = NULL;
+    assert_ok(attn_checkpoint_save(model, path, &error), &error);
+    assert_ok(load(&loaded, NULL, &error), &error);
+    assert_same(model, loaded);
+    assert_string_equal(attn_model_configuration(loaded)->mechanism,
+                        "flash+gla+flash:causal=true+flash");
+    assert_true(is_there("h.0.attn.c_attn.weight") && is_there("h.4.attn.c_attn.weight"));
+    assert_true(is_there("h.1.attn.wg.weight") && !is_there("h.1.attn.c_attn.weight"));
+    attn_model_free(loaded);
+    config.mechanism = "flash+gla";
+    assert_int_equal(load(&loaded, &config, &error), ATTN_ENOTFOUND);
+    assert_non_null(strstr(error.text, "tensor h.3.attn.wq.weight"));
+    attn_model_free(model);
+}
+
+/* A model that sees the future says so in its file, and comes back. */
+static void test_leaking(void **state)
+{
+    (void)state;
+    attn_error error = {0};
+    attn_model_config config = small_config();
+    config.mechanism = "flex:mask=full";
+    config.is_causal = false;
+    attn_model *model = make_distinct(&config), *loaded = NULL;
+    assert_ok(attn_checkpoint_save(model, path, &error), &error);
+    assert_ok(load(&loaded, NULL, &error), &error);
+    assert_same(model, loaded);
+    assert_false(attn_model_configuration(loaded)->is_causal);
+    assert_int_equal(attn_model_future_blocks(loaded), 2);
+    attn_model_free(loaded);
+    attn_model_free(model);
+}
+
+/* The first files keep the options apart. */
+static void test_options_apart(void **state)
+{
+    (void)state;
+    attn_error error = {0};
+    static const char *const pairs[][2] = {{"layers", "1"},
+                                           {"heads", "1"},
+                                           {"d_model", "8"},
+                                           {"positions", "9"},
+                                           {"vocabulary", "11"},
+                                           {"mechanism", "sliding"},
+                                           {"options", "window=4,sinks=2"}};
+    attn_safetensors_writer *writer = NULL;
+    attn_checkpoint *checkpoint = NULL;
+    assert_ok(attn_safetensors_create(&writer, path, &error), &error);
+    for (size_t i = 0; i < sizeof pairs / sizeof *pairs; i++)
+        assert_ok(attn_safetensors_describe(writer, pairs[i][0], pairs[i][1], &error), &error);
+    assert_ok(attn_safetensors_commit(writer, &error), &error);
+    attn_safetensors_writer_free(writer);
+    assert_ok(attn_checkpoint_open(&checkpoint, path, &error), &error);
+    assert_string_equal(attn_checkpoint_config(checkpoint)->mechanism, "sliding:window=4:sinks=2");
+    attn_checkpoint_close(checkpoint);
 }
 
 /* Where one element of ours lies in Hugging Face's layout. */
@@ -186,7 +258,7 @@ typedef struct edit {
     bool with_head;       /* lm_head.weight, a copy of wte */
     bool with_other_head; /* ... with its last element changed */
     bool has_metadata;
-    attn_dtype dtype;
+    attn_tensor_dtype dtype;
 } edit;
 
 static void store(attn_safetensors_writer *writer, const attn_tensor *t, const edit *e, size_t rows)
@@ -218,8 +290,8 @@ static void rewrite(const edit *e)
     attn_safetensors_writer *writer = NULL;
     assert_ok(attn_safetensors_open(&file, path, &error), &error);
     assert_ok(attn_safetensors_create(&writer, path, &error), &error);
-    static const char *const keys[] = {"layers",     "heads",     "d_model", "positions",
-                                       "vocabulary", "mechanism", "options"};
+    static const char *const keys[] = {"layers",    "heads",      "d_model",
+                                       "positions", "vocabulary", "mechanism"};
     for (size_t i = 0; e->has_metadata && i < sizeof keys / sizeof *keys; i++)
         assert_ok(attn_safetensors_describe(writer, keys[i],
                                             attn_safetensors_metadata(file, keys[i]), &error),
@@ -484,11 +556,12 @@ static void test_short_memory(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_round_trip),   cmocka_unit_test(test_mechanisms),
-        cmocka_unit_test(test_layout),       cmocka_unit_test(test_foreign_files),
-        cmocka_unit_test(test_wrong_files),  cmocka_unit_test(test_heads_unknown),
-        cmocka_unit_test(test_metadata),     cmocka_unit_test(test_truncated),
-        cmocka_unit_test(test_short_memory),
+        cmocka_unit_test(test_round_trip),    cmocka_unit_test(test_mechanisms),
+        cmocka_unit_test(test_pattern),       cmocka_unit_test(test_leaking),
+        cmocka_unit_test(test_options_apart), cmocka_unit_test(test_layout),
+        cmocka_unit_test(test_foreign_files), cmocka_unit_test(test_wrong_files),
+        cmocka_unit_test(test_heads_unknown), cmocka_unit_test(test_metadata),
+        cmocka_unit_test(test_truncated),     cmocka_unit_test(test_short_memory),
     };
     return cmocka_run_group_tests(tests, make_folder, remove_folder);
 }

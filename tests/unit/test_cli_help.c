@@ -12,6 +12,12 @@
 
 #include <cmocka.h>
 
+static const char *colour(size_t index)
+{
+    static const char *const colours[] = {"red", "green", "blue", NULL};
+    return colours[index];
+}
+
 static const cli_option options[] = {
     {.help = "Training"},
     {.name = "batch",
@@ -56,6 +62,12 @@ static const cli_option options[] = {
      .initial = "table",
      .choices = "table|csv|markdown",
      .help = "How to write it."},
+    {.name = "colours",
+     .kind = CLI_TEXT,
+     .argument = "LIST",
+     .initial = "red",
+     .names = colour,
+     .help = "With what."},
 };
 static const cli_command try_command = {
     .name = "try",
@@ -148,6 +160,7 @@ static void help_is_laid_out(void **state)
         "  --a-name-that-is-rather-long FILE\n"
         "                   Write there.\n"
         "  --format FORMAT  How to write it. (table, csv or markdown; default: table)\n"
+        "  --colours LIST   With what. (red, green or blue; default: red)\n"
         "\n"
         "  -h, --help       Show this help.\n");
     expect_printed(print_bare, "Usage: attnscope bare\n"
@@ -177,9 +190,11 @@ static void completion_knows_the_table(void **state)
     expect_contains(print_completion, "compgen -W \"try bare --help --version\"");
     expect_contains(print_completion,
                     "    try)\n        options=\"--batch --bytes --rate --floor --roof --json "
-                    "--a-name-that-is-rather-long --format --help\"\n");
+                    "--a-name-that-is-rather-long --format --colours --help\"\n");
     expect_contains(print_completion,
                     "        --format) values=\"table csv markdown\" takes_value=1 ;;\n");
+    expect_contains(print_completion,
+                    "        --colours) values=\"red green blue \" takes_value=1 ;;\n");
 }
 
 /* What the tables of the real commands promise. */
@@ -200,6 +215,7 @@ static void the_real_tables_are_sound(void **state)
             if (!option->name) continue;
             assert_true((option->kind == CLI_FLAG) == (option->argument == NULL));
             assert_true((option->kind == CLI_CHOICE) == (option->choices != NULL));
+            assert_true(!option->names || option->kind == CLI_TEXT);
             assert_true(option->offset < command->settings_bytes);
         }
         void *zeroed = calloc(1, command->settings_bytes);

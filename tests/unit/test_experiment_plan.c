@@ -30,15 +30,14 @@ static void lists_are_parted(void **state)
         attn_plan_set_mechanisms(&plan, "flash,sliding:window=64:sinks=4,gqa:kv_heads=2", &error));
     assert_int_equal(plan.n_mechanisms, 3);
     assert_string_equal(plan.mechanisms[0].label, "flash");
-    assert_string_equal(plan.mechanisms[0].options, "");
+    assert_string_equal(plan.mechanisms[0].kinds[0].options, "");
     assert_string_equal(plan.mechanisms[1].label, "sliding:window=64:sinks=4");
-    assert_string_equal(plan.mechanisms[1].name, "sliding");
-    assert_string_equal(plan.mechanisms[1].options, "window=64,sinks=4");
-    assert_string_equal(plan.mechanisms[2].options, "kv_heads=2");
+    assert_string_equal(plan.mechanisms[1].kinds[0].name, "sliding");
+    assert_string_equal(plan.mechanisms[1].kinds[0].options, "window=64,sinks=4");
+    assert_string_equal(plan.mechanisms[2].kinds[0].options, "kv_heads=2");
 
     const attn_model_config config = attn_plan_model(&plan, &plan.mechanisms[1]);
-    assert_string_equal(config.mechanism, "sliding");
-    assert_string_equal(config.options, "window=64,sinks=4");
+    assert_string_equal(config.mechanism, "sliding:window=64:sinks=4");
     assert_true(config.is_causal);
     assert_int_equal(config.d_model, 32);
 
@@ -47,9 +46,12 @@ static void lists_are_parted(void **state)
     assert_int_equal(plan.n_mechanisms, 2);
 
     assert_ok(attn_plan_set_mechanisms(&plan, "all", &error));
-    assert_int_equal(plan.n_mechanisms, attn_mechanism_count());
-    for (size_t i = 0; i < plan.n_mechanisms; i++)
-        assert_string_equal(plan.mechanisms[i].label, attn_mechanism_name(i));
+    size_t n = 0;
+    for (size_t i = 0; i < attn_mechanism_count(); i++)
+        if (attn_mechanism_is_causal(attn_mechanism_name(i)))
+            assert_string_equal(plan.mechanisms[n++].label, attn_mechanism_name(i));
+    assert_int_equal(plan.n_mechanisms, n);
+    assert_in_range(n, 1, attn_mechanism_count() - 1); /* cross is none of a language model's */
 }
 
 static void assert_list_fails(const char *list, attn_status status, const char *text)
@@ -76,14 +78,18 @@ static void bad_lists_are_refused(void **state)
     assert_list_fails("sliding:windw=3", ATTN_ENOTFOUND, "did you mean 'window'?");
     assert_list_fails("sliding:window", ATTN_EARGUMENT, "needs a value");
     assert_list_fails("sliding:window=0", ATTN_EARGUMENT, "window");
-    assert_list_fails("flex:mask=prefix", ATTN_EUNSUPPORTED,
-                      "flex:mask=prefix lets a token see later ones");
+    assert_list_fails("flex:mask=prefix", ATTN_EARGUMENT,
+                      "flex:mask=prefix lets a token see later ones, which gives away what a "
+                      "language model is to predict; --allow-leak runs it, out of competition");
+    assert_list_fails("sliding*3+flex:mask=full", ATTN_ESHAPE,
+                      "the pattern 'sliding*3+flex:mask=full' is 4 blocks long, but the model has "
+                      "1: shorten it");
     assert_list_fails("flex:mask=half", ATTN_EARGUMENT,
                       "one of auto|causal|full|prefix|document, not 'half'");
     assert_list_fails("gqa:kv_heads=5", ATTN_ESHAPE, "kv_heads=5 does not divide the 4 heads");
 
     char list[2048] = "sliding:window=";
-    memset(list + strlen(list), '1', ATTN_PLAN_LABEL_BYTES);
+    memset(list + strlen(list), '1', ATTN_LABEL_BYTES);
     assert_list_fails(list, ATTN_EARGUMENT, "is too long for a mechanism");
     list[0] = '\0';
     for (int i = 1; i <= ATTN_PLAN_MECHANISMS_MAX + 1; i++)
@@ -94,6 +100,63 @@ static void bad_lists_are_refused(void **state)
     attn_plan plan = micro_plan();
     assert_ok(attn_plan_set_mechanisms(&plan, list, &error));
     assert_int_equal(plan.n_mechanisms, ATTN_PLAN_MECHANISMS_MAX);
+}
+
+/* Sizes of four layers, so that patterns fit. */
+static attn_plan deep_plan(void)
+{
+    attn_plan plan = micro_plan();
+    plan.sizes.layers = 4;
+    return plan;
+}
+
+static void patterns_are_models(void **state)
+{
+    (void)state;
+    attn_error error = {0};
+    attn_plan plan = deep_plan();
+    assert_ok(attn_plan_set_mechanisms(&plan, "flash,sliding*2+sliding+softmax", &error));
+    assert_string_equal(plan.mechanisms[1].label, "sliding*3+softmax");
+    const attn_model_config config = attn_plan_model(&plan, &plan.mechanisms[1]);
+    assert_string_equal(config.mechanism, "sliding*3+softmax");
+    assert_true(config.is_causal);
+    char *json = plan_text(&plan);
+    assert_non_null(strstr(json, "\"mechanisms\":[\"flash\",\"sliding*3+softmax\"]"));
+    attn_free(json);
+}
+
+static void assert_leak(attn_plan plan, const char *list, attn_status status, const char *text)
+{
+    attn_error error = {0};
+    const attn_status got = attn_plan_set_mechanisms(&plan, list, &error);
+    if (got != status || strcmp(error.text, text) != 0)
+        fail_msg("%s: status %d, \"%s\"", list, got, error.text);
+}
+
+/* What the layers say decides, block by block, whatever the mechanism is called. */
+static void leaks_need_leave(void **state)
+{
+    (void)state;
+    attn_plan plan = deep_plan();
+#define LEAK                                                                                       \
+    " lets a token see later ones, which gives away what a language model is to predict; "         \
+    "--allow-leak runs it, out of competition"
+    assert_leak(plan, "flex:mask=full", ATTN_EARGUMENT, "flex:mask=full" LEAK);
+    assert_leak(plan, "flash,flash*3+flex:mask=prefix", ATTN_EARGUMENT, "flex:mask=prefix" LEAK);
+    assert_leak(plan, "linformer:causal=false", ATTN_EARGUMENT, "linformer:causal=false" LEAK);
+    assert_leak(plan, "nystrom:causal=false", ATTN_EARGUMENT, "nystrom:causal=false" LEAK);
+    assert_leak(plan, "flex:mask=causal,flex:mask=document,linformer", ATTN_OK, "");
+    assert_leak(plan, "gla:causal=false", ATTN_EARGUMENT, "gla has no bidirectional form");
+    plan.allows_leak = true;
+    assert_leak(plan, "flex:mask=full,flash*3+flex:mask=prefix,nystrom:causal=false", ATTN_OK, "");
+    plan.length = 500;
+    assert_leak(plan, "nystrom:causal=false:landmarks=64", ATTN_ESHAPE,
+                "nystrom: landmarks=64 do not divide the 500 tokens of the sequence");
+    plan.is_packed = true;
+    assert_leak(plan, "flash,nystrom", ATTN_OK, "");
+    assert_leak(plan, "flash+flex:mask=full", ATTN_EARGUMENT,
+                "flash+flex:mask=full sees later tokens and cannot keep packed documents apart: "
+                "leave out --pack");
 }
 
 static void assert_check_fails(const attn_plan *plan, attn_status status, const char *text)
@@ -271,6 +334,8 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(lists_are_parted),
         cmocka_unit_test(bad_lists_are_refused),
+        cmocka_unit_test(patterns_are_models),
+        cmocka_unit_test(leaks_need_leave),
         cmocka_unit_test(fields_must_fit_each_other),
         cmocka_unit_test(equal_plans_have_equal_texts),
         cmocka_unit_test(contents_decide),

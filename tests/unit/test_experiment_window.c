@@ -24,7 +24,8 @@ static uint64_t now_ns(void)
     return clock_ns += 1000;
 }
 
-static attn_status open_counter(attn_energy_source **out, const char *root, attn_error *error);
+static attn_status open_counter(attn_energy_source **out, const attn_energy_options *options,
+                                attn_error *error);
 
 static attn_energy_state read_counter(attn_energy_source *source, size_t channel, uint64_t *count)
 {
@@ -46,9 +47,10 @@ static const attn_energy_operations counter = {.name = "counter",
                                                .read = read_counter,
                                                .close = close_counter};
 
-static attn_status open_counter(attn_energy_source **out, const char *root, attn_error *error)
+static attn_status open_counter(attn_energy_source **out, const attn_energy_options *options,
+                                attn_error *error)
 {
-    (void)root;
+    (void)options;
     (void)error;
     attn_energy_source *source = attn_alloc(ATTN_MEMORY_OTHER, sizeof *source);
     attn_energy_channel *channel = attn_alloc(ATTN_MEMORY_OTHER, sizeof *channel);
@@ -61,6 +63,7 @@ static attn_status open_counter(attn_energy_source **out, const char *root, attn
                                      .power_bound_w = 1000.0,
                                      .parent = -1,
                                      .mirror_of = -1,
+                                     .twin_of = -1,
                                      .state = ATTN_ENERGY_OK};
     *source = (attn_energy_source){.operations = &counter, .channels = channel, .n_channels = 1};
     *out = source;

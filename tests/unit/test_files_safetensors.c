@@ -54,7 +54,7 @@ static const int32_t i32s[] = {-7};
 
 static const struct {
     const char *name;
-    attn_dtype dtype;
+    attn_tensor_dtype dtype;
     size_t dimensions, shape[3];
     const void *data;
     size_t size_bytes;

@@ -22,20 +22,24 @@ static void test_refusals(void **state)
         attn_status status;
     } cases[] = {
         {"sliding", "window=0",
-         "sliding: option window takes a whole number from 1 to 2.68435e+08, not '0'",
+         "sliding: option window takes a whole number from 1 to 268435456, not '0'",
          ATTN_EARGUMENT},
         {"sliding", "window=4.5",
-         "sliding: option window takes a whole number from 1 to 2.68435e+08, not '4.5'",
+         "sliding: option window takes a whole number from 1 to 268435456, not '4.5'",
          ATTN_EARGUMENT},
+        {"flash", "causal=maybe", "flash: option causal is true or false, not 'maybe'",
+         ATTN_EARGUMENT},
+        {"flash", "casual=false", "flash has no option 'casual'; did you mean 'causal'?",
+         ATTN_ENOTFOUND},
+        {"gla", "causal=false", "gla has no bidirectional form", ATTN_EARGUMENT},
         {"sliding", "window", "sliding: option 'window' needs a value: window=...", ATTN_EARGUMENT},
         {"sliding", "sinks=101", "sliding: sinks=101 are more than the 100 positions", ATTN_ESHAPE},
         {"sparse", "block=0",
-         "sparse: option block takes a whole number from 1 to 1.04858e+06 or auto, not '0'",
+         "sparse: option block takes a whole number from 1 to 1048576 or auto, not '0'",
          ATTN_EARGUMENT},
         {"sparse", "block=101", "sparse: block=101 is longer than the 100 positions", ATTN_ESHAPE},
         {"sparse", "local=0",
-         "sparse: option local takes a whole number from 1 to 1.04858e+06, not '0'",
-         ATTN_EARGUMENT},
+         "sparse: option local takes a whole number from 1 to 1048576, not '0'", ATTN_EARGUMENT},
         {"sparse", "block=20,global=6",
          "sparse: global=6 blocks of 20 tokens are more than the 100 positions", ATTN_ESHAPE},
         {"sparse", "random=65", "sparse: option random takes a whole number from 0 to 64, not '65'",
@@ -48,14 +52,13 @@ static void test_refusals(void **state)
          "flex: option mask is one of auto|causal|full|prefix|document, not 'window'",
          ATTN_EARGUMENT},
         {"flex", "score=softcap,cap=0",
-         "flex: option cap takes a number from 0.001 to 1e+06, not '0'", ATTN_EARGUMENT},
+         "flex: option cap takes a number from 0.001 to 1000000, not '0'", ATTN_EARGUMENT},
         {"flex", "mask=document,doc_len=0",
-         "flex: option doc_len takes a whole number from 1 to 2.68435e+08, not '0'",
-         ATTN_EARGUMENT},
+         "flex: option doc_len takes a whole number from 1 to 268435456, not '0'", ATTN_EARGUMENT},
         {"flex", "mask=prefix,prefix=101", "flex: prefix=101 is more than the 100 positions",
          ATTN_ESHAPE},
         {"mla", "kv_rank=0",
-         "mla: option kv_rank takes a whole number from 1 to 1.04858e+06 or auto, not '0'",
+         "mla: option kv_rank takes a whole number from 1 to 1048576 or auto, not '0'",
          ATTN_EARGUMENT},
         {"mla", "kv_rank=1",
          "mla: kv_rank=1 leaves nothing but a sign behind the norm; take 2 or more", ATTN_ESHAPE},
@@ -65,12 +68,16 @@ static void test_refusals(void **state)
          "mla: q_rank=1 leaves nothing but a sign behind the norm; take 2 or more", ATTN_ESHAPE},
         {"mla", "q_rank=65", "mla: q_rank=65 is more than the width 64 of the model", ATTN_ESHAPE},
         {"mla", "q_rank=auto",
-         "mla: option q_rank takes a whole number from 0 to 1.04858e+06, not 'auto'",
-         ATTN_EARGUMENT},
+         "mla: option q_rank takes a whole number from 0 to 1048576, not 'auto'", ATTN_EARGUMENT},
         {"mla", "rope_dim=7", "mla: rope_dim=7 is odd, and rotary features come in pairs",
          ATTN_ESHAPE},
         {"mla", "v_dim=0",
          "mla: option v_dim takes a whole number from 1 to 65536 or auto, not '0'", ATTN_EARGUMENT},
+        {"lsh", "buckets=5",
+         "lsh: buckets=5 is odd: buckets are pairs, a direction and its opposite", ATTN_ESHAPE},
+        {"lsh", "reach=0", "lsh: option reach takes a whole number from 1 to 65536, not '0'",
+         ATTN_EARGUMENT},
+        {"lsh", "round=3", "lsh has no option 'round'; did you mean 'rounds'?", ATTN_ENOTFOUND},
         {"cross", "", "cross has no causal form: it reads a memory beside the tokens",
          ATTN_EUNSUPPORTED},
     };
@@ -103,6 +110,7 @@ static void test_edges(void **state)
         {"sparse", "", 64, 4, 1},
         {"sparse", "block=auto", 64, 4, 63},
         {"flex", "mask=prefix,prefix=100", 64, 4, 100},
+        {"lsh", "rounds=64,buckets=2,reach=65536", 64, 64, 1},
         {"mla", "kv_rank=64,q_rank=64", 64, 4, 100},
         {"mla", "kv_rank=auto,nope_dim=auto,rope_dim=0,v_dim=auto", 64, 4, 100},
         {"mla", "", 2, 2, 100},
@@ -180,13 +188,49 @@ static void test_memory(void **state)
     attn_layer_free(layer);
 }
 
+/* causal=... is an option of all that have both forms, and outweighs the caller. */
+static void test_forms(void **state)
+{
+    (void)state;
+    static const struct {
+        const char *mechanism, *options;
+        bool asked, got;
+    } cases[] = {
+        {"flash", "causal=false", true, false},
+        {"flash", "causal=true", false, true},
+        {"sliding", "window=4,causal=0", true, false},
+        {"linformer", "causal=false", true, false},
+        {"flex", "causal=false", true, false},
+        {"flex", "mask=causal,causal=false", true, true}, /* the mask decides */
+        {"gla", "causal=true", true, true},
+        {"gla", "causal=true", false, true},
+    };
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        attn_layer_config config = sizes;
+        config.mechanism = cases[i].mechanism;
+        config.options = cases[i].options;
+        config.is_causal = cases[i].asked;
+        attn_layer *layer = NULL;
+        assert_int_equal(attn_layer_create(&layer, &config, NULL), ATTN_OK);
+        assert_int_equal(attn_layer_is_causal(layer), cases[i].got);
+        attn_layer_free(layer);
+    }
+    /* What the caller wants and there is not is no mistake in the options. */
+    attn_layer_config config = sizes;
+    attn_error error = {0};
+    attn_layer *layer = NULL;
+    config.mechanism = "gla";
+    config.is_causal = false;
+    assert_int_equal(attn_layer_create(&layer, &config, &error), ATTN_EUNSUPPORTED);
+    assert_string_equal(error.text, "gla has no bidirectional form");
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_refusals),
-        cmocka_unit_test(test_edges),
-        cmocka_unit_test(test_latent_sizes),
-        cmocka_unit_test(test_memory),
+        cmocka_unit_test(test_refusals),     cmocka_unit_test(test_edges),
+        cmocka_unit_test(test_latent_sizes), cmocka_unit_test(test_memory),
+        cmocka_unit_test(test_forms),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -38,9 +38,10 @@ static uint64_t fake_now_ns(void)
 
 static uint64_t (*now_ns)(void) = fake_now_ns;
 
-static attn_status fake_open(attn_energy_source **out, const char *root, attn_error *error)
+static attn_status fake_open(attn_energy_source **out, const attn_energy_options *options,
+                             attn_error *error)
 {
-    (void)root;
+    (void)options;
     (void)error;
     attn_energy_source *source = attn_alloc(ATTN_MEMORY_OTHER, sizeof *source);
     attn_energy_channel *channel = attn_alloc(ATTN_MEMORY_OTHER, sizeof *channel);
@@ -53,6 +54,7 @@ static attn_status fake_open(attn_energy_source **out, const char *root, attn_er
                                      .power_bound_w = 1000.0,
                                      .parent = -1,
                                      .mirror_of = -1,
+                                     .twin_of = -1,
                                      .state = fake.opened_as,
                                      .why = "made so"};
     *source = (attn_energy_source){.channels = channel, .n_channels = 1};
@@ -97,11 +99,12 @@ static attn_energy_state still_read(attn_energy_source *source, size_t channel, 
     return ATTN_ENERGY_OK;
 }
 
-static attn_status still_open(attn_energy_source **out, const char *root, attn_error *error)
+static attn_status still_open(attn_energy_source **out, const attn_energy_options *options,
+                              attn_error *error)
 {
     const attn_energy_state state = fake.opened_as;
     fake.opened_as = ATTN_ENERGY_OK;
-    const attn_status status = fake_open(out, root, error);
+    const attn_status status = fake_open(out, options, error);
     fake.opened_as = state;
     extern const attn_energy_operations still_operations;
     (*out)->operations = &still_operations;

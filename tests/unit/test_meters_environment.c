@@ -96,13 +96,13 @@ static void server(void **state)
     assert_true(json_is_null(at(record, "system/hypervisor")));
     assert_number(record, "system/load_average_1min", 3.5);
     assert_number(record, "system/steal_share_since_boot", 0.0);
-    assert_text(record, "energy_sources/0/name", "rapl-powercap");
-    assert_int_equal(json_array_size(at(record, "energy_sources/0/channels")), 4);
-    assert_text(record, "energy_sources/0/channels/1/id", "rapl:package-0/dram");
-    assert_text(record, "energy_sources/0/channels/1/state", "ok");
-    assert_true(json_is_true(at(record, "energy_sources/0/channels/1/counted")));
-    assert_true(json_is_null(at(record, "energy_sources/0/channels/1/update_s")));
-    assert_int_equal(json_array_size(at(record, "warnings")), 5);
+    assert_text(record, "energy_sources/1/name", "rapl-powercap");
+    assert_int_equal(json_array_size(at(record, "energy_sources/1/channels")), 4);
+    assert_text(record, "energy_sources/1/channels/1/id", "rapl:package-0/dram");
+    assert_text(record, "energy_sources/1/channels/1/state", "ok");
+    assert_true(json_is_true(at(record, "energy_sources/1/channels/1/counted")));
+    assert_true(json_is_null(at(record, "energy_sources/1/channels/1/update_s")));
+    assert_int_equal(json_array_size(at(record, "warnings")), 6);
     json_decref(record);
     attn_energy_close(meter);
 }
@@ -118,8 +118,8 @@ static void virtual_machine(void **state)
     assert_true(json_is_null(at(record, "cpu/turbo")));
     assert_number(record, "cpu/packages", 1);
     assert_number(record, "system/steal_share_since_boot", 10.0 / 263189.0);
-    assert_int_equal(json_array_size(at(record, "energy_sources/0/channels")), 0);
-    assert_text(record, "energy_sources/0/why",
+    assert_int_equal(json_array_size(at(record, "energy_sources/1/channels")), 0);
+    assert_text(record, "energy_sources/1/why",
                 "virtual machines do not expose RAPL: no zone in /sys/class/powercap "
                 "(hypervisor: KVM)");
     json_decref(record);
@@ -155,18 +155,38 @@ static void warnings_and_remedies(void **state)
 {
     (void)state;
     attn_environment_warning warnings[ATTN_ENVIRONMENT_WARNINGS_MAX];
-    assert_int_equal(attn_environment_warnings(METAL, warnings), 5);
+    assert_int_equal(attn_environment_warnings(METAL, NULL, warnings), 6);
     assert_string_equal(warnings[0].what, "cpu2 has the frequency governor 'powersave'");
     assert_non_null(strstr(warnings[0].remedy, "cpupower frequency-set -g performance"));
-    assert_string_equal(warnings[1].what, "other work is running: load average 3.50 on 4 cores");
-    assert_string_equal(warnings[2].what, "1024 MiB of swap are in use");
-    assert_string_equal(warnings[3].what, "the machine runs on battery");
-    assert_string_equal(warnings[4].what, "transparent huge pages are off");
-    for (size_t i = 0; i < 5; i++) assert_true(strlen(warnings[i].remedy) > 0);
+    assert_string_equal(warnings[1].what, "turbo is on: clocks fall as the package heats");
+    assert_string_equal(warnings[2].what, "other work is running: load average 3.50 on 4 cores");
+    assert_string_equal(warnings[3].what, "1024 MiB of swap are in use");
+    assert_string_equal(warnings[4].what, "the machine runs on battery");
+    assert_string_equal(warnings[5].what, "transparent huge pages are off");
+    for (size_t i = 0; i < 6; i++) assert_true(strlen(warnings[i].remedy) > 0);
 
-    assert_int_equal(attn_environment_warnings(VIRTUAL, warnings), 1);
+    assert_int_equal(attn_environment_warnings(VIRTUAL, "none", warnings), 1);
     assert_string_equal(warnings[0].what,
                         "the hypervisor gave 0.0038 % of the time since boot to others");
+}
+
+static void heat_and_turbo(void **state)
+{
+    (void)state;
+    char root[TREE_PATH_BYTES];
+    attn_environment_warning warnings[ATTN_ENVIRONMENT_WARNINGS_MAX];
+    tree_make(root);
+    tree_write(root, "/sys/devices/system/cpu/cpufreq/boost", "0\n");
+    tree_write(root, "/sys/class/thermal/thermal_zone3/temp", "84000\n");
+    tree_write(root, "/sys/class/thermal/thermal_zone3/trip_point_0_temp", "95000\n");
+    assert_int_equal(attn_environment_warnings(root, NULL, warnings), 0);
+    tree_write(root, "/sys/class/thermal/thermal_zone3/temp", "86000\n");
+    tree_write(root, "/sys/devices/system/cpu/cpufreq/boost", "1\n");
+    assert_int_equal(attn_environment_warnings(root, NULL, warnings), 2);
+    assert_string_equal(warnings[0].remedy,
+                        "echo 0 > /sys/devices/system/cpu/cpufreq/boost, as an administrator");
+    assert_string_equal(warnings[1].what, "thermal zone 3 is at 86 C, its limit is 95 C");
+    tree_remove(root);
 }
 
 static void assert_virtual(const char *root, const char *name)
@@ -217,9 +237,10 @@ static void memory_is_short(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(server),        cmocka_unit_test(virtual_machine),
-        cmocka_unit_test(empty_machine), cmocka_unit_test(warnings_and_remedies),
-        cmocka_unit_test(hypervisors),   cmocka_unit_test(memory_is_short),
+        cmocka_unit_test(server),          cmocka_unit_test(virtual_machine),
+        cmocka_unit_test(empty_machine),   cmocka_unit_test(warnings_and_remedies),
+        cmocka_unit_test(heat_and_turbo),  cmocka_unit_test(hypervisors),
+        cmocka_unit_test(memory_is_short),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

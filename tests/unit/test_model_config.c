@@ -60,12 +60,10 @@ static void test_table(void **state)
     assert_null(attn_model_find(model, "h.2.ln_1.weight"));
 
     const attn_model_offsets *offsets = attn_model_layout(model);
-    const size_t second = offsets->first_block + offsets->per_block;
+    const attn_block_offsets *second = &offsets->blocks[1];
     assert_int_equal(attn_model_find(model, "wte.weight")->offset, offsets->tokens);
-    assert_int_equal(attn_model_find(model, "h.1.mlp.c_fc.weight")->offset,
-                     second + offsets->block.up_weight);
-    assert_int_equal(attn_model_find(model, "h.1.attn.wq.weight")->offset,
-                     second + offsets->block.attention);
+    assert_int_equal(attn_model_find(model, "h.1.mlp.c_fc.weight")->offset, second->up_weight);
+    assert_int_equal(attn_model_find(model, "h.1.attn.wq.weight")->offset, second->attention);
     assert_int_equal(attn_model_find(model, "ln_f.bias")->offset, offsets->final_bias);
     attn_model_free(model);
 }
@@ -127,20 +125,18 @@ static void test_refusals(void **state)
         attn_status status;
         const char *text;
     } cases[] = {
-        {{0, 1, 8, 4, 9, "softmax", NULL, true},
-         ATTN_ESHAPE,
-         "a model of 0 layers: give 1 to 4096"},
-        {{1, 1, 8, 0, 9, "softmax", NULL, true},
+        {{0, 1, 8, 4, 9, "softmax", true}, ATTN_ESHAPE, "a model of 0 layers: give 1 to 4096"},
+        {{1, 1, 8, 0, 9, "softmax", true},
          ATTN_ESHAPE,
          "a model of width 8 and 0 positions: give sizes above 0"},
-        {{1, 1, 8, 4, 1, "softmax", NULL, true},
+        {{1, 1, 8, 4, 1, "softmax", true},
          ATTN_ESHAPE,
          "a vocabulary of 1 tokens: give 2 to 4294967295"},
-        {{1, 1, (size_t)1 << 40, 4, 9, "softmax", NULL, true},
+        {{1, 1, (size_t)1 << 40, 4, 9, "softmax", true},
          ATTN_ESHAPE,
          "a model of width 1099511627776 does not fit into memory"},
-        {{1, 3, 8, 4, 9, "softmax", NULL, true}, ATTN_ESHAPE, "3 heads do not divide the width 8"},
-        {{1, 1, 8, 4, 9, NULL, NULL, true}, ATTN_EARGUMENT, "a model needs an attention mechanism"},
+        {{1, 3, 8, 4, 9, "softmax", true}, ATTN_ESHAPE, "3 heads do not divide the width 8"},
+        {{1, 1, 8, 4, 9, NULL, true}, ATTN_EARGUMENT, "a model needs an attention mechanism"},
     };
     for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
         attn_error error = {0};

@@ -79,10 +79,13 @@ static void check_decoding(const char *mechanism, const char *isa, size_t thread
 static void test_decoding(void **state)
 {
     (void)state;
-    for (size_t i = 0; i < attn_mechanism_count(); i++) {
-        check_decoding(attn_mechanism_name(i), "ref", 1);
-        check_decoding(attn_mechanism_name(i), "auto", 2);
+    for (size_t i = 0; language_mechanism(i); i++) {
+        check_decoding(language_mechanism(i), "ref", 1);
+        check_decoding(language_mechanism(i), "auto", 2);
     }
+    /* caches of different sizes beside each other */
+    check_decoding("sliding:window=5:sinks=1+gla", "ref", 1);
+    check_decoding("retnet+flash", "auto", 2);
 }
 
 static void generate(const attn_model *model, attn_context *context, attn_sampling sampling,
@@ -201,9 +204,9 @@ static void check_work(const char *mechanism, size_t threads)
 static void test_work(void **state)
 {
     (void)state;
-    for (size_t i = 0; i < attn_mechanism_count(); i++)
+    for (size_t i = 0; language_mechanism(i); i++)
         for (size_t threads = 1; threads <= 3; threads++)
-            check_work(attn_mechanism_name(i), threads);
+            check_work(language_mechanism(i), threads);
 }
 
 static void test_refusals(void **state)

@@ -90,13 +90,15 @@ static void check_work(const char *mechanism, size_t threads, const char *isa, s
 static void test_work(void **state)
 {
     (void)state;
-    for (size_t i = 0; i < attn_mechanism_count(); i++) {
-        const char *mechanism = attn_mechanism_name(i);
+    for (size_t i = 0; language_mechanism(i); i++) {
+        const char *mechanism = language_mechanism(i);
         check_work(mechanism, 1, "ref", 2, 17, 2);
         check_work(mechanism, 2, "avx2", 1, 1, 1);
         check_work(mechanism, 2, "auto", 3, 40, 1);
         check_work(mechanism, 3, "auto", 2, 33, 3);
     }
+    check_work("sliding:window=9*2+gla+flash", 1, "ref", 2, 17, 6);
+    check_work("linear+sliding:window=5", 2, "auto", 3, 33, 3);
 }
 
 /* ---- threads and memory ------------------------------------------------------------------ */
@@ -144,8 +146,7 @@ static void check_threads(const char *mechanism, const char *isa)
 static void test_threads(void **state)
 {
     (void)state;
-    for (size_t i = 0; i < attn_mechanism_count(); i++)
-        check_threads(attn_mechanism_name(i), "ref");
+    for (size_t i = 0; language_mechanism(i); i++) check_threads(language_mechanism(i), "ref");
     check_threads("flash", "auto");
 }
 
@@ -354,7 +355,7 @@ static void check_documents(const char *mechanism)
 static void test_documents(void **state)
 {
     (void)state;
-    for (size_t i = 0; i < attn_mechanism_count(); i++) check_documents(attn_mechanism_name(i));
+    for (size_t i = 0; language_mechanism(i); i++) check_documents(language_mechanism(i));
 }
 
 /* A token that occurs at many places collects the gradient of each: the sum over all tokens of

@@ -135,7 +135,8 @@ static void long_texts_are_wrapped(void **state)
     } cases[] = {
         {"one two three four", "one two\n  three\n  four\n", 0},
         {"", "\n", 0},
-        {"unbreakable-word", "unbreakable-word\n", 0},
+        {"unbreakable-word x", "unbreakabl\n  e-word x\n", 0},
+        {"a twelve-bytes", "a\n  twelve-b\n  ytes\n", 0},
         {"a\033[31mb\tc\nd", "a?[31mb c\n  d\n", 0},
         {"late start", "late\n  start\n", 5},
     };

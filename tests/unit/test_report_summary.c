@@ -152,8 +152,48 @@ static void ratios_are_paired_by_round(void **state)
     const attn_summary_figure *f = attn_summary_find(&s->mechanisms[1], "step_time_s");
     assert_true(fabs(f->ratio - 0.8) < 1e-12 && fabs(f->ratio_low - 0.8) < 1e-12 &&
                 fabs(f->ratio_high - 0.8) < 1e-12);
-    assert_false(attn_summary_resolved(f, attn_summary_find(&s->mechanisms[0], "step_time_s")));
+    assert_false(
+        attn_summary_resolved(s, 1, 0, "step_time_s")); /* three rounds, and they overlap */
     attn_summary_free(s);
+}
+
+/* Spreads overlap by far, since the machine slows down; the pairs tell all the same. An A/A pair
+ * that differs by more takes the claim back. */
+static void pairs_tell_what_spreads_hide(void **state)
+{
+    (void)state;
+    for (int has_again = 0; has_again < 2; has_again++) {
+        made m;
+        made_begin(&m, has_again
+                           ? "{\"mechanisms\": [\"base\", \"x\", \"base (A/A)\"], \"rounds\": 9, "
+                             "\"measuring\": {\"again\": \"base (A/A)\"}}"
+                           : "{\"mechanisms\": [\"base\", \"x\"], \"rounds\": 9}");
+        for (uint32_t r = 1; r <= 9; r++) {
+            made_add(&m, "base", r, seconds(r));
+            made_add(&m, "x", r, seconds((0.95 + 0.001 * r) * r));
+            if (has_again) made_add(&m, "base (A/A)", r, seconds((r % 2 ? 1.08 : 0.93) * r));
+        }
+        attn_summary *s = summarise(&m);
+        assert_int_equal(attn_summary_resolved(s, 1, 0, "step_time_s"), !has_again);
+        assert_true(has_again ? fabs(attn_summary_floor(s, "step_time_s") - log(1.08)) < 1e-9
+                              : isnan(attn_summary_floor(s, "step_time_s")));
+        attn_finding findings[ATTN_FINDINGS_MAX];
+        const size_t n = attn_findings_make(s, findings);
+        bool says_floor = false;
+        for (size_t i = 0; i < n; i++) {
+            if (strcmp(findings[i].label, "Noise floor") == 0) {
+                says_floor = true;
+                assert_string_equal(findings[i].subject, "8.0 %");
+                assert_non_null(strstr(findings[i].detail, "smaller differences are not resolved"));
+            }
+            if (strcmp(findings[i].label, "Fastest training step") != 0) continue;
+            assert_string_equal(findings[i].subject, "x"); /* never the twin */
+            assert_int_equal(strstr(findings[i].detail, "Not resolved against base") != NULL,
+                             has_again);
+        }
+        assert_int_equal(says_floor, has_again);
+        attn_summary_free(s);
+    }
 }
 
 static void plans_of_any_form_are_survived(void **state)
@@ -335,6 +375,60 @@ static void findings_claim_no_more_than_the_data(void **state)
     attn_summary_free(s);
 }
 
+/* Those that see the future come last whatever is sorted by, and win nothing. */
+static void the_future_wins_nothing(void **state)
+{
+    (void)state;
+    made m;
+    made_begin(&m, "{\"mechanisms\": [\"leaks\", \"slow\", \"fast\"]}");
+    made_add(&m, "leaks", 1, seconds(1));
+    made_add(&m, "slow", 1, seconds(3));
+    made_add(&m, "fast", 1, seconds(2));
+    /* a trial that failed before it was timed is marked all the same */
+    made_add(&m, "leaks", 2,
+             attn_figure_make(ATTN_FIGURE_SEES_FUTURE, "block", 4, ATTN_COUNTED, "x"));
+    m.trials[3].state = ATTN_TRIAL_FAILED;
+    attn_summary *s = summarise(&m);
+    attn_error error = {0};
+    size_t order[3];
+    assert_int_equal(attn_ranking_order(s, "time", order, &error), ATTN_OK);
+    assert_string_equal(s->mechanisms[order[0]].name, "fast");
+    assert_string_equal(s->mechanisms[order[1]].name, "slow");
+    assert_true(s->mechanisms[order[2]].sees_future);
+
+    attn_ranking_column columns[ATTN_RANKING_COLUMNS];
+    attn_ranking_columns(s, columns);
+    size_t n_best = 0;
+    for (size_t c = 0; c < ATTN_RANKING_COLUMNS; c++) {
+        assert_false(attn_ranking_is_best(s, &columns[c], order[2]));
+        n_best += attn_ranking_is_best(s, &columns[c], order[0]);
+    }
+    assert_int_equal(n_best, 1);
+
+    attn_finding f[ATTN_FINDINGS_MAX];
+    const size_t n = attn_findings_make(s, f);
+    assert_string_equal(f[0].subject, "fast");
+    assert_string_equal(f[n - 2].label, "Out of competition");
+    assert_string_equal(f[n - 2].subject, "1 mechanism sees the future");
+    assert_string_equal(f[n - 2].detail,
+                        "leaks: a token sees later ones, which it is to predict, so "
+                        "that the loss is not that of a language model.");
+    attn_summary_free(s);
+
+    /* Among themselves they keep an order. */
+    made_begin(&m, "{}");
+    static const char *const names[] = {"c", "a", "b"};
+    for (uint32_t i = 0; i < 3; i++) {
+        made_add(&m, names[i], 1, seconds(3 - i));
+        made_add(&m, names[i], 2,
+                 attn_figure_make(ATTN_FIGURE_SEES_FUTURE, "block", 1, ATTN_COUNTED, "x"));
+    }
+    s = summarise(&m);
+    assert_int_equal(attn_ranking_order(s, "time", order, &error), ATTN_OK);
+    for (size_t i = 0; i < 3; i++) assert_string_equal(s->mechanisms[order[i]].name, names[2 - i]);
+    attn_summary_free(s);
+}
+
 static void allocations_may_fail(void **state)
 {
     (void)state;
@@ -363,11 +457,13 @@ int main(void)
         cmocka_unit_test(six_rounds_have_an_interval),
         cmocka_unit_test(provenances_are_never_mixed),
         cmocka_unit_test(ratios_are_paired_by_round),
+        cmocka_unit_test(pairs_tell_what_spreads_hide),
         cmocka_unit_test(plans_of_any_form_are_survived),
         cmocka_unit_test(orders_put_absent_values_last),
         cmocka_unit_test(models_rank_nothing),
         cmocka_unit_test(failures_keep_their_reason),
         cmocka_unit_test(findings_claim_no_more_than_the_data),
+        cmocka_unit_test(the_future_wins_nothing),
         cmocka_unit_test(allocations_may_fail),
     };
     return cmocka_run_group_tests_name("report summary", tests, scratch_folder_make,

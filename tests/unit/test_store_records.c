@@ -176,9 +176,8 @@ static void wrong_use_is_refused(void **state)
                    &error, "begin a trial");
     assert_refused(attn_store_begin_trial(store, 99, 1, 1, "n", &other, &error), ATTN_ENOTFOUND,
                    &error, "begin a trial");
-    char long_name[65];
-    memset(long_name, 'x', 64);
-    long_name[64] = '\0';
+    char long_name[sizeof((attn_store_trial *)NULL)->mechanism + 1] = "";
+    memset(long_name, 'x', sizeof long_name - 1);
     assert_refused(attn_store_begin_trial(store, run, 1, 2, long_name, &other, &error),
                    ATTN_EARGUMENT, &error, "too long");
 

@@ -44,14 +44,15 @@ static void test_verdicts(void **state)
     attn_verdict_bits(&v, 2, a, a, "a");
     assert_int_equal(v.outcome, ATTN_OUTCOME_HOLDS);
     assert_true(v.is_exact);
-    attn_verdict_same(&v, 2, b, a, "b");
+    attn_verdict_same(&v, 2, b, a, ATTN_ROUNDING, "b");
     assert_int_equal(v.outcome, ATTN_OUTCOME_HOLDS);
     assert_false(v.is_exact);
     assert_true(v.error > 0.0 && v.error < v.tolerance);
-    attn_verdict_same(&v, 2, c, a, "row %d", 7);
+    attn_verdict_same(&v, 2, c, a, ATTN_ROUNDING, "row %d", 7);
     assert_int_equal(v.outcome, ATTN_OUTCOME_FAILS);
     assert_string_equal(v.text, "row 7: error 4.47e-02, tolerance 4e-06");
-    attn_verdict_same(&v, 2, b, a, "later"); /* changes neither text nor the worst error */
+    attn_verdict_same(&v, 2, b, a, ATTN_ROUNDING,
+                      "later"); /* changes neither text nor the worst error */
     assert_string_equal(v.text, "row 7: error 4.47e-02, tolerance 4e-06");
     assert_true(v.error > 0.04);
 
@@ -65,7 +66,7 @@ static void test_verdicts(void **state)
     attn_verdict_error(&v, 0.5, 1.0, "y");
     assert_true(isnan(v.error)); /* sticks */
     v = (attn_verdict){0};
-    attn_verdict_same(&v, 2, n, n, "equal bits");
+    attn_verdict_same(&v, 2, n, n, ATTN_ROUNDING, "equal bits");
     assert_int_equal(v.outcome, ATTN_OUTCOME_HOLDS);
     attn_verdict_that(&v, false, "count %d", 3);
     assert_string_equal(v.text, "count 3");

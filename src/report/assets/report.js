@@ -146,7 +146,8 @@
           y: Object.assign(axis("", false), { stacked: true,
             ticks: { color: css("--ink"), autoSkip: false, callback(v) {
               const name = this.getLabelForValue(v);
-              return name.length > 16 ? name.slice(0, 15) + "\u2026" : name;
+              const short = name.length > 16 ? name.slice(0, 15) + "\u2026" : name;
+              return mechanisms[v].sees_future ? [short, "sees the future"] : short;
             } } }),
         },
         plugins: {
@@ -164,14 +165,10 @@
 
   // ---- loss curves ----
   function axisValues(trial, kind) {
-    const s = trial.steps, out = [0];
-    for (let i = 0; i < s.step.length; i++) {
-      const own = kind === "steps" ? s.step[i] - (i ? s.step[i - 1] : 0)
-        : kind === "flop" ? s.matmul_flop[i] + s.exponential_op[i] + s.other_op[i]
-        : s.data_s[i] + s.forward_s[i] + s.backward_s[i] + s.optimizer_s[i];
-      out.push(out[i] + own);
-    }
-    return out;
+    const s = trial.steps;
+    const values = kind === "steps" ? s.step : kind === "flop" ? s.flop
+      : kind === "joules" ? s.step.map((n) => n * (trial.energy_step_j || 0)) : s.seconds;
+    return [0].concat(values);
   }
 
   // Medians over the rounds of a mechanism, at each step that all of them have.
@@ -186,7 +183,8 @@
       train.push({ x: median(xs.map((x) => x[i + 1])), y: median(trials.map((t) => t.steps.loss[i])) });
     const heldOut = trials[0].evaluations.map((e) => {
       const same = trials.map((t) => t.evaluations.find((o) => o.step === e.step));
-      const at = trials.map((t) => (e.step === 0 ? 0 : t.steps.step.indexOf(e.step) + 1));
+      // Steps may be thinned: the last one at or before the evaluation.
+      const at = trials.map((t) => t.steps.step.filter((n) => n <= e.step).length);
       return { x: median(xs.map((x, r) => x[at[r]] ?? null)),
         y: median(same.map((o) => (o ? o.loss : null))) };
     });
@@ -194,16 +192,18 @@
   }
 
   function drawLoss(element, kind) {
-    const titles = { steps: "optimizer steps", seconds: "seconds of training", flop: "operations, all three classes" };
+    const titles = { steps: "optimizer steps", seconds: "seconds of training", flop: "operations, all three classes",
+      joules: "joules, the mean of a step each" };
     const datasets = [];
     mechanisms.forEach((m, i) => {
       // Colours repeat after eight; dashes and points then differ: 32 lines can be told apart.
       const c = curves(m.mechanism, kind), again = Math.floor(i / 8);
       const dash = dashes[(again + 2 * (i % 2)) % 4];
-      datasets.push({ label: m.mechanism, data: c.heldOut, borderColor: series(i),
+      const name = m.mechanism + (m.sees_future ? " (sees the future)" : "");
+      datasets.push({ label: name, data: c.heldOut, borderColor: series(i),
         backgroundColor: series(i), borderDash: dash, borderWidth: 2, pointRadius: 3,
         pointStyle: ["circle", "rect", "triangle", "rectRot"][(i + again) % 4], spanGaps: true });
-      datasets.push({ label: m.mechanism, data: c.train, borderColor: fade(series(i), 0.28),
+      datasets.push({ label: name, data: c.train, borderColor: fade(series(i), 0.28),
         borderWidth: 1.2, pointRadius: 0, spanGaps: true, isTraining: true });
     });
     element.parentNode.style.height = "420px";
@@ -238,6 +238,85 @@
     });
   }
 
+  // ---- loss against its cost ----
+  function drawScatter(element, figure, unit) {
+    const points = mechanisms.map((m, i) => {
+      const x = figureOf(m, figure), y = figureOf(m, "held_out_loss");
+      return { name: m.mechanism, i, x: x ? x.median : null, y: y ? y.median : null };
+    }).filter((p) => p.x !== null && p.y !== null);
+    const front = points.filter((p) => !points.some((o) =>
+      o.x <= p.x && o.y <= p.y && (o.x < p.x || o.y < p.y))).sort((a, b) => a.x - b.x);
+    element.parentNode.style.height = "320px";
+    return new Chart(element, {
+      type: "scatter",
+      data: { datasets: points.map((p) => ({ label: p.name, data: [{ x: p.x, y: p.y }],
+        backgroundColor: series(p.i), pointRadius: 6, pointHoverRadius: 8,
+        pointStyle: ["circle", "rect", "triangle", "rectRot"][Math.floor(p.i / 8) % 4] }))
+        .concat([{ label: "best", data: front.map((p) => ({ x: p.x, y: p.y })), showLine: true,
+          pointRadius: 0, borderColor: css("--soft"), borderWidth: 1.2, borderDash: [4, 4] }]) },
+      options: {
+        animation: false, maintainAspectRatio: false,
+        devicePixelRatio: Math.max(2, window.devicePixelRatio || 1),
+        scales: { x: Object.assign(axis(unit, true), { type: "linear" }),
+          y: axis("held-out loss, nat per token", true) },
+        plugins: {
+          legend: { position: "right", labels: { color: css("--ink"), usePointStyle: true,
+            boxHeight: 7 } },
+          tooltip: { callbacks: { label: (item) => item.dataset.label + ": " +
+            plain(item.parsed.y) + " nat, " + plain(item.parsed.x) + " " + unit } },
+        },
+      },
+    });
+  }
+
+  // ---- power over time ----
+  function drawPower(element) {
+    const datasets = [];
+    mechanisms.forEach((m, i) => {
+      const trials = data.trials.filter((t) => t.mechanism === m.mechanism && t.power);
+      if (!trials.length) return;
+      const power = trials[trials.length - 1].power;
+      Object.keys(power).forEach((domain, d) => datasets.push({
+        label: m.mechanism + ", " + domain, borderColor: series(i), backgroundColor: series(i),
+        borderDash: dashes[d % 4], borderWidth: 1.5, pointRadius: 0, spanGaps: true,
+        data: power[domain].time_s.map((x, k) => ({ x, y: power[domain].power_w[k] })) }));
+    });
+    element.parentNode.style.height = "320px";
+    return new Chart(element, {
+      type: "line",
+      data: { datasets },
+      options: {
+        animation: false, maintainAspectRatio: false, parsing: false,
+        devicePixelRatio: Math.max(2, window.devicePixelRatio || 1),
+        scales: { x: Object.assign(axis("seconds of training", true), { type: "linear" }),
+          y: Object.assign(axis("W", true), { beginAtZero: true }) },
+        plugins: { legend: { position: "top", align: "start",
+          labels: { color: css("--ink"), boxWidth: 12, boxHeight: 2 } } },
+      },
+    });
+  }
+
+  // ---- the ranking sorts by any column; what is absent stays last ----
+  function sortBy(head) {
+    const rows = Array.from(head.closest("table").tBodies[0].rows);
+    const isRising = head.getAttribute("aria-sort") === "none"
+      ? head.dataset.rising !== "0" : head.getAttribute("aria-sort") === "descending";
+    const value = (row) => {
+      const cell = row.cells[head.cellIndex];
+      if (head.cellIndex === 0) return cell.textContent;
+      return cell && cell.dataset.value ? Number(cell.dataset.value) : null;
+    };
+    rows.map((row) => ({ row, value: value(row) })).sort((a, b) => {
+      if (a.value === null || b.value === null) return (a.value === null) - (b.value === null);
+      const order = a.value < b.value ? -1 : a.value > b.value ? 1 : 0;
+      return isRising ? order : -order;
+    }).forEach((o) => o.row.parentNode.appendChild(o.row));
+    head.parentNode.querySelectorAll("th").forEach((th) => th.setAttribute("aria-sort",
+      th !== head ? "none" : isRising ? "ascending" : "descending"));
+  }
+  document.querySelectorAll(".ranking th button").forEach((button) =>
+    button.addEventListener("click", () => sortBy(button.closest("th"))));
+
   // ---- drawing all, and again when the colours change ----
   let lossAxis = "steps";
   function drawAll() {
@@ -246,6 +325,8 @@
     document.querySelectorAll("figure[data-kind]").forEach((figure) => {
       const d = figure.dataset, canvas = figure.querySelector("canvas");
       if (d.kind === "loss") { charts.push(drawLoss(canvas, lossAxis)); return; }
+      if (d.kind === "scatter") { charts.push(drawScatter(canvas, d.x, d.unit)); return; }
+      if (d.kind === "power") { charts.push(drawPower(canvas)); return; }
       charts.push(drawBars(canvas, { kind: d.kind, unit: d.unit, factor: Number(d.factor),
         parts: d.series.split(",").map(pair), total: d.total, mark: d.mark && pair(d.mark) }));
     });

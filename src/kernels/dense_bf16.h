@@ -1,0 +1,50 @@
+/* Dense layers in bfloat16: the products of kernels/dense.h with both factors in bfloat16 and
+ * sums in float32. Weights are [out][in] and are packed once, after each change, into the order
+ * in which the products read them.
+ *
+ * A product of two bfloat16 numbers is exact in float32, so a result differs from the exact sum
+ * by the roundings of its additions and, if it is bfloat16, one more (docs/numerics.md). Every
+ * element is summed by one task in an order that depends on the sizes alone: the bits are the
+ * same for any number of threads. Level `amx` counts subnormal numbers as 0.
+ *
+ * Sizes are at least 1. Packed weights lie on 64 bytes, as attn_alloc() gives them; nothing else
+ * needs to. Scratch memory is the context's and grows at the first call of a shape at most.
+ *
+ * Each call adds its work to context->work: 2 rows in out, and rows * out for a bias. */
+#ifndef KERNELS_DENSE_BF16_H
+#define KERNELS_DENSE_BF16_H
+
+#include "kernels/context.h"
+
+/* Where a result goes: exactly one of the two. */
+typedef struct attn_dense_output {
+    float *single;
+    attn_bf16 *half;
+    bool accumulate; /* single += result */
+} attn_dense_output;
+
+/* Numbers in one packed form of a weight matrix. */
+size_t attn_dense_bf16_packed(size_t out, size_t in);
+
+/* w[out][in], rounded, in the form that attn_dense_bf16_forward() reads and in the one that
+ * attn_dense_bf16_input_gradient() reads; either may be NULL. */
+void attn_dense_bf16_pack(attn_context *context, size_t out, size_t in, const float *w,
+                          attn_bf16 *forward, attn_bf16 *backward);
+
+/* y[rows][out] = x[rows][in] w^T + bias; bias may be NULL */
+void attn_dense_bf16_forward(attn_context *context, size_t rows, size_t in, size_t out,
+                             const attn_bf16 *x, const attn_bf16 *forward, const float *bias,
+                             attn_dense_output y);
+
+/* dx[rows][in] = dy[rows][out] w */
+void attn_dense_bf16_input_gradient(attn_context *context, size_t rows, size_t in, size_t out,
+                                    const attn_bf16 *dy, const attn_bf16 *backward,
+                                    attn_dense_output dx);
+
+/* dw[out][in] = dy^T x and dbias[out] = column sums of dy (dbias may be NULL); += when
+ * `accumulate` */
+void attn_dense_bf16_weight_gradient(attn_context *context, size_t rows, size_t in, size_t out,
+                                     const attn_bf16 *x, const attn_bf16 *dy, float *dw,
+                                     float *dbias, bool accumulate);
+
+#endif

@@ -1,0 +1,150 @@
+/* Dense products of layers: which kernels, and the rounding of what they are given. */
+#include "mechanisms/projection.h"
+
+#include "base/threads.h"
+#include "kernels/dense.h"
+#include "kernels/dense_bf16.h"
+
+#include <string.h>
+
+void attn_layer_declare_projection(attn_layer *layer, const char *weight, const char *bias,
+                                   size_t in, size_t out)
+{
+    layer->projections[layer->n_projections++] =
+        (attn_projection){.in = in,
+                          .out = out,
+                          .weight = attn_layer_offset(layer, weight),
+                          .bias = bias ? attn_layer_offset(layer, bias) : ATTN_NO_BIAS,
+                          .packed = layer->packed_count};
+    if (layer->dtype == ATTN_BF16) layer->packed_count += 2 * attn_dense_bf16_packed(out, in);
+}
+
+/* ---- packed weights ---------------------------------------------------------------------- */
+
+/* The form for forward products; that for gradients of inputs lies behind it. */
+static size_t backward_form(const attn_projection *p)
+{
+    return p->packed + attn_dense_bf16_packed(p->out, p->in);
+}
+
+void attn_layer_pack(attn_context *context, const attn_layer *layer, const float *parameters,
+                     attn_bf16 *packed)
+{
+    if (layer->dtype != ATTN_BF16) return;
+    for (size_t i = 0; i < layer->n_projections; i++) {
+        const attn_projection *p = &layer->projections[i];
+        attn_dense_bf16_pack(context, p->out, p->in, parameters + p->weight, packed + p->packed,
+                             packed + backward_form(p));
+    }
+}
+
+/* ---- rounded factors --------------------------------------------------------------------- */
+
+/* Floats that hold so many bfloat16 numbers. */
+static size_t halves(size_t count)
+{
+    return attn_rounded((count + 1) / 2);
+}
+
+size_t attn_projection_scratch(const attn_layer *layer, size_t batch, size_t length)
+{
+    const size_t rows = batch * (length > layer->memory_length ? length : layer->memory_length);
+    size_t most = 0;
+    for (size_t i = 0; i < layer->n_projections && layer->dtype == ATTN_BF16; i++) {
+        const attn_projection *p = &layer->projections[i];
+        const size_t count = halves(rows * p->in) + halves(rows * p->out);
+        if (count > most) most = count;
+    }
+    return most;
+}
+
+static float *room_of(const attn_context *context, const attn_layer *layer, const attn_call *call)
+{
+    return call->scratch + attn_rounded(layer->mechanism->functions->scratch(
+                               layer, context->threads, call->batch, call->length));
+}
+
+enum { PIECE = 1 << 14 }; /* numbers of a task */
+
+typedef struct rounding {
+    const attn_kernels *kernels;
+    size_t count;
+    const float *from;
+    attn_bf16 *to;
+} rounding;
+
+static void round_piece(void *argument, size_t index, size_t worker)
+{
+    (void)worker;
+    const rounding *r = argument;
+    const size_t first = index * PIECE;
+    r->kernels->bf16_from_float(attn_smaller(PIECE, r->count - first), r->from + first,
+                                r->to + first);
+}
+
+/* The numbers rounded, in memory cut off `room`. */
+static const attn_bf16 *rounded(const attn_context *context, size_t count, const float *from,
+                                float **room)
+{
+    rounding r = {.kernels = context->kernels,
+                  .count = count,
+                  .from = from,
+                  .to = (attn_bf16 *)(void *)attn_cut(room, halves(count))};
+    attn_parallel(context->threads, (count + PIECE - 1) / PIECE, round_piece, &r);
+    return r.to;
+}
+
+/* ---- products ---------------------------------------------------------------------------- */
+
+static const float *bias_of(const attn_projection *p, const float *parameters)
+{
+    return p->bias == ATTN_NO_BIAS ? NULL : parameters + p->bias;
+}
+
+void attn_projection_forward(attn_context *context, const attn_layer *layer, const attn_call *call,
+                             size_t index, size_t rows, const float *x, float *y)
+{
+    const attn_projection *p = &layer->projections[index];
+    const float *bias = bias_of(p, call->parameters);
+    if (layer->dtype == ATTN_F32) {
+        attn_dense_forward(context, rows, p->in, p->out, x, call->parameters + p->weight, bias, y);
+        return;
+    }
+    float *room = room_of(context, layer, call);
+    attn_dense_bf16_forward(context, rows, p->in, p->out, rounded(context, rows * p->in, x, &room),
+                            call->packed + p->packed, bias, (attn_dense_output){.single = y});
+}
+
+void attn_projection_input_gradient(attn_context *context, const attn_layer *layer,
+                                    const attn_call *call, size_t index, size_t rows,
+                                    const float *dy, float *dx)
+{
+    const attn_projection *p = &layer->projections[index];
+    if (layer->dtype == ATTN_F32) {
+        attn_dense_input_gradient(context, rows, p->in, p->out, dy, call->parameters + p->weight,
+                                  dx, false);
+        return;
+    }
+    float *room = room_of(context, layer, call);
+    attn_dense_bf16_input_gradient(
+        context, rows, p->in, p->out, rounded(context, rows * p->out, dy, &room),
+        call->packed + backward_form(p), (attn_dense_output){.single = dx});
+}
+
+void attn_projection_weight_gradient(attn_context *context, const attn_layer *layer,
+                                     const attn_call *call, size_t index, size_t rows,
+                                     const float *x, const float *dy)
+{
+    const attn_projection *p = &layer->projections[index];
+    float *dw = call->gradients + p->weight;
+    float *d_bias = p->bias == ATTN_NO_BIAS ? NULL : call->gradients + p->bias;
+    if (layer->dtype == ATTN_F32) {
+        attn_dense_weight_gradient(context, rows, p->in, p->out, x, dy, dw, d_bias, false);
+        return;
+    }
+    float *room = room_of(context, layer, call);
+    const attn_bf16 *half_x = rounded(context, rows * p->in, x, &room);
+    const attn_bf16 *half_dy = rounded(context, rows * p->out, dy, &room);
+    attn_dense_bf16_weight_gradient(context, rows, p->in, p->out, half_x, half_dy, dw, d_bias,
+                                    false);
+}
