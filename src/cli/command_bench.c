@@ -239,7 +239,7 @@ static int run(const void *settings_pointer, size_t n_operands, char *const *ope
 
 const cli_command cli_command_bench = {
     .name = "bench",
-    .summary = "time training steps, layers and attention alone, beside the machine's peaks",
+    .summary = "time steps, layers and attention alone, beside the peaks",
     .operands = "step|core|layer|peaks",
     .description =
         "step: whole training steps, split into their parts, and in turns with them the step's "
