@@ -7,6 +7,17 @@
 #include <math.h>
 #include <stdio.h>
 
+/* What cores and layers are measured by. */
+static const struct {
+    attn_bench_peak peak;
+    const char *title, *unit, *key;
+} peaks[] = {
+    {ATTN_PEAK_FMA, "fused multiply-adds", "GFLOP/s", "fma_flop_per_s"},
+    {ATTN_PEAK_TILES, "tile products", "GFLOP/s", "amx_flop_per_s"},
+    {ATTN_PEAK_EXPONENTIAL, "exponentials", "G/s", "exp_per_s"},
+    {ATTN_PEAK_MEMORY, "reads of memory", "GB/s", "memory_byte_per_s"},
+};
+
 /* ---- tables ------------------------------------------------------------------------------ */
 
 void cli_bench_peaks_table(const attn_bench_peaks *r)
@@ -76,8 +87,8 @@ static void print_crossover(const attn_bench_core_options *asked, const attn_ben
 
 void cli_bench_core_table(const attn_bench_core_options *asked, const attn_bench_core *r)
 {
-    printf("%s, batch %zu, float32, causal, %zu threads, %s%s%s\n",
-           asked->is_layer ? "layers" : "cores", asked->batch, r->threads, r->isa,
+    printf("%s, batch %zu, %s, causal, %zu threads, %s%s%s\n", asked->is_layer ? "layers" : "cores",
+           asked->batch, asked->dtype == ATTN_BF16 ? "bfloat16" : "float32", r->threads, r->isa,
            asked->is_layer ? ", " : "", asked->is_layer ? r->dense : "");
     size_t directions = 0;
     for (int i = 0; i < ATTN_BENCH_DIRECTIONS; i++) directions += asked->directions[i];
@@ -88,12 +99,12 @@ void cli_bench_core_table(const attn_bench_core_options *asked, const attn_bench
     if (r->n_crossovers > 0) puts("\ncrossovers, with the tenths of the repeats");
     for (size_t i = 0; i < r->n_crossovers; i++) print_crossover(asked, &r->crossovers[i]);
     putchar('\n');
-    if (r->fma_peak.median > 0.0)
-        printf("peak during the run: fused multiply-adds %.1f GFLOP/s (%.1f to %.1f)\n",
-               1e-9 * r->fma_peak.median, 1e-9 * r->fma_peak.p10, 1e-9 * r->fma_peak.p90);
-    if (r->memory_peak.median > 0.0)
-        printf("peak during the run: reads of memory %.1f GB/s (%.1f to %.1f)\n",
-               1e-9 * r->memory_peak.median, 1e-9 * r->memory_peak.p10, 1e-9 * r->memory_peak.p90);
+    for (size_t i = 0; i < sizeof peaks / sizeof *peaks; i++) {
+        const attn_bench_spread *rate = &r->peaks[peaks[i].peak];
+        if (rate->median > 0.0)
+            printf("peak during the run: %s %.1f %s (%.1f to %.1f)\n", peaks[i].title,
+                   1e-9 * rate->median, peaks[i].unit, 1e-9 * rate->p10, 1e-9 * rate->p90);
+    }
 }
 
 /* ---- JSON -------------------------------------------------------------------------------- */
@@ -128,28 +139,29 @@ static json_t *length_json(double length)
 
 int cli_bench_peaks_json(const attn_bench_peaks *r, attn_error *error)
 {
-    json_t *peaks = json_array();
+    json_t *rates = json_array();
     for (size_t i = 0; i < ATTN_BENCH_PEAKS; i++)
         if (r->is_known[i])
-            json_array_append_new(peaks, json_pack("{s:s, s:s, s:o}", "name",
+            json_array_append_new(rates, json_pack("{s:s, s:s, s:o}", "name",
                                                    attn_bench_peak_name((attn_bench_peak)i), "unit",
                                                    attn_bench_peak_unit((attn_bench_peak)i), "rate",
                                                    spread_json(r->rate[i])));
     return print_json(json_pack("{s:I, s:s, s:o}", "threads", (json_int_t)r->threads, "isa", r->isa,
-                                "peaks", peaks),
+                                "peaks", rates),
                       error);
 }
 
 static json_t *row_json(const attn_bench_core_options *asked, const attn_bench_row *row)
 {
-    json_t *json = json_pack("{s:s, s:s, s:s, s:I, s:I, s:I, s:I, s:o, s:o, s:f, s:f, s:o}",
-                             "mechanism", asked->mechanisms[row->mechanism].label, "direction",
-                             attn_bench_direction_name(row->direction), "dtype", "f32", "seq",
-                             (json_int_t)row->length, "heads", (json_int_t)row->heads, "head_dim",
-                             (json_int_t)row->head_dim, "batch", (json_int_t)asked->batch, "time",
-                             time_json(row->time), "ratio_to_first", spread_json(row->ratio),
-                             "useful_flop", row->useful_flop, "executed_flop", row->executed_flop,
-                             "share_of_peak", spread_json(row->share));
+    json_t *json =
+        json_pack("{s:s, s:s, s:s, s:I, s:I, s:I, s:I, s:o, s:o, s:f, s:f, s:o}", "mechanism",
+                  asked->mechanisms[row->mechanism].label, "direction",
+                  attn_bench_direction_name(row->direction), "dtype",
+                  asked->dtype == ATTN_BF16 ? "bf16" : "f32", "seq", (json_int_t)row->length,
+                  "heads", (json_int_t)row->heads, "head_dim", (json_int_t)row->head_dim, "batch",
+                  (json_int_t)asked->batch, "time", time_json(row->time), "ratio_to_first",
+                  spread_json(row->ratio), "useful_flop", row->useful_flop, "executed_flop",
+                  row->executed_flop, "share_of_peak", spread_json(row->share));
     if (row->direction == ATTN_BENCH_DECODE)
         json_object_set_new(json, "cache_bytes", json_real(row->bytes));
     return json;
@@ -178,9 +190,8 @@ int cli_bench_core_json(const attn_bench_core_options *asked, const attn_bench_c
         json_pack("{s:s, s:I, s:s, s:s, s:o, s:o}", "what", asked->is_layer ? "layer" : "core",
                   "threads", (json_int_t)r->threads, "isa", r->isa, "dense", r->dense, "rows", rows,
                   "crossovers", crossovers);
-    if (r->fma_peak.median > 0.0)
-        json_object_set_new(root, "fma_flop_per_s", spread_json(r->fma_peak));
-    if (r->memory_peak.median > 0.0)
-        json_object_set_new(root, "memory_byte_per_s", spread_json(r->memory_peak));
+    for (size_t i = 0; i < sizeof peaks / sizeof *peaks; i++)
+        if (r->peaks[peaks[i].peak].median > 0.0)
+            json_object_set_new(root, peaks[i].key, spread_json(r->peaks[peaks[i].peak]));
     return print_json(root, error);
 }

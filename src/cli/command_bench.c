@@ -60,8 +60,8 @@ static const cli_option options[] = {
      .offset = offsetof(settings, dtype),
      .argument = "TYPE",
      .initial = "f32",
-     .choices = "f32",
-     .help = "Precision of weights, activations and products."},
+     .choices = "f32|bf16",
+     .help = "Precision of the factors of products; step: f32."},
     {.name = "batch",
      .kind = CLI_SIZE,
      .offset = offsetof(settings, batch),
@@ -119,6 +119,10 @@ static int run_step(const settings *s, const attn_range *lengths, attn_error *er
     if (lengths->count != 1) {
         attn_fail(error, ATTN_EARGUMENT, "bench step: --seq '%s' is %zu sizes: it takes one",
                   s->seq, lengths->count);
+        return cli_fail(error);
+    }
+    if (strcmp(s->dtype, "f32") != 0) {
+        attn_fail(error, ATTN_EUNSUPPORTED, "bench step: models train in f32: use --dtype f32");
         return cli_fail(error);
     }
     if (attn_model_preset(s->model, &model, error) != ATTN_OK) return cli_fail(error);
@@ -189,6 +193,7 @@ static int run_core(const settings *s, const attn_range *lengths, bool is_layer,
                                       .repeats = s->repeats,
                                       .threads = s->threads,
                                       .isa = s->isa,
+                                      .dtype = strcmp(s->dtype, "bf16") == 0 ? ATTN_BF16 : ATTN_F32,
                                       .seed = s->seed};
     if (parse_mechanisms(s->mechanisms, labels, &wanted.n_mechanisms, error) != ATTN_OK ||
         parse_directions(s->direction, wanted.directions, error) != ATTN_OK ||
@@ -250,7 +255,9 @@ const cli_command cli_command_bench = {
         "attention over the pairs in causal order, whatever the mechanism does, so they rank by "
         "time; backward counts 2.5 times as much. \"done\" counts the matrix products that were "
         "executed. \"% peak\" is their share of the fused multiply-adds that the machine did in "
-        "the same turns; when decoding, the cache's bytes a second, as a share of reads from "
+        "the same turns; in bfloat16, the time of its products on tiles and of its exponentials at "
+        "their peaks as a share of the time taken; when decoding, the cache's bytes a second, as a "
+        "share of reads from "
         "memory: small caches exceed it.\n\n"
         "peaks: what the machine can do at most.\n\n"
         "  attnscope bench step --model gpt2 --batch 2 --seq 512\n"

@@ -5,7 +5,6 @@
 #include "base/clock.h"
 #include "base/error.h"
 #include "base/memory.h"
-#include "experiment/bench_peaks.h"
 #include "experiment/bench_subject.h"
 
 #include <math.h>
@@ -26,12 +25,12 @@ typedef struct bench {
     attn_bench_core *result;
     attn_context *context;
     attn_peak_probe *probe;
-    attn_bench_subject *subjects; /* [n_mechanisms] */
-    double *times;                /* [n_mechanisms][repeats] */
-    double *ratios, *shares;      /* [repeats] */
-    double *peaks;                /* [repeats] of the size in work */
-    double *fma, *memory;         /* every reading of the run */
-    size_t n_fma, n_memory;
+    attn_bench_subject *subjects;    /* [n_mechanisms] */
+    double *times;                   /* [n_mechanisms][repeats] */
+    double *ratios, *shares;         /* [repeats] */
+    double *now[ATTN_BENCH_PEAKS];   /* [repeats]: the peaks beside the times */
+    double *every[ATTN_BENCH_PEAKS]; /* every reading of the run */
+    size_t n_every[ATTN_BENCH_PEAKS];
 } bench;
 
 static size_t direction_count(const attn_bench_core_options *o)
@@ -57,12 +56,14 @@ static attn_status set_up(bench *b, attn_error *error)
     b->times = attn_alloc_array(ATTN_MEMORY_OTHER, o->n_mechanisms * o->repeats, sizeof *b->times);
     b->ratios = attn_alloc_array(ATTN_MEMORY_OTHER, o->repeats, sizeof *b->ratios);
     b->shares = attn_alloc_array(ATTN_MEMORY_OTHER, o->repeats, sizeof *b->shares);
-    b->peaks = attn_alloc_array(ATTN_MEMORY_OTHER, o->repeats, sizeof *b->peaks);
-    b->fma = attn_alloc_array(ATTN_MEMORY_OTHER, cells * o->repeats, sizeof *b->fma);
-    b->memory = attn_alloc_array(ATTN_MEMORY_OTHER, cells * o->repeats, sizeof *b->memory);
-    if (!r->rows || !r->crossovers || !b->subjects || !b->times || !b->ratios || !b->shares ||
-        !b->peaks || !b->fma || !b->memory)
-        return attn_fail(error, ATTN_EMEMORY, "no memory for the benchmark");
+    bool is_complete =
+        r->rows && r->crossovers && b->subjects && b->times && b->ratios && b->shares;
+    for (size_t i = 0; i < ATTN_BENCH_PEAKS; i++) {
+        b->now[i] = attn_alloc_array(ATTN_MEMORY_OTHER, o->repeats, sizeof *b->now[i]);
+        b->every[i] = attn_alloc_array(ATTN_MEMORY_OTHER, cells * o->repeats, sizeof *b->every[i]);
+        is_complete = is_complete && b->now[i] && b->every[i];
+    }
+    if (!is_complete) return attn_fail(error, ATTN_EMEMORY, "no memory for the benchmark");
     r->threads = attn_context_threads(b->context);
     snprintf(r->isa, sizeof r->isa, "%s", attn_context_isa(b->context));
     snprintf(r->dense, sizeof r->dense, "%s", attn_context_dense(b->context));
@@ -75,9 +76,10 @@ static void tear_down(bench *b)
     attn_free(b->times);
     attn_free(b->ratios);
     attn_free(b->shares);
-    attn_free(b->peaks);
-    attn_free(b->fma);
-    attn_free(b->memory);
+    for (size_t i = 0; i < ATTN_BENCH_PEAKS; i++) {
+        attn_free(b->now[i]);
+        attn_free(b->every[i]);
+    }
     attn_peak_probe_free(b->probe);
     attn_context_free(b->context);
 }
@@ -114,12 +116,24 @@ static double useful_flop(attn_bench_size s, attn_bench_direction direction)
     return (direction == ATTN_BENCH_BACKWARD ? 10.0 : 4.0) * pairs * (double)s.head_dim * heads;
 }
 
+/* Seconds that the work of a call needs at the peaks of repeat i. */
+static double least_time(const bench *b, const attn_bench_row *row, attn_work work, size_t i)
+{
+    if (row->direction == ATTN_BENCH_DECODE) return row->bytes / b->now[ATTN_PEAK_MEMORY][i];
+    const double flop = (double)work.matmul, fma = flop / b->now[ATTN_PEAK_FMA][i];
+    if (b->options->dtype == ATTN_F32) return fma;
+    const double tiles = b->now[ATTN_PEAK_TILES][i];
+    return (isnan(tiles) ? fma : flop / tiles) +
+           (double)work.exponential / b->now[ATTN_PEAK_EXPONENTIAL][i];
+}
+
 static void add_row(bench *b, size_t mechanism, attn_bench_direction direction)
 {
     const size_t n = b->options->repeats;
     const attn_bench_subject *s = &b->subjects[mechanism];
     const double *first = b->times, *times = b->times + mechanism * n;
     const bool decodes = direction == ATTN_BENCH_DECODE;
+    const attn_work work = attn_bench_subject_work(s, direction);
     attn_bench_row *row = &b->result->rows[b->result->n_rows++];
     *row = (attn_bench_row){.mechanism = mechanism,
                             .direction = direction,
@@ -127,12 +141,11 @@ static void add_row(bench *b, size_t mechanism, attn_bench_direction direction)
                             .heads = s->size.heads,
                             .head_dim = s->size.head_dim,
                             .useful_flop = useful_flop(s->size, direction),
-                            .executed_flop = attn_bench_subject_flop(s, direction),
+                            .executed_flop = (double)work.matmul,
                             .bytes = decodes ? attn_bench_subject_cache_bytes(s) : 0.0};
-    const double work = decodes ? row->bytes : row->executed_flop;
     for (size_t i = 0; i < n; i++) {
         b->ratios[i] = times[i] / first[i];
-        b->shares[i] = work / times[i] / b->peaks[i];
+        b->shares[i] = least_time(b, row, work, i) / times[i];
     }
     row->ratio = attn_bench_spread_of(b->ratios, n);
     row->share = attn_bench_spread_of(b->shares, n);
@@ -148,6 +161,21 @@ static void add_rows(bench *b, attn_bench_direction direction)
             attn_bench_time_of(b->times + m * b->options->repeats, b->options->repeats);
 }
 
+static void read_peak(bench *b, attn_bench_peak peak, size_t i)
+{
+    const double rate = attn_peak_probe_read(b->probe, peak);
+    b->now[peak][i] = rate;
+    if (!isnan(rate)) b->every[peak][b->n_every[peak]++] = rate;
+}
+
+static void read_peaks(bench *b, attn_bench_direction direction, size_t i)
+{
+    read_peak(b, direction == ATTN_BENCH_DECODE ? ATTN_PEAK_MEMORY : ATTN_PEAK_FMA, i);
+    if (direction == ATTN_BENCH_DECODE || b->options->dtype == ATTN_F32) return;
+    read_peak(b, ATTN_PEAK_TILES, i);
+    read_peak(b, ATTN_PEAK_EXPONENTIAL, i);
+}
+
 static attn_status run_direction(bench *b, attn_bench_direction direction, attn_error *error)
 {
     const attn_bench_core_options *o = b->options;
@@ -155,12 +183,7 @@ static attn_status run_direction(bench *b, attn_bench_direction direction, attn_
     for (size_t m = 0; m < o->n_mechanisms && status == ATTN_OK; m++)
         status = choose_calls(&b->subjects[m], direction, error);
     for (size_t i = 0; i < o->repeats && status == ATTN_OK; i++) {
-        const bool decodes = direction == ATTN_BENCH_DECODE;
-        b->peaks[i] = attn_peak_probe_read(b->probe, decodes ? ATTN_PEAK_MEMORY : ATTN_PEAK_FMA);
-        if (decodes)
-            b->memory[b->n_memory++] = b->peaks[i];
-        else
-            b->fma[b->n_fma++] = b->peaks[i];
+        read_peaks(b, direction, i);
         for (size_t m = 0; m < o->n_mechanisms && status == ATTN_OK; m++)
             status = time_calls(&b->subjects[m], direction, &b->times[m * o->repeats + i], error);
     }
@@ -216,8 +239,8 @@ attn_status attn_bench_core_run(const attn_bench_core_options *options, attn_ben
                                   error);
     if (status == ATTN_OK) {
         find_crossovers(&b);
-        if (b.n_fma) result->fma_peak = attn_bench_spread_of(b.fma, b.n_fma);
-        if (b.n_memory) result->memory_peak = attn_bench_spread_of(b.memory, b.n_memory);
+        for (size_t i = 0; i < ATTN_BENCH_PEAKS; i++)
+            if (b.n_every[i]) result->peaks[i] = attn_bench_spread_of(b.every[i], b.n_every[i]);
     } else {
         attn_bench_core_free(result);
     }

@@ -3,8 +3,10 @@
 #ifndef EXPERIMENT_BENCH_CORE_H
 #define EXPERIMENT_BENCH_CORE_H
 
+#include "attn/dtype.h"
 #include "attn/status.h"
 #include "base/range.h"
+#include "experiment/bench_peaks.h"
 #include "experiment/bench_time.h"
 #include "mechanisms/label.h"
 
@@ -26,6 +28,7 @@ typedef struct attn_bench_core_options {
     bool is_layer;       /* with projections; otherwise the core alone */
     bool directions[ATTN_BENCH_DIRECTIONS];
     attn_range lengths, heads, head_dims;
+    attn_dtype dtype;
     size_t batch, repeats;
     size_t threads;  /* 0: every core */
     const char *isa; /* NULL: the best */
@@ -42,7 +45,9 @@ typedef struct attn_bench_row {
     double useful_flop;      /* of exact attention over the pairs in causal order */
     double executed_flop;    /* of matrix products, as counted */
     double bytes;            /* of the cache that decoding reads; 0: not decoding */
-    attn_bench_spread share; /* of the peak of fused multiply-adds, or of memory when decoding */
+    attn_bench_spread share; /* of the peak of fused multiply-adds, or of memory when decoding;
+                                in bfloat16, of the products' and the exponentials' time at their
+                                peaks in the time taken */
 } attn_bench_row;
 
 /* Where a mechanism's time crosses that of the first one, between two measured lengths. */
@@ -61,7 +66,7 @@ typedef struct attn_bench_core {
     size_t n_rows;
     attn_bench_crossover *crossovers;
     size_t n_crossovers;
-    attn_bench_spread fma_peak, memory_peak; /* FLOP/s and byte/s during the run */
+    attn_bench_spread peaks[ATTN_BENCH_PEAKS]; /* those read during the run; else 0 */
     size_t threads;
     char isa[16], dense[32];
 } attn_bench_core;

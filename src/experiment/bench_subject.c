@@ -72,8 +72,14 @@ static attn_status prepare_layer(attn_bench_subject *s, const attn_bench_core_op
     if (o->directions[ATTN_BENCH_DECODE])
         call->cache = take(s, attn_layer_cache_count(s->layer, B, T), 0, o->seed, &status, error);
     call->cache_capacity = T;
-    if (status == ATTN_OK) draw_parameters(s->layer, o->seed, parameters);
-    return status;
+    const size_t packed_count = attn_layer_packed_count(s->layer);
+    attn_bf16 *packed =
+        (attn_bf16 *)(void *)take(s, (packed_count + 1) / 2, 0, o->seed, &status, error);
+    if (status != ATTN_OK) return status;
+    draw_parameters(s->layer, o->seed, parameters);
+    if (packed_count > 0) attn_layer_pack(s->context, s->layer, parameters, packed);
+    call->packed = packed_count > 0 ? packed : NULL;
+    return ATTN_OK;
 }
 
 /* q, k and v lie in rows behind each other, as the projections of a layer leave them. */
@@ -196,7 +202,8 @@ attn_status attn_bench_subject_create(attn_bench_subject *subject, const attn_la
                                       .d_model = size.heads * size.head_dim,
                                       .heads = size.heads,
                                       .positions = size.length,
-                                      .is_causal = true};
+                                      .is_causal = true,
+                                      .dtype = options->dtype};
     attn_status status = attn_layer_create(&subject->layer, &config, error);
     if (status == ATTN_OK && subject->layer->mechanism->check_length)
         status = subject->layer->mechanism->check_length(subject->layer, size.length, error);
@@ -225,18 +232,16 @@ void attn_bench_subject_free(attn_bench_subject *subject)
     *subject = (attn_bench_subject){.calls = 0};
 }
 
-double attn_bench_subject_flop(const attn_bench_subject *subject, attn_bench_direction direction)
+attn_work attn_bench_subject_work(const attn_bench_subject *subject, attn_bench_direction direction)
 {
     static const attn_phase phases[ATTN_BENCH_DIRECTIONS] = {
         ATTN_PHASE_FORWARD, ATTN_PHASE_BACKWARD, ATTN_PHASE_DECODE};
     const size_t length = subject->size.length - (direction == ATTN_BENCH_DECODE ? 1 : 0);
     const attn_layer *layer = subject->layer;
-    const attn_work work =
-        subject->is_layer
-            ? attn_layer_work(layer, phases[direction], subject->size.batch, length, NULL)
-            : layer->mechanism->core->work(layer, phases[direction], subject->size.batch, length,
-                                           NULL);
-    return (double)work.matmul;
+    if (subject->is_layer)
+        return attn_layer_work(layer, phases[direction], subject->size.batch, length, NULL);
+    return layer->mechanism->core->work(layer, phases[direction], subject->size.batch, length,
+                                        NULL);
 }
 
 double attn_bench_subject_cache_bytes(const attn_bench_subject *subject)

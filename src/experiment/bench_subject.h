@@ -34,8 +34,8 @@ ATTN_MUST_CHECK attn_status attn_bench_subject_run(attn_bench_subject *subject,
                                                    attn_bench_direction direction,
                                                    attn_error *error);
 
-/* FLOPs of matrix products in one call, and bytes of its cache. */
-double attn_bench_subject_flop(const attn_bench_subject *subject, attn_bench_direction direction);
+/* The work of one call, and bytes of its cache. */
+attn_work attn_bench_subject_work(const attn_bench_subject *subject, attn_bench_direction direction);
 double attn_bench_subject_cache_bytes(const attn_bench_subject *subject);
 
 #endif
