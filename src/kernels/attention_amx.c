@@ -9,7 +9,7 @@
 #include <immintrin.h>
 #include <math.h>
 
-enum { HALF_CELL = ATTN_CELL / 2, SIDE = 2 * ATTN_STRIP };
+enum { HALF_CELL = ATTN_CELL / 2, SIDE = 2 * ATTN_STRIP, TILE = ATTN_STRIP * SIDE };
 
 void attn_amx_begin(void)
 {
@@ -36,10 +36,13 @@ static inline void settle_memory(void)
     __asm__ volatile("" ::: "memory");
 }
 
-/* Blocks on their way: `cell` of the first of them is next. */
+/* Blocks on their way: `cell` of the first of them is next. Of a narrow block, columns 0 to 15 and 16
+ * to 31 are made one after the other, with two tiles of sums each that are stored while the next
+ * are made: `waiting` has its second half in tiles 2 and 3. */
 typedef struct queue {
     const attn_amx_block *block, *end;
     size_t cell;
+    const attn_amx_block *waiting;
 } queue;
 
 static inline __attribute__((always_inline)) void start_block(const attn_amx_block *b)
@@ -84,39 +87,80 @@ static inline __attribute__((always_inline)) void finish_block(const attn_amx_bl
     _tile_stored(3, b->sums + 16 * b->sums_row + 16, row);
 }
 
-/* One cell. */
+/* 16 columns of a narrow block over all of k, in the tiles `top` and `bottom`. */
+#define MULTIPLY_HALF(top, bottom, b, half)                                                        \
+    do {                                                                                           \
+        const attn_bf16 *left = (b)->left, *right = (b)->right + (half)*HALF_CELL;                 \
+        _tile_zero(top);                                                                           \
+        _tile_zero(bottom);                                                                        \
+        for (size_t cell = 0; cell < (b)->n_cells; cell++) {                                       \
+            _tile_stream_loadd(6, right + cell * ATTN_CELL, 64);                                   \
+            _tile_loadd(4, left + cell * ATTN_CELL, 64);                                           \
+            _tile_loadd(5, left + cell * ATTN_CELL + HALF_CELL, 64);                               \
+            _tile_dpbf16ps(top, 4, 6);                                                             \
+            _tile_dpbf16ps(bottom, 5, 6);                                                          \
+        }                                                                                          \
+    } while (0)
+
+#define STORE_HALF(top, bottom, b, half)                                                           \
+    do {                                                                                           \
+        float *sums = (b)->sums + (half)*16;                                                       \
+        _tile_stored(top, sums, (b)->sums_row * sizeof(float));                                    \
+        _tile_stored(bottom, sums + 16 * (b)->sums_row, (b)->sums_row * sizeof(float));            \
+    } while (0)
+
+static inline __attribute__((always_inline)) void store_waiting(queue *q)
+{
+    if (q->waiting) STORE_HALF(2, 3, q->waiting, 1);
+    q->waiting = NULL;
+}
+
+/* About four tile products. */
 static inline __attribute__((always_inline)) void advance(queue *q)
 {
-    if (q->block == q->end) return;
-    if (q->cell == 0) start_block(q->block);
-    multiply_cell(q->block, q->cell);
-    if (++q->cell < q->block->n_cells) return;
-    finish_block(q->block++);
-    q->cell = 0;
-}
-
-void attn_amx_multiply(size_t n_blocks, const attn_amx_block *blocks)
-{
-    settle_memory();
-    for (const attn_amx_block *b = blocks; b < blocks + n_blocks; b++) {
-        start_block(b);
-        for (size_t cell = 0; cell < b->n_cells; cell++) multiply_cell(b, cell);
+    const attn_amx_block *b = q->block;
+    if (b == q->end) return;
+    if (b->is_narrow && q->cell == 0) {
+        MULTIPLY_HALF(0, 1, b, 0);
+        store_waiting(q);
+        q->cell = 1;
+    } else if (b->is_narrow) {
+        MULTIPLY_HALF(2, 3, b, 1);
+        STORE_HALF(0, 1, b, 0);
+        q->waiting = b;
+        q->block++;
+        q->cell = 0;
+    } else {
+        store_waiting(q);
+        if (q->cell == 0) start_block(b);
+        multiply_cell(b, q->cell);
+        if (++q->cell < b->n_cells) return;
         finish_block(b);
+        q->block++;
+        q->cell = 0;
     }
-    settle_memory();
 }
 
-static size_t count_cells(size_t n_blocks, const attn_amx_block *blocks)
+/* Calls of advance() that finish the blocks. */
+static size_t count_advances(size_t n_blocks, const attn_amx_block *blocks)
 {
     size_t n = 0;
-    for (size_t i = 0; i < n_blocks; i++) n += blocks[i].n_cells;
+    for (size_t i = 0; i < n_blocks; i++) n += blocks[i].is_narrow ? 2 : blocks[i].n_cells;
     return n;
 }
 
 static void finish(queue *q)
 {
     while (q->block < q->end) advance(q);
+    store_waiting(q);
     settle_memory();
+}
+
+void attn_amx_multiply(size_t n_blocks, const attn_amx_block *blocks)
+{
+    queue q = {.block = blocks, .end = blocks + n_blocks};
+    settle_memory();
+    finish(&q);
 }
 
 /* ---- softmax ----------------------------------------------------------------------------- */
@@ -136,10 +180,10 @@ static inline __attribute__((always_inline)) __m512 power_of_two(__m512 x)
 /* A row's new reference: the whole number above its largest exponent. Rare. */
 static __attribute__((noinline)) void raise_top(const attn_amx_softmax *s, size_t i)
 {
-    const float *scores = s->scores + i * s->scores_row;
-    __m512 most = _mm512_loadu_ps(scores);
-    for (size_t j = 16; j < s->columns; j += 16)
-        most = _mm512_max_ps(_mm512_loadu_ps(scores + j), most);
+    __m512 most = _mm512_set1_ps(-INFINITY);
+    for (size_t t = 0; t < s->n_tiles; t++)
+        for (size_t j = 0; j < SIDE; j += 16)
+            most = _mm512_max_ps(_mm512_loadu_ps(s->scores + t * TILE + i * SIDE + j), most);
     const float largest = s->factor * _mm512_reduce_max_ps(most);
     if (!(largest > s->top[i])) return; /* nothing seen, or not a number */
     const float top = ceilf(largest);
@@ -151,23 +195,37 @@ static __attribute__((noinline)) void raise_top(const attn_amx_softmax *s, size_
     s->top[i] = top;
 }
 
+/* Two vectors of positive numbers as pairs of bfloat16, rounded to the nearest, ties up: cheaper
+ * than the instruction for it. A NaN of arithmetic stays one. */
+static inline __attribute__((always_inline)) __m512i round_pairs(__m512 low, __m512 high)
+{
+    const __m512i half = _mm512_set1_epi32(0x8000);
+    const __m512i l = _mm512_add_epi32(_mm512_castps_si512(low), half);
+    const __m512i h = _mm512_add_epi32(_mm512_castps_si512(high), half);
+    return _mm512_mask_blend_epi16(0xaaaaaaaau, _mm512_srli_epi32(l, 16), h);
+}
+
 /* One row of P; the sums of its numbers before they are rounded. */
 static inline __attribute__((always_inline)) __m512 exponential_row(const attn_amx_softmax *s,
                                                                     size_t i)
 {
     const __m512 by = _mm512_set1_ps(s->factor), top = _mm512_set1_ps(s->top[i]);
-    const float *scores = s->scores + i * s->scores_row;
+    const float *scores = s->scores + i * SIDE;
     attn_bf16 *p = s->p + i * ATTN_STRIP;
-    __m512 low_sum = _mm512_setzero_ps(), high_sum = low_sum;
-    for (size_t j = 0; j < s->columns; j += ATTN_STRIP) {
-        const __m512 low = power_of_two(_mm512_fmsub_ps(by, _mm512_loadu_ps(scores + j), top));
-        const __m512 high =
-            power_of_two(_mm512_fmsub_ps(by, _mm512_loadu_ps(scores + j + 16), top));
-        low_sum = _mm512_add_ps(low_sum, low);
-        high_sum = _mm512_add_ps(high_sum, high);
-        _mm512_store_si512(p + j * ATTN_STRIP, (__m512i)_mm512_cvtne2ps_pbh(high, low));
+    __m512 sum0 = _mm512_setzero_ps(), sum1 = sum0, sum2 = sum0, sum3 = sum0;
+    for (size_t t = 0; t < s->n_tiles; t++, scores += TILE, p += 2 * ATTN_CELL) {
+        const __m512 p0 = power_of_two(_mm512_fmsub_ps(by, _mm512_loadu_ps(scores), top));
+        const __m512 p1 = power_of_two(_mm512_fmsub_ps(by, _mm512_loadu_ps(scores + 16), top));
+        const __m512 p2 = power_of_two(_mm512_fmsub_ps(by, _mm512_loadu_ps(scores + 32), top));
+        const __m512 p3 = power_of_two(_mm512_fmsub_ps(by, _mm512_loadu_ps(scores + 48), top));
+        sum0 = _mm512_add_ps(sum0, p0);
+        sum1 = _mm512_add_ps(sum1, p1);
+        sum2 = _mm512_add_ps(sum2, p2);
+        sum3 = _mm512_add_ps(sum3, p3);
+        _mm512_store_si512(p, round_pairs(p0, p1));
+        _mm512_store_si512(p + ATTN_CELL, round_pairs(p2, p3));
     }
-    return _mm512_add_ps(low_sum, high_sum);
+    return _mm512_add_ps(_mm512_add_ps(sum0, sum1), _mm512_add_ps(sum2, sum3));
 }
 
 /* Sums up to this need no other reference: P, o and totals keep their relative accuracy. */
@@ -178,7 +236,7 @@ void attn_amx_run_softmax(const attn_amx_softmax *softmax, size_t n_blocks,
 {
     const attn_amx_softmax s = *softmax;
     queue q = {.block = blocks, .end = blocks + n_blocks};
-    const size_t n_cells = count_cells(n_blocks, blocks);
+    const size_t n_advances = count_advances(n_blocks, blocks);
     size_t due = 0;
     settle_memory();
     for (size_t i = 0; i < s.rows; i++) {
@@ -190,7 +248,7 @@ void attn_amx_run_softmax(const attn_amx_softmax *softmax, size_t n_blocks,
         }
         float *total = s.total + i * ATTN_RUNNING_SUMS;
         _mm512_storeu_ps(total, _mm512_add_ps(_mm512_loadu_ps(total), sum));
-        for (due += n_cells; due >= s.rows; due -= s.rows) advance(&q);
+        for (due += n_advances; due >= s.rows; due -= s.rows) advance(&q);
     }
     finish(&q);
 }
@@ -236,7 +294,7 @@ void attn_amx_run_gradient(const attn_amx_gradient *gradient, size_t n_blocks,
 {
     const attn_amx_gradient g = *gradient;
     queue q = {.block = blocks, .end = blocks + n_blocks};
-    const size_t n_cells = count_cells(n_blocks, blocks);
+    const size_t n_advances = count_advances(n_blocks, blocks);
     size_t due = 0;
     settle_memory();
     for (size_t i = 0; i < SIDE; i += 2) {
@@ -251,7 +309,7 @@ void attn_amx_run_gradient(const attn_amx_gradient *gradient, size_t n_blocks,
             put_pairs(even.p, odd.p, g.p_right + right);
             put_pairs(even.ds, odd.ds, g.ds_right + right);
         }
-        for (due += n_cells; due >= SIDE / 2; due -= SIDE / 2) advance(&q);
+        for (due += n_advances; due >= SIDE / 2; due -= SIDE / 2) advance(&q);
     }
     finish(&q);
 }

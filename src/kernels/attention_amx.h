@@ -19,8 +19,9 @@ typedef struct attn_amx_forms {
     attn_bf16 *left;          /* a left factor, k along the columns */
     attn_bf16 *right;         /* its transpose as a right factor, k along the columns */
     attn_bf16 *right_by_rows; /* a right factor, k along the rows */
+    attn_bf16 *right_of_p;    /* the same for a left factor P of attn_amx_run_softmax() */
     attn_bf16 *transposed;    /* its transpose as a left factor, k along the rows */
-    size_t row_strips;        /* strips of the rows of these last two */
+    size_t row_strips;        /* strips of the rows of these last three */
 } attn_amx_forms;
 
 /* Strips of so many rows. */
@@ -50,6 +51,7 @@ typedef struct attn_amx_block {
     float *sums;
     size_t sums_row;
     bool adds;
+    bool is_narrow; /* few cells that follow each other, and adds to nothing: see attention_amx.c */
 } attn_amx_block;
 
 void attn_amx_begin(void);
@@ -62,15 +64,15 @@ void attn_amx_multiply(size_t n_blocks, const attn_amx_block *blocks);
 /* Rows of a running softmax in powers of two. References are whole numbers, so that a rounded
  * 2^(x - top) is 2^-top times the rounded 2^x whatever the reference. */
 typedef struct attn_amx_softmax {
-    size_t rows, columns; /* up to 32; a multiple of 32 */
+    size_t rows, n_tiles; /* up to 32; of 64 keys */
     float factor;         /* of the scores: > 0 */
-    const float *scores;
-    size_t scores_row;
-    float *top;   /* [rows]; ATTN_RUNNING_START at first, with total and o 0 */
-    float *total; /* [rows][ATTN_RUNNING_SUMS]: the row's total is their sum */
-    float *o;     /* [rows][o_row]: what is multiplied with total when a reference rises */
+    const float *scores;  /* [n_tiles][32][64] */
+    float *top;           /* [rows]; ATTN_RUNNING_START at first, with total and o 0 */
+    float *total;         /* [rows][ATTN_RUNNING_SUMS]: the row's total is their sum */
+    float *o;             /* [rows][o_row]: what is multiplied with total when a reference rises */
     size_t o_row;
-    attn_bf16 *p; /* out: 2^(factor s - top) as a left factor of `columns` of k */
+    attn_bf16
+        *p; /* out: 2^(factor s - top) as a left factor; in a cell, keys i and i + 16 are a pair */
 } attn_amx_softmax;
 
 /* The softmax, with the blocks multiplied on the way; they neither read p nor write scores or o. */

@@ -52,15 +52,20 @@ static inline void put_tile(const __m512i tile[16], attn_bf16 *out)
     for (size_t i = 0; i < 16; i++) _mm512_store_si512(out + 32 * i, tile[i]);
 }
 
-/* Rows 2i and 2i + 1 of 16 columns become row i: 16 pairs. */
-static inline void interleave(const __m512i square[32], size_t half, __m512i tile[16])
+/* The first 16 columns of two rows as pairs, or with half = 1 the other 16. */
+static inline __m512i pair_rows(__m512i even, __m512i odd, size_t half)
 {
     const __m512i lanes =
         _mm512_set_epi16(47, 15, 46, 14, 45, 13, 44, 12, 43, 11, 42, 10, 41, 9, 40, 8, 39, 7, 38, 6,
                          37, 5, 36, 4, 35, 3, 34, 2, 33, 1, 32, 0);
     const __m512i from = _mm512_add_epi16(lanes, _mm512_set1_epi16((short)(16 * half)));
-    for (size_t i = 0; i < 16; i++)
-        tile[i] = _mm512_permutex2var_epi16(square[2 * i], from, square[2 * i + 1]);
+    return _mm512_permutex2var_epi16(even, from, odd);
+}
+
+/* Rows 2i and 2i + 1 of 16 columns become row i: 16 pairs. */
+static inline void interleave(const __m512i square[32], size_t half, __m512i tile[16])
+{
+    for (size_t i = 0; i < 16; i++) tile[i] = pair_rows(square[2 * i], square[2 * i + 1], half);
 }
 
 #endif

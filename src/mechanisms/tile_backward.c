@@ -9,7 +9,7 @@
  *     top, delta      [T]
  *     s, ds, slope    one tile each */
 #include "base/threads.h"
-#include "mechanisms/tile_engine.h"
+#include "mechanisms/tile_half.h"
 
 #include <string.h>
 
@@ -191,6 +191,12 @@ static void run_kv_head(void *argument, size_t index, size_t worker)
 
 void attn_tile_backward(const attn_tile_call *call)
 {
+#if defined(__x86_64__)
+    if (attn_half_applies(call)) {
+        attn_half_backward(call);
+        return;
+    }
+#endif
     const size_t threads = call->context->threads;
     backward_job job = {.call = call,
                         .scale = attn_tile_scale(&call->shape),

@@ -11,15 +11,16 @@
 
 enum {
     BLOCK_QUERIES = 6 * ATTN_TILE_QUERIES, /* of a task: each reads all keys once more */
-    BLOCK_STRIPS = BLOCK_QUERIES / ATTN_STRIP,
+    PACK_ROWS = 2 * ATTN_TILE_KEYS,        /* of a task */
+    SCORES = ATTN_STRIP * ATTN_TILE_KEYS,  /* of a strip and a tile */
     GROUP_KEYS = ATTN_HALF_GROUP * ATTN_TILE_KEYS,
     BLOCKS_MAX = ATTN_HALF_GROUP * ATTN_TILE_STRIPS /* of scores; values have fewer at once */
 };
 
 typedef struct forward_job {
     const attn_tile_call *call;
-    float scale, factor; /* as in float32 */
-    size_t first_head;
+    float scale, factor;                        /* as in float32 */
+    size_t first_head, n_heads;                 /* packed together */
     size_t key_cells, value_strips, key_strips; /* strips of dk, of dv, of the keys */
     attn_bf16 *keys, *values;                   /* packed, from first_head on */
     float *workers;
@@ -92,21 +93,30 @@ size_t attn_half_scratch(const attn_tile_shape *shape, size_t threads)
     return forward > backward ? forward : backward;
 }
 
-static void pack_head(void *argument, size_t index, size_t worker)
+/* Some rows of all heads that are packed together: those of one token lie side by side. */
+static void pack_rows(void *argument, size_t index, size_t worker)
 {
     (void)worker;
     const forward_job *job = argument;
     const attn_tile_call *call = job->call;
     const attn_tile_shape *shape = &call->shape;
-    const size_t head = job->first_head + index, S = shape->keys;
-    const size_t b = head / shape->kv_heads, h = head % shape->kv_heads;
-    const attn_amx_forms keys = {.right = job->keys + index * keys_count(shape)};
-    const attn_amx_forms values = {.right_by_rows = job->values + index * values_count(shape),
-                                   .row_strips = job->key_strips};
-    attn_amx_pack(0, S, shape->key_width, call->k + b * S * call->k_at.row + h * call->k_at.head,
-                  call->k_at.row, &keys);
-    attn_amx_pack(0, S, shape->value_width, call->v + b * S * call->v_at.row + h * call->v_at.head,
-                  call->v_at.row, &values);
+    const size_t first = index * PACK_ROWS, last = attn_smaller(first + PACK_ROWS, shape->keys);
+    for (size_t row = first; row < last; row += ATTN_TILE_KEYS)
+        for (size_t i = 0; i < job->n_heads; i++) {
+            const size_t head = job->first_head + i, strip = row / ATTN_STRIP;
+            const size_t n = attn_smaller(ATTN_TILE_KEYS, last - row);
+            const size_t token = head / shape->kv_heads * shape->keys + row;
+            const size_t h = head % shape->kv_heads;
+            const attn_amx_forms keys = {.right = job->keys + i * keys_count(shape)};
+            const attn_amx_forms values = {.right_of_p = job->values + i * values_count(shape),
+                                           .row_strips = job->key_strips};
+            attn_amx_pack(strip, n, shape->key_width,
+                          call->k + token * call->k_at.row + h * call->k_at.head, call->k_at.row,
+                          &keys);
+            attn_amx_pack(strip, n, shape->value_width,
+                          call->v + token * call->v_at.row + h * call->v_at.head, call->v_at.row,
+                          &values);
+        }
 }
 
 /* ---- a block of queries of one head ------------------------------------------------------ */
@@ -124,8 +134,7 @@ typedef struct step {
     size_t strip, n_tiles;
     attn_tile_kind *kinds; /* [n_tiles] */
     uint32_t *cells;       /* [2 n_tiles]: strips of the keys */
-    float *scores;
-    size_t scores_row;
+    float *scores;         /* [n_tiles][32][64] */
     attn_bf16 *p;
 } step;
 
@@ -137,7 +146,6 @@ static void cut_lists(float **room, size_t columns, step *s)
 
 static void place_scores(float *room, size_t columns, step *s)
 {
-    s->scores_row = columns;
     s->scores = attn_cut(&room, ATTN_STRIP * columns);
     s->p = attn_half_cut(&room, ATTN_STRIP * columns);
 }
@@ -166,12 +174,13 @@ static size_t ask_scores(const forward_job *job, const query_block *block, const
                          size_t first, size_t n, attn_amx_block *blocks)
 {
     for (size_t i = 0; i < n; i++)
-        blocks[i] = (attn_amx_block){.left = block->q + s->strip * job->key_cells * ATTN_CELL,
-                                     .right = block->keys +
-                                              s->cells[first + i] * job->key_cells * ATTN_CELL,
-                                     .n_cells = job->key_cells,
-                                     .sums = s->scores + (first + i) * ATTN_STRIP,
-                                     .sums_row = s->scores_row};
+        blocks[i] = (attn_amx_block){
+            .left = block->q + s->strip * job->key_cells * ATTN_CELL,
+            .right = block->keys + s->cells[first + i] * job->key_cells * ATTN_CELL,
+            .n_cells = job->key_cells,
+            .sums = s->scores + (first + i) / 2 * SCORES + (first + i) % 2 * ATTN_STRIP,
+            .sums_row = ATTN_TILE_KEYS,
+            .is_narrow = true};
     return n;
 }
 
@@ -218,13 +227,13 @@ static void finish_scores(const forward_job *job, const query_block *block, cons
     for (size_t t = 0; t < s->n_tiles; t++) {
         tile.j0 = s->cells[2 * t] * ATTN_STRIP;
         tile.nj = attn_smaller(ATTN_TILE_KEYS, shape->keys - tile.j0);
-        float *scores = s->scores + t * ATTN_TILE_KEYS;
+        float *scores = s->scores + t * SCORES;
         attn_tile_finish_scores(&call->rule, call->context->kernels, block->head, &tile,
-                                s->kinds[t], block->documents, job->scale, scores, s->scores_row,
+                                s->kinds[t], block->documents, job->scale, scores, ATTN_TILE_KEYS,
                                 NULL, 0);
         for (size_t i = 0; tile.nj < ATTN_TILE_KEYS && i < tile.ni; i++)
             for (size_t j = tile.nj; j < ATTN_TILE_KEYS; j++)
-                scores[i * s->scores_row + j] = -INFINITY;
+                scores[i * ATTN_TILE_KEYS + j] = -INFINITY;
         const uint64_t pairs = (uint64_t)tile.ni * tile.nj;
         work->matmul += pairs * per_pair;
         work->exponential += pairs;
@@ -241,10 +250,9 @@ static void exponentiate(const forward_job *job, const query_block *block, const
 {
     const size_t at = s->strip * ATTN_STRIP, row = job->value_strips * ATTN_STRIP;
     attn_amx_run_softmax(&(attn_amx_softmax){.rows = attn_smaller(ATTN_STRIP, block->ni - at),
-                                             .columns = s->n_tiles * ATTN_TILE_KEYS,
+                                             .n_tiles = s->n_tiles,
                                              .factor = job->factor,
                                              .scores = s->scores,
-                                             .scores_row = s->scores_row,
                                              .top = block->top + at,
                                              .total = block->total + at * ATTN_RUNNING_SUMS,
                                              .o = block->o + at * row,
@@ -403,9 +411,9 @@ void attn_half_forward(const attn_tile_call *call)
     job.values = attn_half_cut(&room, together * values_count(shape));
     job.workers = room;
     for (; job.first_head < heads; job.first_head += together) {
-        const size_t n = attn_smaller(together, heads - job.first_head);
-        attn_parallel(threads, n, pack_head, &job);
-        attn_parallel(threads, n * group * job.query_blocks, run_query_block, &job);
+        job.n_heads = attn_smaller(together, heads - job.first_head);
+        attn_parallel(threads, (shape->keys + PACK_ROWS - 1) / PACK_ROWS, pack_rows, &job);
+        attn_parallel(threads, job.n_heads * group * job.query_blocks, run_query_block, &job);
     }
     attn_tally_collect(&job.tally, threads, &call->context->work);
 }

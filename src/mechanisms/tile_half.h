@@ -9,7 +9,7 @@
 #include "mechanisms/tile_engine.h"
 
 enum {
-    ATTN_HALF_GROUP = 4,  /* key tiles of a step */
+    ATTN_HALF_GROUP = 8,  /* key tiles of a step */
     ATTN_HALF_LINE = 16,  /* floats of a cache line, on which memory is cut */
     ATTN_TILE_STRIPS = 2, /* strips of a tile */
 };
