@@ -116,10 +116,8 @@ static void finish(const attn_recurrent_run *run)
     const attn_call *call = run->call;
     const size_t rows = call->batch * call->length, r = rank(layer);
     const decays d = decays_of(run);
-    attn_projection_weight_gradient(run->context, layer, call, ATTN_RECURRENT_OWN, rows, d.a1,
-                                    d.d_z);
-    attn_projection_input_gradient(run->context, layer, call, ATTN_RECURRENT_OWN, rows, d.d_z,
-                                   d.d_a1);
+    attn_projection_backward(run->context, layer, call, ATTN_RECURRENT_OWN, rows, d.a1, d.d_z,
+                             d.d_a1);
     for (size_t i = 0; i < rows; i++)
         memcpy(run->d_rows + i * run->shape.row + run->shape.more, d.d_a1 + i * r,
                r * sizeof(float));

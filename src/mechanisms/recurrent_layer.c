@@ -290,8 +290,8 @@ static void backward(attn_context *context, const attn_layer *layer, const attn_
     attn_parallel(context->threads, call->batch * layer->heads, backward_head, &j);
     attn_tally_collect(&j.tally, context->threads, &context->work);
     if (r->finish) r->finish(&j.run);
-    attn_projection_weight_gradient(context, layer, call, ATTN_RECURRENT_O, rows, j.place.gated,
-                                    call->dy);
+    attn_projection_backward(context, layer, call, ATTN_RECURRENT_O, rows, j.place.gated, call->dy,
+                             NULL);
     if (r->has_norm_weight) {
         float *to = call->gradients + attn_layer_offset(layer, "norm.weight");
         const attn_counted on = {context->kernels, &context->work};
@@ -299,10 +299,8 @@ static void backward(attn_context *context, const attn_layer *layer, const attn_
         for (size_t i = 0; i < call->batch * layer->heads; i++)
             attn_counted_add(on, d, j.place.d_norm + i * d, to);
     }
-    attn_projection_weight_gradient(context, layer, call, ATTN_RECURRENT_ROWS, rows, call->x,
-                                    j.run.d_rows);
-    attn_projection_input_gradient(context, layer, call, ATTN_RECURRENT_ROWS, rows, j.run.d_rows,
-                                   call->dx);
+    attn_projection_backward(context, layer, call, ATTN_RECURRENT_ROWS, rows, call->x, j.run.d_rows,
+                             call->dx);
 }
 
 /* ---- counts ------------------------------------------------------------------------------ */
