@@ -115,6 +115,15 @@ void attn_projection_forward(attn_context *context, const attn_layer *layer, con
                             call->packed + p->packed, bias, (attn_dense_output){.single = y});
 }
 
+static void half_input_gradient(attn_context *context, const attn_call *call,
+                                const attn_projection *p, size_t rows, const attn_bf16 *dy,
+                                float *dx)
+{
+    attn_dense_bf16_input_gradient(context, rows, p->in, p->out, dy,
+                                   call->packed + backward_form(p),
+                                   (attn_dense_output){.single = dx});
+}
+
 void attn_projection_input_gradient(attn_context *context, const attn_layer *layer,
                                     const attn_call *call, size_t index, size_t rows,
                                     const float *dy, float *dx)
@@ -126,20 +135,18 @@ void attn_projection_input_gradient(attn_context *context, const attn_layer *lay
         return;
     }
     float *room = room_of(context, layer, call);
-    attn_dense_bf16_input_gradient(
-        context, rows, p->in, p->out, rounded(context, rows * p->out, dy, &room),
-        call->packed + backward_form(p), (attn_dense_output){.single = dx});
+    half_input_gradient(context, call, p, rows, rounded(context, rows * p->out, dy, &room), dx);
 }
 
-void attn_projection_weight_gradient(attn_context *context, const attn_layer *layer,
-                                     const attn_call *call, size_t index, size_t rows,
-                                     const float *x, const float *dy)
+void attn_projection_backward(attn_context *context, const attn_layer *layer, const attn_call *call,
+                              size_t index, size_t rows, const float *x, const float *dy, float *dx)
 {
     const attn_projection *p = &layer->projections[index];
     float *dw = call->gradients + p->weight;
     float *d_bias = p->bias == ATTN_NO_BIAS ? NULL : call->gradients + p->bias;
     if (layer->dtype == ATTN_F32) {
         attn_dense_weight_gradient(context, rows, p->in, p->out, x, dy, dw, d_bias, false);
+        if (dx) attn_projection_input_gradient(context, layer, call, index, rows, dy, dx);
         return;
     }
     float *room = room_of(context, layer, call);
@@ -147,4 +154,5 @@ void attn_projection_weight_gradient(attn_context *context, const attn_layer *la
     const attn_bf16 *half_dy = rounded(context, rows * p->out, dy, &room);
     attn_dense_bf16_weight_gradient(context, rows, p->in, p->out, half_x, half_dy, dw, d_bias,
                                     false);
+    if (dx) half_input_gradient(context, call, p, rows, half_dy, dx);
 }

@@ -3,6 +3,7 @@
 
 #include "base/threads.h"
 #include "mechanisms/projection.h"
+#include "mechanisms/recurrent_exact.h"
 #include "mechanisms/tile_engine.h"
 
 #include <math.h>
@@ -58,12 +59,14 @@ static size_t saved_count(const attn_layer *layer, size_t batch, size_t length)
            own_count(recurrence_of(layer)->saved, layer, batch, length);
 }
 
-/* A worker: o or its gradient [T][dv], a state, four rows, the recurrence's own. */
+/* A worker: o or its gradient [T][dv], a state, four rows, first tokens in double, the recurrence's
+ * own. */
 static size_t worker_count(const attn_layer *layer, size_t length)
 {
     const size_t dv = layer->head_dim;
     return attn_rounded(length * dv) + attn_rounded(recurrence_of(layer)->key_dim(layer) * dv) +
-           attn_rounded(4 * dv) + attn_rounded(recurrence_of(layer)->room(layer, length));
+           attn_rounded(4 * dv) + attn_rounded(attn_recurrent_mend_room(layer)) +
+           attn_rounded(recurrence_of(layer)->room(layer, length));
 }
 
 /* All of a call's scratch memory. */
@@ -116,7 +119,7 @@ typedef struct job {
 
 /* The worker's memory, cut. */
 typedef struct worker_room {
-    float *o, *state, *rows;
+    float *o, *state, *rows, *exact;
 } worker_room;
 
 static attn_recurrent_head head_of(job *j, size_t index, size_t worker, worker_room *room)
@@ -128,6 +131,7 @@ static attn_recurrent_head head_of(job *j, size_t index, size_t worker, worker_r
     room->o = attn_cut(&memory, attn_rounded(T * layer->head_dim));
     room->state = attn_cut(&memory, attn_rounded(j->run.shape.key_dim * layer->head_dim));
     room->rows = attn_cut(&memory, attn_rounded(4 * layer->head_dim));
+    room->exact = attn_cut(&memory, attn_rounded(attn_recurrent_mend_room(layer)));
     return (attn_recurrent_head){.run = &j->run,
                                  .index = index,
                                  .h = index % layer->heads,
@@ -150,6 +154,12 @@ static void gate_row(const job *j, attn_counted on, const float *o, const float 
     attn_counted_multiply(on, d, gate, out);
 }
 
+/* Tokens before decoding's are not there any more, and the roundings of bfloat16 stay. */
+static bool can_mend(const job *j)
+{
+    return j->run.layer->dtype == ATTN_F32 && j->run.position == 0;
+}
+
 static void forward_head(void *argument, size_t index, size_t worker)
 {
     job *j = argument;
@@ -162,6 +172,7 @@ static void forward_head(void *argument, size_t index, size_t worker)
     if (j->run.call->cache) state = j->run.call->cache + index * s->key_dim * d;
     if (!j->is_decoding) memset(state, 0, s->key_dim * d * sizeof *state);
     recurrence_of(layer)->forward(&head, state, room.o);
+    if (can_mend(j)) attn_recurrent_mend(&head, room.exact, room.o);
     for (size_t t = 0; t < T; t++) {
         const size_t at = (head.first + t) * width + head.h * d;
         const float *g = j->run.rows + (head.first + t) * s->row + s->gate + head.h * d;
@@ -279,8 +290,8 @@ static void backward(attn_context *context, const attn_layer *layer, const attn_
     attn_parallel(context->threads, call->batch * layer->heads, backward_head, &j);
     attn_tally_collect(&j.tally, context->threads, &context->work);
     if (r->finish) r->finish(&j.run);
-    attn_projection_weight_gradient(context, layer, call, ATTN_RECURRENT_O, rows, j.place.gated,
-                                    call->dy);
+    attn_projection_backward(context, layer, call, ATTN_RECURRENT_O, rows, j.place.gated, call->dy,
+                             NULL);
     if (r->has_norm_weight) {
         float *to = call->gradients + attn_layer_offset(layer, "norm.weight");
         const attn_counted on = {context->kernels, &context->work};
@@ -288,10 +299,8 @@ static void backward(attn_context *context, const attn_layer *layer, const attn_
         for (size_t i = 0; i < call->batch * layer->heads; i++)
             attn_counted_add(on, d, j.place.d_norm + i * d, to);
     }
-    attn_projection_weight_gradient(context, layer, call, ATTN_RECURRENT_ROWS, rows, call->x,
-                                    j.run.d_rows);
-    attn_projection_input_gradient(context, layer, call, ATTN_RECURRENT_ROWS, rows, j.run.d_rows,
-                                   call->dx);
+    attn_projection_backward(context, layer, call, ATTN_RECURRENT_ROWS, rows, call->x, j.run.d_rows,
+                             call->dx);
 }
 
 /* ---- counts ------------------------------------------------------------------------------ */

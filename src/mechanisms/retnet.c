@@ -123,6 +123,17 @@ static void backward(const attn_recurrent_head *head, const float *d_o)
         attn_copy_head(1, d, to.dv + t * d, d, d_rows + s->v + t * s->row);
 }
 
+static void token(const attn_recurrent_head *head, attn_recurrent_token *t)
+{
+    const size_t d = head->run->shape.key_dim;
+    attn_rope_turn(t->position, d / 2, t->q);
+    attn_rope_turn(t->position, d / 2, t->k);
+    for (size_t i = 0; i < d; i++) {
+        t->q[i] /= sqrt((double)d);
+        t->decay[i] = gamma_of(head->h);
+    }
+}
+
 static attn_work head_work(const attn_layer *layer, attn_phase phase, size_t length,
                            const uint32_t *documents)
 {
@@ -163,6 +174,7 @@ static const attn_recurrence retention = {
     .prepare = prepare,
     .forward = forward,
     .backward = backward,
+    .token = token,
     .head_work = head_work,
     .shared_work = shared_work,
     .oracle = oracle,
