@@ -24,6 +24,33 @@ void attn_dense_bf16_pack(attn_context *context, size_t out, size_t in, const fl
     attn_bf16_plain_pack(context->threads, &packing);
 }
 
+/* ---- rounding ---------------------------------------------------------------------------- */
+
+enum { PIECE = 1 << 14 }; /* numbers of a task */
+
+typedef struct rounding {
+    const attn_kernels *kernels;
+    size_t count;
+    const float *from;
+    attn_bf16 *to;
+} rounding;
+
+static void round_piece(void *argument, size_t index, size_t worker)
+{
+    (void)worker;
+    const rounding *r = argument;
+    const size_t first = index * PIECE, left = r->count - first;
+    r->kernels->bf16_from_float(left < PIECE ? left : PIECE, r->from + first, r->to + first);
+}
+
+void attn_dense_bf16_round(attn_context *context, size_t count, const float *from, attn_bf16 *to)
+{
+    rounding r = {.kernels = context->kernels, .count = count, .from = from, .to = to};
+    attn_parallel(context->threads, (count + PIECE - 1) / PIECE, round_piece, &r);
+}
+
+/* ---- products ---------------------------------------------------------------------------- */
+
 static void multiply(attn_context *context, const attn_bf16_product *p)
 {
     context->work.matmul += (uint64_t)2 * p->m * p->n * p->k;

@@ -7,6 +7,7 @@
 
 #include "base/error.h"
 #include "base/memory.h"
+#include "kernels/dense_bf16.h"
 #include "model/model_layers.h"
 
 #include <math.h>
@@ -24,6 +25,8 @@ struct attn_model {
     attn_model_offsets offsets;
     float *parameters;
     size_t block_count, parameter_count;
+    attn_bf16 *packed; /* NULL in float32 */
+    size_t packed_count;
 };
 
 /* ---- presets ----------------------------------------------------------------------------- */
@@ -125,6 +128,14 @@ static size_t place_attention(placing *p, const char *prefix, const attn_layer *
     return offset;
 }
 
+/* Weights of `count` packed numbers; packed weights start on 64-byte borders as they are. */
+static size_t place_packed(placing *p, size_t count)
+{
+    const size_t offset = p->model->packed_count;
+    if (!attn_size_add(offset, count, &p->model->packed_count)) p->overflows = true;
+    return offset;
+}
+
 static void place_block(placing *p, size_t index)
 {
     attn_model *model = p->model;
@@ -143,6 +154,10 @@ static void place_block(placing *p, size_t index)
     b->down_weight = place(p, prefix, "mlp.c_proj.weight", c, f, ATTN_INITIAL_RESIDUAL);
     b->down_bias = place(p, prefix, "mlp.c_proj.bias", c, 0, ATTN_INITIAL_ZERO);
     for (size_t i = first; i < model->n_tensors; i++) model->tensors[i].block = index;
+    if (model->config.dtype == ATTN_F32) return;
+    b->packed_attention = place_packed(p, attn_layer_packed_count(attn_model_layer(model, index)));
+    b->packed_up = place_packed(p, attn_dense_bf16_packed(f, c));
+    b->packed_down = place_packed(p, attn_dense_bf16_packed(c, f));
 }
 
 /* false when the sizes overflow */
@@ -158,6 +173,9 @@ static bool place_all(attn_model *model)
     model->offsets.final_gain = place(&p, "", "ln_f.weight", config->d_model, 0, ATTN_INITIAL_ONE);
     model->offsets.final_bias = place(&p, "", "ln_f.bias", config->d_model, 0, ATTN_INITIAL_ZERO);
     model->block_count = p.at;
+    if (config->dtype == ATTN_BF16)
+        model->offsets.packed_head =
+            place_packed(&p, attn_dense_bf16_packed(config->vocabulary, config->d_model));
     return !p.overflows;
 }
 
@@ -186,7 +204,10 @@ static attn_status fill(attn_model *model, const attn_model_config *config, attn
         return attn_fail(error, ATTN_ESHAPE, "a model of these sizes does not fit into memory");
     model->parameters =
         attn_alloc_array(ATTN_MEMORY_PARAMETERS, model->block_count, sizeof *model->parameters);
-    if (!model->parameters)
+    if (model->parameters && config->dtype == ATTN_BF16)
+        model->packed =
+            attn_alloc_array(ATTN_MEMORY_PARAMETERS, model->packed_count, sizeof *model->packed);
+    if (!model->parameters || (!model->packed && config->dtype == ATTN_BF16))
         return attn_fail(error, ATTN_EMEMORY, "no memory for %zu parameters", model->block_count);
     return ATTN_OK;
 }
@@ -210,6 +231,7 @@ attn_status attn_model_create(attn_model **out, const attn_model_config *config,
 void attn_model_free(attn_model *model)
 {
     if (!model) return;
+    attn_free(model->packed);
     attn_free(model->parameters);
     attn_free(model->blocks);
     attn_free(model->tensors);
@@ -271,4 +293,29 @@ size_t attn_model_parameter_count(const attn_model *model)
 const attn_model_offsets *attn_model_layout(const attn_model *model)
 {
     return &model->offsets;
+}
+
+/* ---- weights in bfloat16 ----------------------------------------------------------------- */
+
+const attn_bf16 *attn_model_packed(const attn_model *model)
+{
+    return model->packed;
+}
+
+void attn_model_pack(const attn_model *model, attn_context *context)
+{
+    const attn_model_config *config = &model->config;
+    const size_t c = config->d_model, f = ATTN_MODEL_EXPANSION * c;
+    const float *p = model->parameters;
+    attn_bf16 *packed = model->packed;
+    if (!packed) return;
+    for (size_t i = 0; i < config->layers; i++) {
+        const attn_block_offsets *b = &model->blocks[i];
+        attn_layer_pack(context, attn_model_layer(model, i), p + b->attention,
+                        packed + b->packed_attention);
+        attn_dense_bf16_pack(context, f, c, p + b->up_weight, packed + b->packed_up, NULL);
+        attn_dense_bf16_pack(context, c, f, p + b->down_weight, packed + b->packed_down, NULL);
+    }
+    attn_dense_bf16_pack(context, config->vocabulary, c, p + model->offsets.tokens,
+                         packed + model->offsets.packed_head, NULL);
 }
