@@ -103,6 +103,7 @@ attn_status attn_trainer_update(attn_trainer *trainer, const attn_adamw *adamw,
     job.decayed = job.plain;
     job.decayed.decay = (float)adamw->decay;
     attn_parallel(trainer->context->threads, trainer->n_pieces, update_piece, &job);
+    attn_model_pack(trainer->model, trainer->context);
     const uint64_t parameters = attn_model_parameter_count(trainer->model);
     trainer->context->work.exponential += parameters;
     trainer->context->work.other += 15 * parameters;
