@@ -26,9 +26,9 @@ typedef struct bench {
     attn_trainer *trainer;
     uint32_t *tokens; /* inputs, then targets, [batch][length] each */
     float *weights;
-    float *x, *y;                              /* rows of the widest product */
-    attn_bf16 *x_half, *y_half, *weights_half; /* in bfloat16: factors, and a packed form */
-    double *samples;                           /* [SAMPLES][repeats] */
+    float *x, *y;                                            /* rows of the widest product */
+    attn_bf16 *x_half, *y_half, *weights_half, *result_half; /* in bfloat16; weights packed */
+    double *samples;                                         /* [SAMPLES][repeats] */
 } bench;
 
 static bool is_half(const bench *b)
@@ -108,10 +108,12 @@ static attn_status set_up_products(bench *b, attn_error *error)
     if (is_half(b)) {
         b->x_half = attn_alloc_array(ATTN_MEMORY_OTHER, n, sizeof *b->x_half);
         b->y_half = attn_alloc_array(ATTN_MEMORY_OTHER, n, sizeof *b->y_half);
+        b->result_half = attn_alloc_array(ATTN_MEMORY_OTHER, n, sizeof *b->result_half);
         b->weights_half =
             attn_alloc_array(ATTN_MEMORY_OTHER, largest_packed(b->result), sizeof *b->weights_half);
     }
-    if (!b->x || !b->y || (is_half(b) && (!b->x_half || !b->y_half || !b->weights_half)))
+    if (!b->x || !b->y ||
+        (is_half(b) && (!b->x_half || !b->y_half || !b->result_half || !b->weights_half)))
         return attn_fail(error, ATTN_EMEMORY, "no memory for the benchmark");
     attn_random_fill_normal(b->options->seed, attn_random_stream(ATTN_RANDOM_TEST, 1), 1.0, n,
                             b->x);
@@ -132,6 +134,7 @@ static void tear_down(bench *b)
     attn_free(b->y);
     attn_free(b->x_half);
     attn_free(b->y_half);
+    attn_free(b->result_half);
     attn_free(b->weights_half);
     attn_free(b->samples);
     attn_context_free(b->context);
@@ -170,8 +173,9 @@ static double run_half_product(bench *b, const attn_model_product *p)
     const attn_bf16 *packed = attn_model_packed(b->model);
     float *gradients = attn_trainer_gradients(b->trainer);
     const bool is_head = strcmp(p->name, "head") == 0;
-    const attn_dense_output x = {.single = b->x, .accumulate = p->accumulate};
-    const attn_dense_output y = {.single = b->y};
+    const attn_dense_output result = {.single = p->is_half ? NULL : b->x,
+                                      .half = p->is_half ? b->result_half : NULL,
+                                      .accumulate = p->accumulate};
     double time_s = 0.0;
     for (size_t i = 0; i < p->times; i++) {
         const attn_block_offsets *block = &layout->blocks[i % b->options->model->layers];
@@ -184,11 +188,11 @@ static double run_half_product(bench *b, const attn_model_product *p)
         case ATTN_PRODUCT_FORWARD:
             attn_dense_bf16_forward(
                 b->context, p->rows, p->in, p->out, b->x_half,
-                packed + (is_head ? layout->packed_head : block->packed_attention), NULL, y);
+                packed + (is_head ? layout->packed_head : block->packed_attention), NULL, result);
             break;
         case ATTN_PRODUCT_INPUT_GRADIENT:
             attn_dense_bf16_input_gradient(b->context, p->rows, p->in, p->out, b->y_half,
-                                           b->weights_half, x);
+                                           b->weights_half, result);
             break;
         case ATTN_PRODUCT_WEIGHT_GRADIENT:
         case ATTN_PRODUCT_KINDS:

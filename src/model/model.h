@@ -161,6 +161,7 @@ typedef struct attn_model_product {
     size_t rows, in, out;
     size_t times; /* a step */
     bool accumulate;
+    bool is_half; /* the result is bfloat16 */
 } attn_model_product;
 
 enum { ATTN_MODEL_PRODUCTS_MAX = 64 };

@@ -96,13 +96,16 @@ size_t attn_model_dense_products(const attn_model *model, size_t batch, size_t l
 {
     const attn_model_config *config = attn_model_configuration(model);
     const size_t c = config->d_model, f = ATTN_MODEL_EXPANSION * c;
+    const bool is_half = config->dtype == ATTN_BF16;
     product_list list = {.out = out, .rows = batch * length};
 
     size_t n_kinds = 0;
     const attn_model_kind *kinds = attn_model_kinds(model, &n_kinds);
     for (size_t i = 0; i < n_kinds; i++) append_attention(&list, &kinds[i]);
     append_linear(&list, "up", c, f, config->layers);
+    list.out[list.n - ATTN_PRODUCT_KINDS + ATTN_PRODUCT_FORWARD].is_half = is_half;
     append_linear(&list, "down", f, c, config->layers);
+    list.out[list.n - ATTN_PRODUCT_KINDS + ATTN_PRODUCT_INPUT_GRADIENT].is_half = is_half;
     append_head(&list, c, config->vocabulary, config->dtype);
     return list.n;
 }
