@@ -122,7 +122,16 @@ const attn_model_offsets *attn_model_layout(const attn_model *model);
 
 /* The weights of a bfloat16 model's products, rounded and packed as forward products read them;
  * NULL in float32. Their memory counts as parameters. */
-const attn_bf16 *attn_model_packed(const attn_model *model);
+attn_bf16 *attn_model_packed(const attn_model *model);
+
+/* One product's weights: rows [out][in] of the block of parameters, one or more tensors behind each
+ * other, and where they lie among the packed ones. */
+typedef struct attn_model_weights {
+    size_t offset, out, in, packed;
+} attn_model_weights;
+
+/* Those of all products, by rising offset of each block; none in float32. */
+const attn_model_weights *attn_model_product_weights(const attn_model *model, size_t *count);
 
 /* Rounds and packs them anew. Trainers and generators do so when they are made, and trainers after
  * each update; whoever else changes the parameters calls this. Nothing is done in float32. */

@@ -4,6 +4,7 @@
 #include "model_fixture.h"
 #include "model_oracle.h"
 
+#include "kernels/dense_bf16.h"
 #include "model/generation.h"
 #include "verify/compare.h"
 #include "verify/tolerance.h"
@@ -262,6 +263,60 @@ static void test_threads(void **state)
 
 /* ---- packed weights ---------------------------------------------------------------------- */
 
+/* What an update packs on its way, and what it must pack apart since a tensor ends within a strip
+ * of 32 rows, is what packing everything gives. */
+static void check_update_packs(const char *mechanism, size_t vocabulary, bool clips)
+{
+    attn_error error = {0};
+    attn_context *context = make_context(2, "auto");
+    attn_model_config config = half_config(mechanism);
+    config.vocabulary = vocabulary;
+    attn_model *model = make_model(&config, 5);
+    attn_trainer *trainer = NULL;
+    attn_adamw adamw = attn_adamw_default();
+    adamw.max_norm = clips ? 1.0 : 0.0;
+    attn_loss loss;
+    test_batch b;
+    make_batch(&b, 40, vocabulary, 6);
+    assert_ok(attn_trainer_create(&trainer, model, context, 2, 20, true, &error), &error);
+    size_t n = 0, count = 0;
+    const attn_model_weights *weights = attn_model_product_weights(model, &n);
+    for (size_t i = 0; i < n; i++) {
+        assert_int_equal(weights[i].packed, count);
+        count += attn_dense_bf16_packed(weights[i].out, weights[i].in);
+    }
+    attn_bf16 *before = attn_alloc_array(ATTN_MEMORY_OTHER, 2 * count, sizeof *before);
+    attn_bf16 *after = before + count;
+    assert_non_null(before);
+    memcpy(before, attn_model_packed(model), count * sizeof *before);
+    assert_ok(attn_trainer_loss(trainer, &b.batch, &loss, &error), &error);
+    assert_ok(attn_trainer_backward(trainer, &error), &error);
+    assert_ok(attn_trainer_update(trainer, &adamw, 1e-2, NULL, &error), &error);
+    memcpy(after, attn_model_packed(model), count * sizeof *after);
+    attn_model_pack(model, context);
+    for (size_t i = 0; i < n; i++) {
+        const size_t at = weights[i].packed;
+        const size_t size = attn_dense_bf16_packed(weights[i].out, weights[i].in) * sizeof *before;
+        if (memcmp(after + at, attn_model_packed(model) + at, size) != 0)
+            fail_msg("%s: weights %zu of %zu rows are not packed anew", mechanism, i,
+                     weights[i].out);
+        assert_int_not_equal(memcmp(after + at, before + at, size), 0);
+    }
+    attn_free(before);
+    attn_trainer_free(trainer);
+    attn_model_free(model);
+    attn_context_free(context);
+}
+
+static void test_update_packs(void **state)
+{
+    (void)state;
+    for (size_t i = 0; language_mechanism(i); i++)
+        check_update_packs(language_mechanism(i), 67, i % 2);
+    check_update_packs("flash", 5000, false); /* several pieces a tensor */
+    check_update_packs("gqa:kv_heads=1+flash", 64, true);
+}
+
 static void test_packing(void **state)
 {
     (void)state;
@@ -408,10 +463,10 @@ static void test_short_memory(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_definition),   cmocka_unit_test(test_head_pieces),
-        cmocka_unit_test(test_threads),      cmocka_unit_test(test_packing),
-        cmocka_unit_test(test_memory),       cmocka_unit_test(test_decoding),
-        cmocka_unit_test(test_short_memory),
+        cmocka_unit_test(test_definition), cmocka_unit_test(test_head_pieces),
+        cmocka_unit_test(test_threads),    cmocka_unit_test(test_update_packs),
+        cmocka_unit_test(test_packing),    cmocka_unit_test(test_memory),
+        cmocka_unit_test(test_decoding),   cmocka_unit_test(test_short_memory),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
