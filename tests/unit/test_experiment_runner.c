@@ -481,6 +481,38 @@ static void another_plan_is_not_resumed(void **state)
     attn_store_close(store);
 }
 
+static void another_machine_is_not_resumed(void **state)
+{
+    (void)state;
+    attn_plan plan = tiny_plan("flash");
+    attn_store *store = open_store(scratch_path("machines.db"));
+    attn_error error = {0}, other = {0};
+    environment = "{\"cpu\": {\"model_name\": \"one\"}, \"build\": {\"version\": \"1\"}}";
+    stop = 1;
+    assert_int_equal(run_plan(&plan, store, false, NULL, NULL, &error), ATTN_EINTERRUPTED);
+    stop = 0;
+    static const char *const elsewhere[] = {
+        "{\"cpu\": {\"model_name\": \"other\"}, \"build\": {\"version\": \"1\"}}",
+        "{\"cpu\": {\"model_name\": \"one\"}, \"build\": {\"version\": \"2\"}}"};
+    static const char *const words[] = {"cpu.model_name: \"one\" and \"other\"",
+                                        "build.version: \"1\" and \"2\""};
+    const char *here = environment;
+    for (size_t i = 0; i < 2; i++) {
+        environment = elsewhere[i];
+        other = (attn_error){0};
+        assert_int_equal(run_plan(&plan, store, true, NULL, NULL, &other), ATTN_EARGUMENT);
+        assert_non_null(strstr(other.text, words[i]));
+        assert_non_null(strstr(other.text, "leave out --resume"));
+    }
+    attn_store_result *result = load_newest(store);
+    assert_string_equal(result->run.state, "interrupted"); /* left as it was */
+    attn_store_result_free(result);
+    environment = here;
+    assert_ok(run_plan(&plan, store, true, NULL, NULL, &error));
+    environment = "{}";
+    attn_store_close(store);
+}
+
 /* ---- a store that fails ------------------------------------------------------------------- */
 
 static void full_stores_end_the_run(void **state)
@@ -522,6 +554,7 @@ int main(void)
         cmocka_unit_test_setup(stopped_runs_resume_to_the_same_result, set_up),
         cmocka_unit_test_setup(finished_runs_are_not_interrupted, set_up),
         cmocka_unit_test_setup(another_plan_is_not_resumed, set_up),
+        cmocka_unit_test_setup(another_machine_is_not_resumed, set_up),
         cmocka_unit_test_setup(full_stores_end_the_run, set_up),
     };
     return cmocka_run_group_tests(tests, load_dataset, free_dataset);
