@@ -16,8 +16,7 @@ void attn_window_open(attn_window *window)
     window->begin_ns = attn_clock_ns();
 }
 
-/* sum += more. What is unknown in one stretch is unknown in the sum. */
-static void add_figure(attn_figure *sum, const attn_figure *more, bool is_first)
+void attn_window_add_figure(attn_figure *sum, const attn_figure *more, bool is_first)
 {
     if (is_first) {
         *sum = *more;
@@ -57,14 +56,14 @@ void attn_window_close(attn_window *window)
     attn_energy_between(window->meter, &window->begin_energy, &end_energy, energy);
     attn_process_between(&window->begin_process, &end_process, process);
     for (size_t i = 0; i < ATTN_ENERGY_FIGURES; i++)
-        add_figure(&window->energy[i], &energy[i], is_first);
+        attn_window_add_figure(&window->energy[i], &energy[i], is_first);
     for (size_t i = 0; i < ATTN_PROCESS_FIGURES; i++) {
         /* A share is averaged over time, counts are added. */
         if (i == ATTN_PROCESS_STEAL && !is_first) {
             process[i].value *= stretch_s;
             window->process[i].value *= window->time_s;
         }
-        add_figure(&window->process[i], &process[i], is_first);
+        attn_window_add_figure(&window->process[i], &process[i], is_first);
         if (i == ATTN_PROCESS_STEAL && !is_first)
             window->process[i].value /= window->time_s + stretch_s;
     }

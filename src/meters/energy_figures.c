@@ -242,6 +242,7 @@ static attn_figure components(const attn_energy_meter *meter, const attn_figure 
     const size_t n_parts = has_module ? 1 : sizeof apart / sizeof *apart;
     char source[ATTN_FIGURE_TEXT_BYTES] = "";
     attn_figure total = attn_figure_make(name, "J", 0.0, ATTN_MEASURED, "");
+    total.low = total.high = 0.0;
     for (size_t i = 0; i < n_parts; i++) {
         const attn_figure *part = &figures[parts[i]];
         if (!attn_energy_knows(meter, parts[i])) continue;
