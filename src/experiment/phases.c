@@ -3,12 +3,15 @@
 
 #include "base/clock.h"
 
+#include <math.h>
 #include <stdio.h>
 #include <string.h>
 
 /* Edges of a step, and the share of its time that reading the meter at them may take. */
 #define EDGES      (ATTN_STEP_PARTS + 1)
 #define COST_SHARE 0.0005
+
+enum { TRIES = 5 };
 
 /* An interval wider than this, to either side, is no measurement of a part: ten updates of the
  * counter. */
@@ -27,8 +30,12 @@ static bool has_energy(const attn_energy_meter *meter)
 void attn_phases_begin(attn_phases *phases, attn_energy_meter *meter, double step_s)
 {
     if (!has_energy(meter)) return;
-    attn_energy_mark(meter, &phases->edge);
-    if (EDGES * phases->edge.pass_s <= COST_SHARE * step_s) phases->meter = meter;
+    double pass_s = INFINITY; /* on a busy machine some readings are interrupted */
+    for (int i = 0; i < TRIES; i++) {
+        attn_energy_mark(meter, &phases->edge);
+        pass_s = fmin(pass_s, phases->edge.pass_s);
+    }
+    if (EDGES * pass_s <= COST_SHARE * step_s) phases->meter = meter;
 }
 
 void attn_phases_step(attn_phases *phases)

@@ -1,17 +1,14 @@
 /* Whole runs of a tiny model: what the store holds afterwards, whatever happened in between. */
-#define _DEFAULT_SOURCE
 #include "experiment_fixture.h"
 
+#include "base/clock.h"
 #include "store/sql.h"
 
 #include <errno.h>
 #include <fcntl.h>
 #include <math.h>
-#include <signal.h>
 #include <sys/resource.h>
-#include <sys/stat.h>
 #include <sys/wait.h>
-#include <time.h>
 
 static int set_up(void **state)
 {
@@ -196,71 +193,6 @@ static void other_plans_are_recorded_too(void **state)
 typedef struct shortage {
     size_t at, n_failed, n_done; /* failures so far; successes since the last of them */
 } shortage;
-
-/* A wall meter of 30 W that counts joules, five thousand times a second. */
-static pid_t start_meter(const char *path)
-{
-    struct stat about;
-    const pid_t meter = fork();
-    if (meter == 0) {
-        FILE *file = fopen(path, "w");
-        const struct timespec pause = {.tv_nsec = 200000};
-        double begin_s = 0.0;
-        while (file) {
-            struct timespec now;
-            clock_gettime(CLOCK_REALTIME, &now);
-            const double now_s = (double)now.tv_sec + 1e-9 * (double)now.tv_nsec;
-            if (begin_s <= 0.0) begin_s = now_s;
-            fprintf(file, "%.6f 30 %.6f\n", now_s, 30.0 * (now_s - begin_s));
-            fflush(file);
-            nanosleep(&pause, NULL);
-        }
-        _exit(1);
-    }
-    while (stat(path, &about) != 0 || about.st_size < 100) usleep(1000);
-    return meter;
-}
-
-/* On a machine that is busy beyond measure a meter may be too slow: then the parts are attributed,
- * and it is tried again. */
-static void a_quick_meter_gives_parts_windows_of_their_own(void **state)
-{
-    (void)state;
-    attn_plan plan = tiny_plan("flash");
-    plan.isa = "ref"; /* slowly */
-    plan.batch = 2;
-    plan.sizes.d_model = 32;
-    plan.steps = 5;
-    plan.timing_warmup = 2;
-    plan.measuring.csv = scratch_path("meter.csv");
-    bool has_windows = false;
-    for (int i = 0; i < 8 && !has_windows; i++) {
-        attn_error error = {0};
-        const pid_t meter = start_meter(plan.measuring.csv);
-        attn_store *store = open_store(scratch_path("metered.db"));
-        const attn_status status = run_plan(&plan, store, false, NULL, NULL, &error);
-        kill(meter, SIGKILL);
-        assert_int_equal(waitpid(meter, NULL, 0), meter);
-        assert_ok(status);
-        attn_store_result *result = load_newest(store);
-        const attn_store_trial *t = &result->trials[0];
-        const attn_figure *system = find_figure(t, "energy_system_j");
-        const attn_figure *optimizer = find_figure(t, "energy_optimizer_j");
-        if (optimizer && strstr(optimizer->source, "in 3 windows of its own")) {
-            const double train_s = find_figure(t, "train_time_s")->value;
-            const double optimizer_s = find_figure(t, "optimizer_time_s")->value;
-            assert_int_equal(system->provenance, ATTN_MEASURED);
-            assert_true(fabs(system->value / (30.0 * train_s) - 1.0) < 0.1);
-            assert_int_equal(optimizer->provenance, ATTN_MEASURED);
-            assert_true(fabs(optimizer->value / (3 * 30.0 * optimizer_s) - 1.0) < 0.5);
-            has_windows = true;
-        }
-        attn_store_result_free(result);
-        attn_store_close(store);
-        unlink(plan.measuring.csv);
-    }
-    assert_true(has_windows);
-}
 
 static void make_memory_short(void *argument, const attn_run_progress *p)
 {
@@ -512,6 +444,48 @@ static void stopped_runs_resume_to_the_same_result(void **state)
     attn_store_result_free(expected);
 }
 
+/* ---- rest between trials ------------------------------------------------------------------ */
+
+typedef struct rest {
+    uint64_t ended_ns;
+    double shortest_s;
+    size_t n;
+    bool stops; /* with the end of a trial */
+} rest;
+
+static void note_rest(void *argument, const attn_run_progress *p)
+{
+    rest *r = argument;
+    if (p->is_ended) {
+        r->ended_ns = attn_clock_ns();
+        if (r->stops) stop = 1;
+    } else if (p->step == 0 && r->ended_ns > 0) {
+        const double rested_s = attn_clock_seconds(r->ended_ns, attn_clock_ns());
+        r->n++;
+        r->shortest_s = fmin(r->shortest_s, rested_s);
+    }
+}
+
+static void machines_rest_between_trials(void **state)
+{
+    (void)state;
+    attn_error error = {0}, stopped = {0};
+    attn_plan plan = tiny_plan("flash,linear,gqa");
+    plan.measuring.cool_down_s = 0.7;
+    attn_store *store = open_store(scratch_path("rest.db"));
+    rest r = {.shortest_s = INFINITY};
+    assert_ok(run_plan(&plan, store, false, note_rest, &r, &error));
+    assert_int_equal(r.n, 2);
+    assert_true(r.shortest_s >= 0.7);
+    /* Who stops a rest does not wait for its end. */
+    plan.measuring.cool_down_s = 600.0;
+    r = (rest){.shortest_s = INFINITY, .stops = true};
+    const uint64_t begin_ns = attn_clock_ns();
+    assert_int_equal(run_plan(&plan, store, false, note_rest, &r, &stopped), ATTN_EINTERRUPTED);
+    assert_true(attn_clock_seconds(begin_ns, attn_clock_ns()) < 300.0);
+    attn_store_close(store);
+}
+
 /* A stop that comes when all is done is no interruption. */
 static void stop_at_the_very_end(void *argument, const attn_run_progress *p)
 {
@@ -614,7 +588,6 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test_setup(everything_is_recorded, set_up),
         cmocka_unit_test_setup(other_plans_are_recorded_too, set_up),
-        cmocka_unit_test_setup(a_quick_meter_gives_parts_windows_of_their_own, set_up),
         cmocka_unit_test_setup(trials_without_memory_fail_alone, set_up),
         cmocka_unit_test_setup(workers_that_cannot_start_are_rows, set_up),
         cmocka_unit_test_setup(diverged_trials_fail, set_up),
@@ -622,6 +595,7 @@ int main(void)
         cmocka_unit_test_setup(plans_that_cannot_work_are_refused, set_up),
         cmocka_unit_test_setup(models_are_saved, set_up),
         cmocka_unit_test_setup(stopped_runs_resume_to_the_same_result, set_up),
+        cmocka_unit_test_setup(machines_rest_between_trials, set_up),
         cmocka_unit_test_setup(finished_runs_are_not_interrupted, set_up),
         cmocka_unit_test_setup(another_plan_is_not_resumed, set_up),
         cmocka_unit_test_setup(another_machine_is_not_resumed, set_up),
