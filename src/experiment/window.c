@@ -9,9 +9,10 @@
 
 void attn_window_open(attn_window *window)
 {
-    attn_energy_edge(window->meter, &window->begin_energy);
     window->begin_offset_s = attn_clock_offset_s();
     window->begin_process = attn_process_mark_now("");
+    /* Next to the clock, so that energy and time are of one stretch. */
+    attn_energy_edge(window->meter, &window->begin_energy);
     window->begin_cpu_s = attn_clock_cpu_s();
     window->begin_ns = attn_clock_ns();
 }
@@ -42,10 +43,10 @@ void attn_window_close(attn_window *window)
 {
     const uint64_t end_ns = attn_clock_ns();
     const double end_cpu_s = attn_clock_cpu_s();
-    const attn_process_mark end_process = attn_process_mark_now("");
     attn_energy_snapshot end_energy;
-    const double offset_s = attn_clock_offset_s();
     attn_energy_edge(window->meter, &end_energy);
+    const attn_process_mark end_process = attn_process_mark_now("");
+    const double offset_s = attn_clock_offset_s();
     window->meter_s += end_energy.busy_s - window->begin_energy.busy_s;
     window->suspended_s += end_energy.suspended_s - window->begin_energy.suspended_s;
     window->clock_step_s += fabs(offset_s - window->begin_offset_s);

@@ -64,12 +64,13 @@ static const attn_figure *need(const attn_store_trial *trial, const char *name)
     return figure;
 }
 
-/* Within `share` of the energy that the board drew in so many seconds. */
+/* Within `share` of the energy that the board drew in so many seconds, and what it drew in
+ * `pause_s`, for which a busy machine may let us wait between two clocks. */
 static void assert_energy(const attn_store_trial *trial, const char *name, double time_s,
-                          double share)
+                          double share, double pause_s)
 {
     const attn_figure *figure = need(trial, name);
-    if (!(fabs(figure->value / (POWER_W * time_s) - 1.0) < share))
+    if (!(fabs(figure->value - POWER_W * time_s) < POWER_W * (share * time_s + pause_s)))
         fail_msg("%s: %g J in %g s (%s)", name, figure->value, time_s, figure->why);
 }
 
@@ -83,18 +84,18 @@ static void energies_follow_from_times(void **state)
     const attn_store_trial *t = &result->trials[0];
     const double train_s = need(t, "train_time_s")->value;
     assert_int_equal(need(t, "energy_gpu_board_j")->provenance, ATTN_MEASURED);
-    assert_energy(t, "energy_gpu_board_j", train_s, 0.005);
-    assert_energy(t, "energy_components_j", train_s, 0.005);
-    assert_energy(t, "energy_step_j", train_s / 3.0, 0.005);
-    assert_energy(t, "power_idle_before_w", 1.0, 0.01);
-    assert_energy(t, "power_idle_after_w", 1.0, 0.01);
+    assert_energy(t, "energy_gpu_board_j", train_s, 0.003, 0.02);
+    assert_energy(t, "energy_components_j", train_s, 0.003, 0.02);
+    assert_energy(t, "energy_step_j", train_s / 3.0, 0.003, 0.02);
+    assert_energy(t, "power_idle_before_w", 1.0, 0.01, 0.04);
+    assert_energy(t, "power_idle_after_w", 1.0, 0.01, 0.04);
     /* At rest it draws as much: nothing is dynamic. */
     const attn_figure *dynamic = need(t, "energy_dynamic_j");
-    assert_true(fabs(dynamic->value) < 0.02 * POWER_W * train_s);
+    assert_true(fabs(dynamic->value) < POWER_W * (0.02 * train_s + 0.05));
     double evaluation_s = 0.0;
     for (size_t i = 1; i < t->n_evaluations; i++) evaluation_s += t->evaluations[i].time_s;
     assert_int_equal(need(t, "energy_evaluation_j")->provenance, ATTN_MEASURED);
-    assert_energy(t, "energy_evaluation_j", evaluation_s, 0.05);
+    assert_energy(t, "energy_evaluation_j", evaluation_s, 0.05, 0.3);
     attn_store_result_free(result);
 }
 
@@ -102,12 +103,13 @@ static void energies_follow_from_times(void **state)
 static void parts_of_a_step_add_up(void **state)
 {
     (void)state;
-    const attn_plan plan = metered_plan();
+    attn_plan plan = metered_plan();
+    plan.evaluate_every = 0;
     for (int is_slow = 0; is_slow < 2; is_slow++) {
         bool has_windows = false;
         /* A machine that is busy beyond measure may interrupt all readings. */
         for (int tries = 0; tries < 5 && !has_windows; tries++) {
-            set_board(is_slow ? 100000000 : 100000);
+            set_board(is_slow ? 30000000 : 10000);
             attn_store_result *result = run_trial(&plan);
             const attn_store_trial *t = &result->trials[0];
             const double train_s = need(t, "train_time_s")->value;
@@ -124,7 +126,7 @@ static void parts_of_a_step_add_up(void **state)
             assert_true(fabs(sum_j / (POWER_W * train_s) - 1.0) < 0.05);
             /* The power is always the same, so that each part's energy follows from its time;
              * between the parts lies what no profile sees. */
-            for (size_t p = 1; p < 4; p++) assert_energy(t, names[p], times_s[p], 0.2);
+            for (size_t p = 1; p < 4; p++) assert_energy(t, names[p], times_s[p], 0.2, 0.05);
             has_windows = strstr(need(t, names[3])->source, "in 3 windows of its own") != NULL &&
                           strstr(need(t, names[1])->source, "in 3 windows of its own") != NULL;
             if (is_slow) {
