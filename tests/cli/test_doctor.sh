@@ -52,7 +52,11 @@ check 'virtual machine' 'Meters
   COUNTED      page faults               read _
                getrusage ru_minflt
   MEASURED     stolen time               read _
-               /proc/stat steal' \
+               /proc/stat steal
+  UNAVAILABLE  thermal throttling        read _
+               /sys/devices/system/cpu/cpu*/thermal_throttle
+               why: no processor tells: virtual machines and some makers do not
+                    show it' \
     "$(meters machine-virtual)"
 
 check 'server' '  MEASURED     rapl:package-0            step 61 uJ  read _
