@@ -81,6 +81,57 @@ static void compare(const char *text_a, const char *text_b, const char *const *p
     json_decref(b);
 }
 
+/* "rapl:package-0 rapl:package-0/dram": what counts in energies; "" without meters. */
+static void meters_text(const json_t *environment, char *text, size_t size_bytes)
+{
+    size_t s, c;
+    const json_t *source, *channel;
+    text[0] = '\0';
+    json_array_foreach(json_object_get(environment, "energy_sources"), s, source)
+    {
+        json_array_foreach(json_object_get(source, "channels"), c, channel)
+        {
+            const char *id = json_string_value(json_object_get(channel, "id"));
+            const size_t used = strlen(text);
+            if (id && json_is_true(json_object_get(channel, "counted")))
+                snprintf(text + used, size_bytes - used, "%s%s", used ? " " : "", id);
+        }
+    }
+}
+
+/* "00000000:65:00.0 at 250 W" */
+static void limits_text(const json_t *environment, char *text, size_t size_bytes)
+{
+    size_t g;
+    const json_t *gpu;
+    text[0] = '\0';
+    json_array_foreach(json_object_get(environment, "gpus"), g, gpu)
+    {
+        const char *address = json_string_value(json_object_get(gpu, "address"));
+        const json_t *limit_w = json_object_get(gpu, "power_limit_w");
+        const size_t used = strlen(text);
+        if (address && json_is_number(limit_w))
+            snprintf(text + used, size_bytes - used, "%s%s at %g W", used ? " " : "", address,
+                     json_number_value(limit_w));
+    }
+}
+
+typedef void describe(const json_t *environment, char *text, size_t size_bytes);
+
+static void compare_texts(const char *text_a, const char *text_b, const char *name,
+                          describe *function, attn_differences *list)
+{
+    char left[2048], right[2048];
+    json_t *a = json_loads(text_a, 0, NULL), *b = json_loads(text_b, 0, NULL);
+    function(a, left, sizeof left);
+    function(b, right, sizeof right);
+    json_decref(a);
+    json_decref(b);
+    if (strcmp(left, right) == 0 || list->n == ATTN_LIKENESS_MAX) return;
+    snprintf(list->texts[list->n++], sizeof *list->texts, "%s: %.60s and %.60s", name,
+             *left ? left : "none", *right ? right : "none");
+}
+
 #define PATHS(paths) paths, sizeof(paths) / sizeof *(paths)
 
 void attn_likeness_plan(const char *plan_a, const char *plan_b, attn_differences *list)
@@ -92,6 +143,8 @@ void attn_likeness_machine(const char *environment_a, const char *environment_b,
                            attn_differences *list)
 {
     compare(environment_a, environment_b, PATHS(machine_paths), list);
+    compare_texts(environment_a, environment_b, "meters", meters_text, list);
+    compare_texts(environment_a, environment_b, "power limits", limits_text, list);
 }
 
 void attn_likeness_program(const char *environment_a, const char *environment_b,

@@ -16,7 +16,7 @@ typedef struct attn_differences {
  * Data, model and settings, from the plans. */
 void attn_likeness_plan(const char *plan_a, const char *plan_b, attn_differences *list);
 
-/* What of the machine decides its speed, from the environments. */
+/* What of the machine decides its speed and what measures its energy, from the environments. */
 void attn_likeness_machine(const char *environment_a, const char *environment_b,
                            attn_differences *list);
 

@@ -120,11 +120,39 @@ static void differences_are_named(void **state)
     assert_int_equal(list.n, ATTN_LIKENESS_MAX);
 }
 
+static void meters_belong_to_the_machine(void **state)
+{
+    (void)state;
+    static const char *const environments[] = {
+        "{}",
+        "{\"energy_sources\": [{\"name\": \"rapl\", \"channels\": ["
+        "{\"id\": \"rapl:package-0\", \"counted\": true, \"read_cost_s\": 1e-6},"
+        "{\"id\": \"rapl:package-0/core\", \"counted\": false}]}], \"gpus\": []}",
+        "{\"energy_sources\": [{\"name\": \"rapl\", \"channels\": ["
+        "{\"id\": \"rapl:package-0\", \"counted\": true, \"read_cost_s\": 2e-6}]}]}",
+        "{\"energy_sources\": [{\"name\": \"rapl\", \"channels\": ["
+        "{\"id\": \"rapl:package-0\", \"counted\": true},"
+        "{\"id\": \"rapl:package-0/dram\", \"counted\": true}]}],"
+        " \"gpus\": [{\"address\": \"65:00.0\", \"power_limit_w\": 250.0}]}"};
+    attn_differences list = {.n = 0};
+    attn_likeness_machine(environments[1], environments[2], &list); /* costs are no trait */
+    assert_int_equal(list.n, 0);
+    attn_likeness_machine(environments[0], environments[1], &list);
+    assert_int_equal(list.n, 1);
+    assert_string_equal(list.texts[0], "meters: none and rapl:package-0");
+    attn_likeness_machine(environments[2], environments[3], &list);
+    assert_int_equal(list.n, 3);
+    assert_string_equal(list.texts[1],
+                        "meters: rapl:package-0 and rapl:package-0 rapl:package-0/dram");
+    assert_string_equal(list.texts[2], "power limits: none and 65:00.0 at 250 W");
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(one_process_at_a_time),
         cmocka_unit_test(differences_are_named),
+        cmocka_unit_test(meters_belong_to_the_machine),
     };
     return cmocka_run_group_tests(tests, scratch_folder_make, scratch_folder_remove);
 }
