@@ -92,8 +92,8 @@ static attn_status check_end(const char *folder, const char *name, const char *s
     const int length = snprintf(path, sizeof path, "%s/%s%s", folder, name, suffix);
     FILE *file = length < PATH_BYTES ? fopen(path, "rb") : NULL;
     if (file) {
-        if (fseek(file, -(long)(sizeof tail - 1), SEEK_END) == 0)
-            tail[fread(tail, 1, sizeof tail - 1, file)] = '\0';
+        if (fseek(file, -(long)(sizeof tail - 1), SEEK_END) != 0) rewind(file);
+        tail[fread(tail, 1, sizeof tail - 1, file)] = '\0';
         fclose(file);
     }
     if (strstr(tail, ending)) return ATTN_OK;

@@ -4,6 +4,7 @@
 #include "base/error.h"
 #include "report/curves.h"
 #include "report/json_parts.h"
+#include "report/overlay.h"
 
 #include <string.h>
 
@@ -79,6 +80,8 @@ static attn_status mechanism_value(const attn_summary *summary, size_t index, js
     if (status != ATTN_OK) return status;
     json_t *o = json_object(), *figures = json_object();
     report_put(o, "mechanism", report_text(m->name), failed);
+    if (summary->overlay)
+        report_put(o, "run", json_integer((json_int_t)attn_overlay_run(m)), failed);
     const attn_curve_look look = attn_curves_look(summary, index);
     report_put(
         o, "look",

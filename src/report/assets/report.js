@@ -10,6 +10,7 @@
   const series = (i) => css("--series-" + (i % 8 + 1));
   const fade = (colour, share) =>
     colour + Math.round(share * 255).toString(16).padStart(2, "0");
+  const shades = [1, 0.6, 0.4, 0.25]; // of the bars of runs A, B, C, D
   const shapes = ["circle", "rect", "triangle", "rectRot"];
   function figureOf(mechanism, name) {
     const f = mechanism.figures[name];
@@ -126,7 +127,8 @@
         const f = figureOf(m, part.figure);
         return f && f.low !== null ? [f.low * spec.factor, f.high * spec.factor] : null;
       }),
-      backgroundColor: spec.kind === "intervals" ? fade(css("--caution"), 0.4) : series(i),
+      backgroundColor: mechanisms.map((m) => spec.kind === "intervals"
+        ? fade(css("--caution"), 0.4) : fade(series(i), shades[(m.run || 0) % 4])),
       barPercentage: 0.62, categoryPercentage: 1, stack: "all",
     }));
     element.parentNode.style.height = 62 + 30 * labels.length + (spec.parts.length > 1 ? 34 : 0) + "px";
@@ -139,7 +141,8 @@
         devicePixelRatio: Math.max(2, window.devicePixelRatio || 1),
         layout: { padding: { right: 62 } },
         scales: {
-          x: Object.assign(axis(spec.unit, true), { stacked: true, beginAtZero: true }),
+          x: Object.assign(axis(spec.unit, true), { stacked: true, beginAtZero: true,
+            suggestedMax: Math.max(...rows.map((r) => Math.max(r.end, r.high, r.mark))) }),
           y: Object.assign(axis("", false), { stacked: true,
             ticks: { color: css("--ink"), autoSkip: false, callback(v) {
               const name = this.getLabelForValue(v);
@@ -218,7 +221,7 @@
     }).filter((p) => p.x !== null && p.y !== null);
     const front = all.filter((p) => p.competes && !all.some((o) => o.competes &&
       o.x <= p.x && o.y <= p.y && (o.x < p.x || o.y < p.y))).sort((a, b) => a.x - b.x);
-    element.parentNode.style.height = "320px";
+    element.parentNode.style.height = Math.max(320, 60 + 21 * all.length) + "px";
     return new Chart(element, {
       type: "scatter",
       data: { datasets: all.map((p) => ({ label: p.name, data: [{ x: p.x, y: p.y }],
@@ -232,7 +235,7 @@
         scales: { x: Object.assign(axis(unit, true), { type: "linear" }),
           y: axis("held-out loss, nat per token", true) },
         plugins: {
-          legend: { position: "right", labels: { color: css("--ink"), usePointStyle: true,
+          legend: { position: element.parentNode.clientWidth < 420 ? "bottom" : "right", labels: { color: css("--ink"), usePointStyle: true,
             boxHeight: 7, filter: (item) => item.text !== "best" } },
           tooltip: { callbacks: { label: (item) => item.dataset.label + ": " +
             plain(item.parsed.y) + " nat, " + plain(item.parsed.x) + " " + unit } },
