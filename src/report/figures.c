@@ -146,6 +146,8 @@ static void write_points(FILE *out, const attn_curve_point *points, size_t n, co
     for (size_t i = 0; i < n; i++)
         fprintf(out, "%.9g\t%.9g\t%.9g\t%.9g\t%.9g\n", points[i].step, points[i].time_s,
                 points[i].operations, points[i].energy_j, points[i].loss);
+    /* Blocks are counted, and gnuplot does not see one without a row. */
+    if (n == 0) fputs("nan\tnan\tnan\tnan\tnan\n", out);
     fputs("\n\n", out);
 }
 

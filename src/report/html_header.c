@@ -141,9 +141,14 @@ static void write_one(FILE *out, const attn_store_result *result, const attn_sum
 {
     fprintf(out,
             "<p class=\"eyebrow\">attnscope <span>run %" PRId64 "</span></p>\n"
-            "<h1>%zu attention mechanism%s, %zu round%s</h1>\n<p class=\"command\"><code>",
+            "<h1>%zu attention mechanism%s, %zu round%s</h1>\n<p class=\"names\">",
             result->run.id, summary->n_mechanisms, summary->n_mechanisms == 1 ? "" : "s",
             summary->n_rounds, summary->n_rounds == 1 ? "" : "s");
+    for (size_t i = 0; i < summary->n_mechanisms; i++) {
+        if (i > 0) fputs(", ", out);
+        html_text(out, summary->mechanisms[i].name);
+    }
+    fputs("</p>\n<p class=\"command\"><code>", out);
     html_text(out, result->run.title);
     fputs("</code></p>\n<dl class=\"facts\">\n", out);
     write_run_facts(out, &result->run);

@@ -82,6 +82,35 @@ static void data_are_those_of_the_run(void **state)
     synthetic_report_free(&r);
 }
 
+/* gnuplot counts blocks that have a row, and scripts count blocks. */
+static void blocks_keep_their_numbers(void **state)
+{
+    (void)state;
+    synthetic_report r = synthetic_report_make(&(synthetic_options){.rounds = 1, .steps = 4});
+    r.result->trials[1].n_evaluations = 0; /* of sdpa */
+    write_all(&r);
+    char *loss = text_of("loss.tsv"), *script = text_of("loss-steps.gp");
+    size_t n_blocks = 0, gqa = 0;
+    bool has_row = false, is_held_out_of_gqa = false;
+    for (char *line = strtok(loss, "\n"); line; line = strtok(NULL, "\n")) {
+        if (line[0] != '#') {
+            if (!has_row && is_held_out_of_gqa) gqa = n_blocks;
+            n_blocks += !has_row;
+            has_row = true;
+            continue;
+        }
+        if (strncmp(line, "# step", 6) != 0) has_row = false;
+        if (strchr(line, ',')) is_held_out_of_gqa = strcmp(line, "# gqa, held-out") == 0;
+    }
+    assert_int_equal(n_blocks, 12);
+    assert_int_equal(gqa, 7);
+    assert_non_null(strstr(script, "index 7 using 1:5 with linespoints lc rgb '#791c5c' dt 3 pt 13 "
+                                   "title 'gqa'"));
+    attn_free(loss);
+    attn_free(script);
+    synthetic_report_free(&r);
+}
+
 /* Lowest on the list is the front: by rising cost, losses fall; what sees the future is not on. */
 static void the_front_competes(void **state)
 {
@@ -211,8 +240,8 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(data_are_those_of_the_run), cmocka_unit_test(the_front_competes),
-        cmocka_unit_test(no_energy_no_figure),       cmocka_unit_test(names_cannot_command),
-        cmocka_unit_test(failures_are_said),
+        cmocka_unit_test(blocks_keep_their_numbers), cmocka_unit_test(no_energy_no_figure),
+        cmocka_unit_test(names_cannot_command),      cmocka_unit_test(failures_are_said),
     };
     return cmocka_run_group_tests_name("report figures", tests, scratch_folder_make,
                                        scratch_folder_remove);

@@ -154,6 +154,7 @@ static void a_whole_page(void **state)
     /* The first screen: what, on what, how sure. */
     char *head = between(page, "<header>", "</header>");
     assert_non_null(strstr(head, "<h1>6 attention mechanisms, 3 rounds</h1>"));
+    assert_non_null(strstr(head, "softmax, sdpa, flash, gqa, sliding, linear</p>"));
     assert_non_null(strstr(head, "<dt>Machine</dt><dd>Intel Xeon"));
     assert_non_null(strstr(head, "3 rounds give ranges, not intervals"));
     assert_non_null(strstr(head, "noise floor was not measured"));

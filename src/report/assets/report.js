@@ -248,7 +248,8 @@
   function integral(power) {
     let sum = 0;
     return power.seconds.map((x, k) => {
-      sum += power.watts[k] * (x - (k ? power.seconds[k - 1] : 0));
+      // What was not seen is not nothing: from there on the sum is unknown.
+      sum += (power.watts[k] ?? NaN) * (x - (k ? power.seconds[k - 1] : 0));
       return { x, y: sum };
     });
   }
