@@ -95,7 +95,7 @@ static attn_status check_core(checking *c, const attn_pattern *mechanism, size_t
     attn_core_times times;
     attn_status status = predict(c, spec, mechanism, 1, length, &prediction);
     if (status == ATTN_OK)
-        status = attn_core_time(c->context, mechanism->label, length, 0.0, &times, c->error);
+        status = attn_core_time(c->context, mechanism->label, length, 0.5, &times, c->error);
     if (status != ATTN_OK) return status;
     const double predicted_s = prediction.core_s.value / (double)spec->layers;
     const double measured_s = times.forward_s + times.backward_s;

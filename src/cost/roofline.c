@@ -289,24 +289,50 @@ static void predict_time(const attn_cost_estimate *e, const attn_device *d, doub
 
 /* ---- energy --------------------------------------------------------------------------------- */
 
-/* Picojoules; guessed from the power limit where nobody measured. */
+/* Picojoules and watts at rest. */
 typedef struct energies {
-    double matmul, exponential, other, dram, idle_w;
+    attn_quantity matmul, exponential, other, dram, idle_w;
 } energies;
+
+/* A guess is right within a factor; a data sheet's typical value within less. Where nothing can be
+ * guessed, a fit found nothing. */
+static attn_quantity energy_or(attn_quantity known, double guess)
+{
+    if (known.value > 0.0 && known.high > known.low) return known;
+    if (!(known.value > 0.0) && isnan(guess)) return (attn_quantity){0};
+    const double spread = known.value > 0.0 ? 1.3 : 2.0;
+    const double value = known_or(known, guess);
+    return (attn_quantity){value, value / spread, value * spread};
+}
+
+static attn_quantity scaled(attn_quantity q, double factor)
+{
+    return (attn_quantity){q.value * factor, q.low * factor, q.high * factor};
+}
 
 static energies energies_of(const attn_device *d, attn_cost_type type, double rate)
 {
     static const double dram[] = {50.0, 65.0, 150.0, 40.0}; /* hbm, gddr, ddr, lpddr */
     const double tdp = d->tdp_w.value;
     const double best = type == ATTN_COST_BF16 ? rate * matmul_share(d) : rate;
-    energies e = {.matmul = known_or(d->matmul_pj, 0.6 * tdp / best),
-                  .dram = known_or(d->dram_pj, dram[d->memory_kind]),
-                  .idle_w = known_or(d->idle_w, 0.1 * tdp)};
-    const bool is_cpu = d->kind == ATTN_DEVICE_CPU;
     const double fp32 = known_or(d->rates[ATTN_COST_F32], rate / 16.0);
-    e.other = known_or(d->other_pj, is_cpu ? 0.6 * tdp / fp32 : 10.0 * e.matmul);
-    e.exponential = known_or(d->exponential_pj, (is_cpu ? 20.0 : 4.0) * e.other);
+    const bool is_cpu = d->kind == ATTN_DEVICE_CPU, is_fitted = is_calibrated(d);
+    const double rest = is_fitted ? 0.0 : 0.1 * tdp;
+    energies e = {.matmul = energy_or(d->matmul_pj, 0.6 * tdp / best),
+                  .dram = energy_or(d->dram_pj, is_fitted ? NAN : dram[d->memory_kind]),
+                  .idle_w = d->idle_w.value > 0.0 ? d->idle_w : (attn_quantity){rest, rest, rest}};
+    /* fitted in float32; another type's products draw the same power */
+    if (is_fitted) e.matmul = scaled(e.matmul, fp32 / rate);
+    e.other = energy_or(d->other_pj, is_cpu ? 0.6 * tdp / fp32 : 10.0 * e.matmul.value);
+    e.exponential = energy_or(d->exponential_pj, (is_cpu ? 20.0 : 4.0) * e.other.value);
     return e;
+}
+
+static double joules(double matmul, double exponential, double other, double dram,
+                     const attn_work *work, double bytes)
+{
+    return 1e-12 * (matmul * (double)work->matmul + exponential * (double)work->exponential +
+                    other * (double)work->other + dram * bytes);
 }
 
 static void predict_energy(const attn_cost_estimate *e, const attn_device *d, double rate,
@@ -321,17 +347,19 @@ static void predict_energy(const attn_cost_estimate *e, const attn_device *d, do
     }
     const energies pj = energies_of(d, e->request.type, rate);
     const attn_work work = attn_cost_total(e);
-    const double dynamic =
-        1e-12 * (pj.matmul * (double)work.matmul + pj.exponential * (double)work.exponential +
-                 pj.other * (double)work.other + pj.dram * out->bytes);
-    const double tdp = d->tdp_w.value;
+    const double dynamic = joules(pj.matmul.value, pj.exponential.value, pj.other.value,
+                                  pj.dram.value, &work, out->bytes);
+    const double tdp = d->tdp_w.value, rest_w = pj.idle_w.value;
     /* More than the limit cannot flow: then time follows power. */
-    if (tdp > 0.0 && dynamic + pj.idle_w * out->time_s.value > tdp * out->time_s.value)
-        out->time_s.value = fmin(out->time_s.high, dynamic / (tdp - pj.idle_w));
-    const double spread = d->matmul_pj.value > 0.0 ? 1.3 : 2.0;
-    out->energy_j.value = dynamic + pj.idle_w * out->time_s.value;
-    out->energy_j.low = dynamic / spread + pj.idle_w * out->time_s.low;
-    out->energy_j.high = dynamic * spread + pj.idle_w * out->time_s.high;
+    if (tdp > 0.0 && dynamic + rest_w * out->time_s.value > tdp * out->time_s.value)
+        out->time_s.value = fmin(out->time_s.high, dynamic / (tdp - rest_w));
+    out->energy_j.value = dynamic + rest_w * out->time_s.value;
+    out->energy_j.low =
+        joules(pj.matmul.low, pj.exponential.low, pj.other.low, pj.dram.low, &work, out->bytes) +
+        pj.idle_w.low * out->time_s.low;
+    out->energy_j.high = joules(pj.matmul.high, pj.exponential.high, pj.other.high, pj.dram.high,
+                                &work, out->bytes) +
+                         pj.idle_w.high * out->time_s.high;
 }
 
 attn_status attn_cost_predict(const attn_cost_estimate *e, const attn_device *d,

@@ -12,7 +12,7 @@
 
 #include <math.h>
 
-enum { REPEATS_MIN = 3, REPEATS_MAX = 64 };
+enum { REPEATS_MAX = 64 };
 
 typedef struct timing {
     attn_context *context;
@@ -204,8 +204,7 @@ attn_status attn_core_time(attn_context *context, const char *mechanism, size_t 
         do {
             forward[n] = pass_of(&t, ATTN_PHASE_FORWARD, &out->forward);
             backward[n++] = pass_of(&t, ATTN_PHASE_BACKWARD, &out->backward);
-        } while (n < REPEATS_MIN ||
-                 (n < REPEATS_MAX && attn_clock_seconds(begin_ns, attn_clock_ns()) < budget_s));
+        } while (n < REPEATS_MAX && attn_clock_seconds(begin_ns, attn_clock_ns()) < budget_s);
         attn_statistics_sort(forward, n);
         attn_statistics_sort(backward, n);
         out->forward_s = attn_statistics_median(forward, n);

@@ -12,8 +12,7 @@ typedef struct attn_core_times {
     attn_work forward, backward;
 } attn_core_times;
 
-/* Runs the core forward and backward for `budget_s`, three times at least, after one time that
- * warms up. Mechanisms with projections of their own are timed as a layer, less the time of those
+/* Runs the core forward and backward for `budget_s`, once at least, after one time that warms up. Mechanisms with projections of their own are timed as a layer, less the time of those
  * products. ATTN_ENOTFOUND, ATTN_EMEMORY, or as attn_layer_create() says. */
 ATTN_MUST_CHECK attn_status attn_core_time(attn_context *context, const char *mechanism,
                                            size_t length, double budget_s, attn_core_times *out,

@@ -147,8 +147,11 @@ got=0
 sed 's/"devices": \[/"devices": [{"name": "this"}, /' "$folder/mine.json" >"$folder/both.json"
 "$attnscope" calibrate --seconds 0.01 --threads 1 --out "$folder/both.json" >"$folder/out" 2>"$folder/err" ||
     fail "calibrate: $(<"$folder/err")"
-for probe in product exponential other memory head core launch; do
+for probe in product projection head bfloat16 exponential other memory launch; do
     grep -q "^$probe  *[0-9.e+]* *[0-9.e+-]* to " "$folder/out" || fail "calibrate: no $probe"
+done
+for mechanism in softmax flash lsh mla gla nystrom gated-deltanet; do
+    grep -Eq "^$mechanism +[0-9.]+ +[0-9.]+$" "$folder/out" || fail "calibrate: no core of $mechanism"
 done
 awk 'length > 80 && !/^energy|^kept/ { bad = 1; print } END { exit bad }' "$folder/out" || fail 'calibrate: width'
 [[ $(grep -c '"name": "this"' "$folder/both.json") == 1 && $(grep -c '"name": "mine"' "$folder/both.json") == 1 ]] ||
@@ -159,7 +162,14 @@ awk 'length > 80 && !/^energy|^kept/ { bad = 1; print } END { exit bad }' "$fold
     grep -q 'with constants measured on this machine' || fail 'cost on this machine'
 "$attnscope" advise --devices "$folder/both.json" --device this --dtype f32 | grep -q '^How sure: calibrated' ||
     fail 'advise on this machine'
-refuse 'this has no published rate of bf16: take one of f32' cost --devices "$folder/both.json" --device this
+"$attnscope" cost --devices "$folder/both.json" --device this --dtype bf16 --json | python3 -c '
+import json, sys
+row = json.load(sys.stdin)["rows"][0]
+held = row["memory"]["total_bytes"] + 4 * row["parameters"]
+assert row["predictions"][0]["memory_bytes"] == held, (row["predictions"][0], held)' || fail 'bfloat16 on this machine'
+sed 's/"flash": *[0-9.]*/"flush": 1/' "$folder/both.json" >"$folder/flush.json"
+refuse "$folder/flush.json: device 'this': field 'core_forward' has a number for 'flush', which is not known here" \
+    cost --devices "$folder/flush.json" --device this
 
 store=$folder/store.db
 export ATTNSCOPE_DATA=$2/data
@@ -169,9 +179,18 @@ head -n 60 "$2/data/sample-permissive.jsonl" >"$folder/rows.jsonl" # all of them
 "$attnscope" cost --devices "$folder/both.json" --against-newest --store "$store" >"$folder/out" || fail 'against'
 grep -q '^run 1: gpt2-micro, batch 1, 32 tokens, f32; predicted for this, a training step' "$folder/out" || fail 'against: head'
 for name in flash linear; do
-    grep -Eq "^$name +[0-9.]+ m?s +[0-9.]+ m?s +[+-][0-9]+%  [a-z]+ [0-9]+%, core [0-9]+%" "$folder/out" || fail "against: $name"
+    grep -Eq "^$name +[0-9.]+ m?s +[0-9.]+ m?s +[+-][0-9]+%  (attention|mlp|norms|ends|head|update)( fwd| bwd)? +[+-][0-9.]+ [mu]?s  (products|exp|other|bytes|launch|cache), (all|here)$" "$folder/out" ||
+        fail "against: $name: $(grep "^$name" "$folder/out")"
 done
-grep -Eq '^within 15%: [0-2] of 2' "$folder/out" || fail 'against: sum'
+grep -Eq '^within 15%: [0-2] of 2$' "$folder/out" || fail 'against: sum'
+grep -q '^What would fit all parts best (all): of the time that the model gives each,$' "$folder/out" || fail 'against: resources'
+awk 'length > 80 { bad = 1; print } END { exit bad }' "$folder/out" || fail 'against: width'
+"$attnscope" cost --devices "$folder/both.json" --against 1 --store "$store" --explain >"$folder/out" || fail 'against --explain'
+for part in attention mlp norms ends head; do
+    [[ $(grep -Ec "^$part (fwd|bwd) +[0-9.]+ +[0-9.]+ +[0-9.]+ +[0-9.]+ +[0-9.]+ +[0-9.]+ +[0-9.]+$" "$folder/out") == 4 ]] ||
+        fail "against --explain: $part"
+done
+"$attnscope" cost --devices "$folder/both.json" --against 1 --store "$store" --md | grep -q '^|---|---:|---:|---:|---|---:|---|$' || fail 'against --md'
 refuse 'this machine was not measured yet: run attnscope calibrate' cost --against 1 --store "$store"
 
 # ---- what a person can get wrong ---------------------------------------------------------------
