@@ -6,7 +6,7 @@
 
 #include <math.h>
 
-static const double part_error = 0.02, step_error = 0.005, usual_share = 0.3;
+static const double part_error = 0.02, step_error = 0.005;
 enum { EQUATIONS_MAX = 512 };
 
 const char *attn_cost_place_name(attn_cost_place place)
@@ -101,8 +101,8 @@ static void terms_array(const attn_cost_terms *t, double out[ATTN_CAUSE_TERMS])
 
 attn_cost_changes attn_cost_fit(const attn_cost_gap *gaps, size_t count)
 {
-    static const double prior[ATTN_CAUSE_TERMS] = {usual_share, usual_share, usual_share,
-                                                   usual_share, usual_share};
+    /* Products are alike everywhere; the rates of the others depend more on who asks. */
+    static const double prior[ATTN_CAUSE_TERMS] = {0.3, 1.0, 1.0, 1.0, 1.0};
     attn_equation equations[EQUATIONS_MAX];
     attn_cost_changes changes = {{0}};
     attn_solution s;

@@ -193,6 +193,24 @@ done
 "$attnscope" cost --devices "$folder/both.json" --against 1 --store "$store" --md | grep -q '^|---|---:|---:|---:|---|---:|---|$' || fail 'against --md'
 refuse 'this machine was not measured yet: run attnscope calibrate' cost --against 1 --store "$store"
 
+# What a run measured takes the model's place, and moves it where the sizes are near.
+micro=(--devices "$folder/both.json" --model gpt2-micro --dtype f32 --device this --store "$store")
+"$attnscope" advise "${micro[@]}" --seq 32 --mechanisms flash,linear,gla >"$folder/out" || fail 'advise, measured'
+grep -q '^How sure: measured here at these sizes: 2 of 3 (\*)\. The others: calibrated' "$folder/out" || fail "advise, measured: $(<"$folder/out")"
+grep -Eq '^flash +[0-9.]+ m?s\*' "$folder/out" && grep -Eq '^gla +[0-9.]+ m?s  ' "$folder/out" || fail 'advise, measured: marks'
+"$attnscope" advise "${micro[@]}" --seq 64 --mechanisms flash,linear | grep -Eq '^linear +[0-9.]+ m?s~' || fail 'advise, near'
+"$attnscope" advise "${micro[@]}" --seq 512 --mechanisms flash,linear | grep -q '^How sure: calibrated' || fail 'advise, far'
+"$attnscope" advise "${micro[@]}" --phase prefill --seq 32 --mechanisms flash | grep -Eq '^flash +[0-9.]+ m?s\*' || fail 'advise, prefill'
+"$attnscope" advise "${micro[@]}" --seq 32 --mechanisms flash,gla --json | python3 -c '
+import json, sys
+lines = {l["mechanism"]: l for l in json.load(sys.stdin)[0]["lines"]}
+assert lines["flash"]["sure"] == lines["flash"]["time_s"]["provenance"] == "measured" and lines["flash"]["run"] == 1
+assert lines["gla"]["sure"] == "calibrated" and lines["gla"]["run"] is None and lines["gla"]["time_s"]["provenance"] == "modelled"' ||
+    fail 'advise --json, measured'
+got=0
+"$attnscope" advise --devices "$folder/both.json" --device this --dtype f32 --store "$folder/none.db" >"$folder/out" 2>"$folder/err" || got=$?
+[[ $got != 0 && $(wc -l <"$folder/err") == 1 ]] || fail "advise: a missing store: $got $(<"$folder/err")"
+
 # ---- what a person can get wrong ---------------------------------------------------------------
 
 refuse "unknown model 'gpt-2'; did you mean 'gpt2'?" cost --model gpt-2
