@@ -10,6 +10,8 @@
 #include <math.h>
 #include <stdio.h>
 
+enum { BATCH = 2, LENGTH = 512, LAYERS = 4 }; /* of the step */
+
 typedef struct checking {
     size_t threads;
     const char *isa;
@@ -37,6 +39,30 @@ static attn_status predict(checking *c, const attn_spec *spec, const attn_patter
     return status == ATTN_OK ? attn_cost_predict(c->estimate, c->device, out, c->error) : status;
 }
 
+/* Four layers of GPT-2. */
+static attn_status small_model(const char *mechanism, attn_model_config *config, attn_error *error)
+{
+    const attn_status status = attn_model_preset("gpt2", config, error);
+    if (status != ATTN_OK) return status;
+    config->layers = LAYERS;
+    config->mechanism = mechanism;
+    return ATTN_OK;
+}
+
+attn_status cli_calibrate_check_list(const char *mechanisms, attn_error *error)
+{
+    attn_pattern patterns[ATTN_PATTERNS_MAX];
+    size_t n = 0, future;
+    attn_model_config config;
+    attn_status status =
+        attn_patterns_parse(mechanisms, attn_mechanism_is_causal, patterns, &n, error);
+    for (size_t i = 0; i < n && status == ATTN_OK; i++) {
+        status = small_model(patterns[i].label, &config, error);
+        if (status == ATTN_OK) status = attn_model_check(&config, LENGTH, &future, error);
+    }
+    return status;
+}
+
 static double part_s(const attn_bench_step *b, attn_part part, attn_pass pass)
 {
     return b->parts[part][pass].median_s;
@@ -62,12 +88,10 @@ static attn_cost_measured measured_of(const attn_bench_step *b)
 /* A step of four layers of GPT-2, measured and predicted. */
 static attn_status check_step(checking *c, const attn_pattern *mechanism)
 {
-    enum { BATCH = 2, LENGTH = 512, LAYERS = 4, REPEATS = 3 };
+    enum { REPEATS = 3 };
     attn_model_config config;
-    attn_status status = attn_model_preset("gpt2", &config, c->error);
+    attn_status status = small_model(mechanism->label, &config, c->error);
     if (status != ATTN_OK) return status;
-    config.layers = LAYERS;
-    config.mechanism = mechanism->label;
     attn_bench_step measured;
     const attn_bench_step_options bench = {.model = &config,
                                            .batch = BATCH,

@@ -255,6 +255,8 @@ static int run(const void *settings_pointer, size_t n_operands, char *const *ope
                   "calibrate: there is no home folder to keep the result in: give --out FILE");
         return cli_cost_fail(&error);
     }
+    if (s->check && cli_calibrate_check_list(s->check, &error) != ATTN_OK)
+        return cli_cost_fail(&error);
     const attn_calibration_options wanted = {
         .threads = s->threads, .isa = s->isa, .probe_s = s->seconds};
     attn_calibration result;

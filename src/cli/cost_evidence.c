@@ -102,6 +102,9 @@ attn_status cli_cost_evidence_read(cli_cost_evidence *evidence, const char *path
     *evidence = (cli_cost_evidence){0};
     for (size_t d = 0; d < question->n_devices; d++)
         if (strcmp(question->devices[d]->record.name, "this") == 0) r.device = question->devices[d];
+    if (path && !r.device)
+        return attn_fail(error, ATTN_EARGUMENT,
+                         "--store has runs of this machine: it goes with --device this");
     if (!r.device || (!path && access(usual, F_OK) != 0)) return ATTN_OK;
     evidence->list = attn_alloc_array(ATTN_MEMORY_OTHER, (size_t)RUNS_MAX * ATTN_PATTERNS_MAX,
                                       sizeof *evidence->list);

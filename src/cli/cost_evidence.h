@@ -11,8 +11,8 @@ typedef struct cli_cost_evidence {
 } cli_cost_evidence;
 
 /* Medians of runs of the question's model and type on the device `this`: of steps, of forward passes
- * or of decoded tokens, as the phase asks. `path` NULL: attnscope.db, if there is one. Nothing is
- * found for other devices. Free with cli_cost_evidence_free(), also after a failure. */
+ * or of decoded tokens, as the phase asks. `path` NULL: attnscope.db, if there is one, and without
+ * the device nothing; a path without it is ATTN_EARGUMENT. Free with cli_cost_evidence_free(), also after a failure. */
 ATTN_MUST_CHECK attn_status cli_cost_evidence_read(cli_cost_evidence *evidence, const char *path,
                                                    const cli_cost_question *question,
                                                    attn_error *error);

@@ -332,6 +332,12 @@ const void *attn_records_find(const attn_records *records, const char *name, att
     attn_nearest nearest = {.wanted = name};
     for (size_t i = 0; i < records->count; i++)
         attn_nearest_offer(&nearest, ((const attn_record *)attn_records_at(records, i))->name);
+    /* "h100" is no typing error of "h100-sxm", but it is what was meant */
+    for (size_t i = 0; *name && !nearest.name[0] && i < records->count; i++) {
+        const char *other = ((const attn_record *)attn_records_at(records, i))->name;
+        if (strncmp(other, name, strlen(name)) == 0)
+            attn_text_copy(nearest.name, sizeof nearest.name, other);
+    }
     attn_fail(error, ATTN_ENOTFOUND, "unknown %s '%s'%s", records->table->what, name,
               attn_nearest_hint(&nearest, ""));
     return NULL;

@@ -64,9 +64,10 @@ static void initialise(timing *t)
     attn_random_fill_normal(2, stream, 1.0, t->length * t->row, t->dy);
 }
 
-static attn_status set_up(timing *t, const char *mechanism, attn_error *error)
+static attn_status set_up(timing *t, const attn_label *mechanism, attn_error *error)
 {
-    const attn_layer_config config = {.mechanism = mechanism,
+    const attn_layer_config config = {.mechanism = mechanism->name,
+                                      .options = mechanism->options,
                                       .d_model = ATTN_CORE_WIDTH,
                                       .heads = ATTN_CORE_HEADS,
                                       .positions = t->length,
@@ -84,7 +85,7 @@ static attn_status set_up(timing *t, const char *mechanism, attn_error *error)
     t->block = attn_alloc_array(ATTN_MEMORY_OTHER, 2 * parameters + 4 * rows + saved + scratch,
                                 sizeof *t->block);
     if (!t->block)
-        return attn_fail(error, ATTN_EMEMORY, "no memory for %s with %zu tokens", mechanism,
+        return attn_fail(error, ATTN_EMEMORY, "no memory for %s with %zu tokens", mechanism->name,
                          t->length);
     float *room = t->block;
     t->parameters = attn_cut(&room, parameters);
@@ -190,7 +191,7 @@ static double pass_of(timing *t, attn_phase phase, attn_work *work)
     return fmax(layer_s - products_s, 0.02 * layer_s);
 }
 
-attn_status attn_core_time(attn_context *context, const char *mechanism, size_t length,
+attn_status attn_core_time(attn_context *context, const attn_label *mechanism, size_t length,
                            double budget_s, attn_core_times *out, attn_error *error)
 {
     timing t = {.context = context, .length = length};

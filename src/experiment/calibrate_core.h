@@ -3,6 +3,7 @@
 #define EXPERIMENT_CALIBRATE_CORE_H
 
 #include "attn/context.h"
+#include "mechanisms/label.h"
 
 enum { ATTN_CORE_WIDTH = 768, ATTN_CORE_HEADS = 12 };
 
@@ -14,7 +15,7 @@ typedef struct attn_core_times {
 
 /* Runs the core forward and backward for `budget_s`, once at least, after one time that warms up. Mechanisms with projections of their own are timed as a layer, less the time of those
  * products. ATTN_ENOTFOUND, ATTN_EMEMORY, or as attn_layer_create() says. */
-ATTN_MUST_CHECK attn_status attn_core_time(attn_context *context, const char *mechanism,
+ATTN_MUST_CHECK attn_status attn_core_time(attn_context *context, const attn_label *mechanism,
                                            size_t length, double budget_s, attn_core_times *out,
                                            attn_error *error);
 

@@ -214,7 +214,9 @@ got=0
 # ---- what a person can get wrong ---------------------------------------------------------------
 
 refuse "unknown model 'gpt-2'; did you mean 'gpt2'?" cost --model gpt-2
-refuse "unknown device 'h100'" cost --device h100
+refuse "unknown device 'h100'; did you mean 'h100-sxm'?" cost --device h100
+refuse "unknown device ''" cost --device ''
+refuse "unknown model 'llama3'; did you mean 'llama3-8b'?" cost --model llama3
 refuse "unknown device 'h100-smx'; did you mean 'h100-sxm'?" cost --device h100-smx
 refuse "unknown mechanism 'flahs'; did you mean 'flash'?" cost --mechanisms flahs
 refuse "sliding has no option 'windw'; did you mean 'window'?" cost --mechanisms sliding:windw=3
@@ -237,6 +239,27 @@ refuse 'llama3-70b: batch 65536 with 49152 tokens is more than 64-bit counts hol
     cost --model llama3-70b --batch 65536 --seq 48K
 refuse 'this machine was not measured yet: run attnscope calibrate' cost --device this
 refuse 'cost: --json, --csv, --md and --explain exclude each other' cost --json --csv
+refuse '--store has runs of this machine: it goes with --device this' advise --device l4 --store attnscope.db
+refuse "unknown mechanism 'flahs'; did you mean 'flash'?" calibrate --check flahs --out "$folder/never.json"
+[[ ! -e $folder/never.json ]] || fail 'calibrate: measured before it read its options'
+sizes() { # WIDTH HEADS KV_HEADS HEAD_DIM: a model file
+    cat >"$folder/sizes.json" <<EOF
+{"schema": 1, "models": [{"name": "m", "title": "M", "kind": "decoder", "norm": "layer", "activation": "gelu-tanh",
+ "position": "learned", "layers": 2, "width": $1, "heads": $2, "kv_heads": $3, $4 "ffn": 256, "vocabulary": 1000,
+ "positions": 512, $source}]}
+EOF
+}
+sizes 96 3 3 ''
+refuse "$folder/sizes.json: model 'm': field 'head_dim' is missing: it is not always width / heads, so write it" \
+    cost --models "$folder/sizes.json" --model m
+sizes 96 3 2 '"head_dim": 32,'
+refuse "$folder/sizes.json: model 'm': field 'kv_heads' does not divide 'heads'" cost --models "$folder/sizes.json" --model m
+sizes 96 3 3 '"head_dim": 0,'
+refuse "$folder/sizes.json: model 'm': field 'head_dim' takes a whole number from 1 to 65536" \
+    cost --models "$folder/sizes.json" --model m
+sizes 100 3 3 '"head_dim": 32,'
+refuse '3 heads do not divide the width 100' cost --models "$folder/sizes.json" --model m --mechanisms gla
+refuse 'v100-sxm2-32 has no unit for bf16: take one of f32, fp16, int8' cost --device v100-sxm2-32
 refuse 'advise: on which device? give --device, such as h100-sxm' advise
 refuse 'advise: vit-b16 has one length only: attnscope cost compares mechanisms' advise --model vit-b16 --device l4
 got=0
