@@ -143,6 +143,7 @@ struct attn_mechanism {
                        float *out);
     const attn_layer_functions *functions;
     const attn_core *core;                    /* with attn_heads_functions */
+    const struct attn_feature_map *features;  /* of a core of attn_recurrence_forward() ... */
     const struct attn_recurrence *recurrence; /* with attn_recurrent_functions */
 };
 

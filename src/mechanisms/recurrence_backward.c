@@ -247,12 +247,13 @@ static void backward_head(void *argument, size_t index, size_t worker)
     }
 }
 
-void attn_recurrence_backward(const attn_core_call *call, const attn_feature_map *map)
+void attn_recurrence_backward(const attn_core_call *call)
 {
-    backward_job job = {
-        .call = call, .map = map, .sizes = attn_recurrence_sizes_of(call->layer, map)};
+    backward_job job = {.call = call,
+                        .map = call->layer->mechanism->features,
+                        .sizes = attn_recurrence_sizes_of(call->layer)};
     const size_t threads = call->context->threads;
-    attn_recurrence_prepare(call, map);
+    attn_recurrence_prepare(call);
     attn_parallel(threads, call->batch * call->layer->heads, backward_head, &job);
     attn_tally_collect(&job.tally, threads, &call->context->work);
 }

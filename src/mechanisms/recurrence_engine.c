@@ -34,8 +34,9 @@ static size_t optional_count(const attn_layer *layer, size_t (*count)(const attn
     return count ? count(layer) : 0;
 }
 
-attn_recurrence_sizes attn_recurrence_sizes_of(const attn_layer *layer, const attn_feature_map *map)
+attn_recurrence_sizes attn_recurrence_sizes_of(const attn_layer *layer)
 {
+    const attn_feature_map *map = layer->mechanism->features;
     return (attn_recurrence_sizes){.m = map->count(layer),
                                    .d = layer->head_dim,
                                    .shared = optional_count(layer, map->shared_count),
@@ -47,8 +48,9 @@ bool attn_recurrence_inner(const attn_layer *layer, size_t length)
     return layer->is_causal || length == 1;
 }
 
-void attn_recurrence_prepare(const attn_core_call *call, const attn_feature_map *map)
+void attn_recurrence_prepare(const attn_core_call *call)
 {
+    const attn_feature_map *map = call->layer->mechanism->features;
     if (!map->prepare) return;
     map->prepare(call, call->scratch);
     attn_work_add(&call->context->work, map->shared_work(call->layer));
@@ -66,17 +68,18 @@ static size_t forward_worker(attn_recurrence_sizes s)
     return ATTN_CHUNK * (3 * s.m + 2 * s.d) + ATTN_CHUNK * ATTN_CHUNK + s.m + state_count(s);
 }
 
-size_t attn_recurrence_scratch(const attn_layer *layer, const attn_feature_map *map, size_t threads,
-                               size_t length)
+size_t attn_recurrence_scratch(const attn_layer *layer, size_t threads, size_t batch, size_t length)
 {
-    const attn_recurrence_sizes s = attn_recurrence_sizes_of(layer, map);
+    (void)batch;
+    const attn_recurrence_sizes s = attn_recurrence_sizes_of(layer);
     const size_t forward = forward_worker(s), backward = attn_recurrence_backward_worker(s, length);
     return s.shared + threads * (forward > backward ? forward : backward);
 }
 
-size_t attn_recurrence_cache(const attn_layer *layer, const attn_feature_map *map, size_t batch)
+size_t attn_recurrence_cache(const attn_layer *layer, size_t batch, size_t capacity)
 {
-    return batch * layer->heads * state_count(attn_recurrence_sizes_of(layer, map));
+    (void)capacity; /* the state does not grow */
+    return batch * layer->heads * state_count(attn_recurrence_sizes_of(layer));
 }
 
 typedef struct forward_job {
@@ -224,25 +227,27 @@ static void forward_head(void *argument, size_t index, size_t worker)
                state_count(s) * sizeof *room.state);
 }
 
-void attn_recurrence_forward(const attn_core_call *call, const attn_feature_map *map)
+void attn_recurrence_forward(const attn_core_call *call)
 {
-    forward_job job = {
-        .call = call, .map = map, .sizes = attn_recurrence_sizes_of(call->layer, map)};
+    forward_job job = {.call = call,
+                       .map = call->layer->mechanism->features,
+                       .sizes = attn_recurrence_sizes_of(call->layer)};
     const size_t threads = call->context->threads;
-    attn_recurrence_prepare(call, map);
+    attn_recurrence_prepare(call);
     attn_parallel(threads, call->batch * call->layer->heads, forward_head, &job);
     attn_tally_collect(&job.tally, threads, &call->context->work);
 }
 
 /* One token is a chunk of one: its key is absorbed before its query reads the state. */
-void attn_recurrence_decode(const attn_core_call *call, const attn_feature_map *map)
+void attn_recurrence_decode(const attn_core_call *call)
 {
     const attn_layer *layer = call->layer;
     const attn_kernels *kernels = call->context->kernels;
-    const attn_recurrence_sizes s = attn_recurrence_sizes_of(layer, map);
+    const attn_feature_map *map = layer->mechanism->features;
+    const attn_recurrence_sizes s = attn_recurrence_sizes_of(layer);
     const forward_job job = {.call = call, .map = map, .sizes = s};
     chunk_room room = divide_room(call->scratch + s.shared, s);
-    attn_recurrence_prepare(call, map);
+    attn_recurrence_prepare(call);
     for (size_t index = 0; index < call->batch * layer->heads; index++) {
         const size_t b = index / layer->heads, h = index % layer->heads;
         const size_t at = b * call->row + h * s.d;
@@ -259,11 +264,11 @@ void attn_recurrence_decode(const attn_core_call *call, const attn_feature_map *
     }
 }
 
-attn_work attn_recurrence_work(const attn_layer *layer, const attn_feature_map *map,
-                               attn_phase phase, size_t batch, size_t length,
-                               const uint32_t *document_start)
+attn_work attn_recurrence_work(const attn_layer *layer, attn_phase phase, size_t batch,
+                               size_t length, const uint32_t *document_start)
 {
-    const attn_recurrence_sizes s = attn_recurrence_sizes_of(layer, map);
+    const attn_feature_map *map = layer->mechanism->features;
+    const attn_recurrence_sizes s = attn_recurrence_sizes_of(layer);
     const bool decodes = phase == ATTN_PHASE_DECODE;
     const bool inner = !decodes && attn_recurrence_inner(layer, length);
     const size_t tokens = decodes ? 1 : length;
