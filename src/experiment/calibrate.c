@@ -256,9 +256,11 @@ static attn_status measure_cores(probing *p)
     for (size_t i = 0; i < ATTN_DEVICE_MECHANISMS; i++) {
         const char *name = attn_mechanism_name(i);
         attn_core_times times;
+        attn_label label = {.options = ""};
         if (!attn_mechanism_is_causal(name)) continue;
+        attn_text_copy(label.name, sizeof label.name, name);
         const attn_status status =
-            attn_core_time(p->context, name, CORE_LENGTH, p->options->probe_s, &times, p->error);
+            attn_core_time(p->context, &label, CORE_LENGTH, p->options->probe_s, &times, p->error);
         if (status != ATTN_OK) return status;
         p->out->forward[i] = attn_calibration_factor(p->out, times.forward, times.forward_s);
         p->out->backward[i] = attn_calibration_factor(p->out, times.backward, times.backward_s);
