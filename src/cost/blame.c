@@ -7,7 +7,8 @@
 #include <math.h>
 
 static const double part_error = 0.02, step_error = 0.005;
-enum { EQUATIONS_MAX = 512 };
+static const double usual_deviations = 1.5;
+enum { EQUATIONS_MAX = 512, ROUNDS = 8 };
 
 const char *attn_cost_place_name(attn_cost_place place)
 {
@@ -99,20 +100,35 @@ static void terms_array(const attn_cost_terms *t, double out[ATTN_CAUSE_TERMS])
     out[ATTN_CAUSE_LAUNCH] = t->launch_s;
 }
 
+static double left_of(const attn_equation *e, const attn_solution *s)
+{
+    double sum = -e->value;
+    for (size_t k = 0; k < ATTN_CAUSE_TERMS; k++) sum += e->factor[k] * s->x[k];
+    return sum;
+}
+
+/* Parts that something else disturbed do not draw the fit (Huber's weights). */
 attn_cost_changes attn_cost_fit(const attn_cost_gap *gaps, size_t count)
 {
     /* Products are alike everywhere; the rates of the others depend more on who asks. */
     static const double prior[ATTN_CAUSE_TERMS] = {0.3, 1.0, 1.0, 1.0, 1.0};
     attn_equation equations[EQUATIONS_MAX];
     attn_cost_changes changes = {{0}};
-    attn_solution s;
+    attn_solution s = {.x = {0}};
     if (count > EQUATIONS_MAX) count = EQUATIONS_MAX;
     for (size_t i = 0; i < count; i++) {
         equations[i].value = gaps[i].measured_s - gaps[i].predicted_s;
         equations[i].error = part_error * gaps[i].measured_s + step_error * gaps[i].step_s;
         terms_array(&gaps[i].terms, equations[i].factor);
     }
-    if (!attn_least_squares(ATTN_CAUSE_TERMS, count, equations, prior, &s)) return changes;
+    for (size_t round = 0; round < ROUNDS; round++) {
+        if (!attn_least_squares(ATTN_CAUSE_TERMS, count, equations, prior, &s)) return changes;
+        for (size_t i = 0; i < count; i++) {
+            const double error = part_error * gaps[i].measured_s + step_error * gaps[i].step_s;
+            const double deviations = fabs(left_of(&equations[i], &s)) / error;
+            equations[i].error = error * sqrt(fmax(1.0, deviations / usual_deviations));
+        }
+    }
     for (size_t k = 0; k < ATTN_CAUSE_TERMS; k++) changes.share[k] = s.x[k];
     return changes;
 }

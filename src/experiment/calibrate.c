@@ -21,7 +21,14 @@
 #include <string.h>
 #include <unistd.h>
 
-enum { SLICES = 15, SMALL = 4096, ROWS = 1024, WIDTH = 768, WIDE = 3072, CORE_LENGTH = 1024 };
+enum {
+    SLICES = 15,
+    SMALL = 4096,
+    ROWS = 1024,
+    WIDTH = ATTN_DEVICE_WIDE,
+    WIDE = 3072,
+    CORE_LENGTH = 1024
+};
 static const size_t stream_count = (size_t)64
                                    << 20; /* floats of each of two arrays: more than caches hold */
 
@@ -40,7 +47,7 @@ typedef struct probing {
 
 const char *attn_probe_name(attn_probe probe)
 {
-    static const char *const names[] = {"product",     "projection", "head",   "bfloat16",
+    static const char *const names[] = {"product",     "projection", "head",   "narrow", "bfloat16",
                                         "exponential", "other",      "memory", "launch"};
     return names[probe];
 }
@@ -87,6 +94,13 @@ static attn_energy_probe probe_head(probing *p)
 {
     enum { HEAD_ROWS = 256, WORDS = 50257 }; /* rows as in the blocks of the model's head */
     return dense(p, HEAD_ROWS, WIDTH, WORDS, true);
+}
+
+static attn_energy_probe probe_narrow(probing *p)
+{
+    enum { WIDE_TOO = 4 * ATTN_DEVICE_NARROW };
+    const attn_energy_probe up = dense(p, ROWS, ATTN_DEVICE_NARROW, WIDE_TOO, false);
+    return sum(up, dense(p, ROWS, WIDE_TOO, ATTN_DEVICE_NARROW, false));
 }
 
 /* Numbers that were left there by floats are as good as any. */
@@ -304,9 +318,9 @@ static void describe(probing *p)
 
 static attn_status measure_all(probing *p)
 {
-    static probe_function *const functions[] = {probe_product, probe_projection,  probe_head,
-                                                probe_half,    probe_exponential, probe_other,
-                                                probe_memory,  probe_launch};
+    static probe_function *const functions[] = {probe_product, probe_projection, probe_head,
+                                                probe_narrow,  probe_half,       probe_exponential,
+                                                probe_other,   probe_memory,     probe_launch};
     attn_calibration *out = p->out;
     describe(p);
     measure_rest(p);
