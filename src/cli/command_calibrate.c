@@ -45,7 +45,7 @@ static const cli_option options[] = {
      .initial = "1",
      .minimum = 0.01,
      .maximum = 60,
-     .help = "Of each of ten probes, and of the core of each mechanism."},
+     .help = "Of each of nine probes, and of the core of each mechanism."},
     {.name = "out",
      .kind = CLI_TEXT,
      .offset = offsetof(settings, out),
@@ -116,7 +116,6 @@ static json_t *device_json(const attn_calibration *c)
     put(device, "bandwidth_gb_s", 1e-9 * c->value[ATTN_PROBE_MEMORY]);
     put(device, "bf16_tflops", 1e-12 * c->value[ATTN_PROBE_HALF]);
     put(device, "projection_tflops", 1e-12 * c->value[ATTN_PROBE_PROJECTION]);
-    put(device, "narrow_tflops", 1e-12 * c->value[ATTN_PROBE_NARROW]);
     put(device, "head_tflops", 1e-12 * c->value[ATTN_PROBE_HEAD]);
     put(device, "launch_s", c->value[ATTN_PROBE_LAUNCH]);
     put_cores(device, "core_forward", c->forward);
@@ -204,7 +203,7 @@ static const attn_quantity *picojoules(const attn_calibration *c, attn_probe pro
 
 static void print_probe(const attn_calibration *c, attn_probe probe)
 {
-    static const char *const units[] = {"GFLOP/s", "GFLOP/s", "GFLOP/s", "GFLOP/s", "GFLOP/s",
+    static const char *const units[] = {"GFLOP/s", "GFLOP/s", "GFLOP/s", "GFLOP/s",
                                         "G/s",     "G/s",     "GB/s",    "us"};
     const double scale = probe == ATTN_PROBE_LAUNCH ? 1e6 : 1e-9;
     const attn_quantity *pj = picojoules(c, probe);

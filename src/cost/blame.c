@@ -100,6 +100,11 @@ static void terms_array(const attn_cost_terms *t, double out[ATTN_CAUSE_TERMS])
     out[ATTN_CAUSE_LAUNCH] = t->launch_s;
 }
 
+static double usual_error(const attn_cost_gap *gap)
+{
+    return part_error * gap->measured_s + step_error * gap->step_s;
+}
+
 static double left_of(const attn_equation *e, const attn_solution *s)
 {
     double sum = -e->value;
@@ -111,20 +116,22 @@ static double left_of(const attn_equation *e, const attn_solution *s)
 attn_cost_changes attn_cost_fit(const attn_cost_gap *gaps, size_t count)
 {
     /* Products are alike everywhere; the rates of the others depend more on who asks. */
-    static const double prior[ATTN_CAUSE_TERMS] = {0.3, 1.0, 1.0, 1.0, 1.0};
+    double prior[ATTN_CAUSE_TERMS] = {0.3, 1.0, 1.0, 1.0, 1.0};
     attn_equation equations[EQUATIONS_MAX];
     attn_cost_changes changes = {{0}};
     attn_solution s = {.x = {0}};
     if (count > EQUATIONS_MAX) count = EQUATIONS_MAX;
     for (size_t i = 0; i < count; i++) {
         equations[i].value = gaps[i].measured_s - gaps[i].predicted_s;
-        equations[i].error = part_error * gaps[i].measured_s + step_error * gaps[i].step_s;
+        equations[i].error = usual_error(&gaps[i]);
         terms_array(&gaps[i].terms, equations[i].factor);
     }
     for (size_t round = 0; round < ROUNDS; round++) {
         if (!attn_least_squares(ATTN_CAUSE_TERMS, count, equations, prior, &s)) return changes;
+        for (size_t k = 0; k < ATTN_CAUSE_TERMS; k++)
+            if (s.x[k] < -1.0) prior[k] = 0.0; /* nothing takes less than no time */
         for (size_t i = 0; i < count; i++) {
-            const double error = part_error * gaps[i].measured_s + step_error * gaps[i].step_s;
+            const double error = usual_error(&gaps[i]);
             const double deviations = fabs(left_of(&equations[i], &s)) / error;
             equations[i].error = error * sqrt(fmax(1.0, deviations / usual_deviations));
         }

@@ -45,9 +45,6 @@ enum {
 #undef ATTN_MECHANISM
 };
 
-/* Widths of the products whose rates were measured. */
-enum { ATTN_DEVICE_NARROW = 256, ATTN_DEVICE_WIDE = 768 };
-
 /* Rates are dense peaks, in 1e12 a second; bytes in 1e9. */
 typedef struct attn_device {
     attn_record record;
@@ -58,7 +55,6 @@ typedef struct attn_device {
     attn_quantity matmul_measured; /* best bf16 product anybody has shown */
     /* Of a machine that was measured: its own constants. */
     attn_quantity other_rate, projection_rate, head_rate, launch_s;
-    attn_quantity narrow_rate; /* products at ATTN_DEVICE_NARROW; others are ATTN_DEVICE_WIDE */
     /* Of the mechanisms' cores: how many times longer a pass takes than its operations would at the
      * rates above; NaN: not measured. */
     double core_forward[ATTN_DEVICE_MECHANISMS], core_backward[ATTN_DEVICE_MECHANISMS];

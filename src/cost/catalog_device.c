@@ -39,7 +39,6 @@ static const attn_record_field fields[] = {
     QUANTITY("other_tops", other_rate, 1e5),
     QUANTITY("projection_tflops", projection_rate, 1e5),
     QUANTITY("head_tflops", head_rate, 1e5),
-    QUANTITY("narrow_tflops", narrow_rate, 1e5),
     {"memory_gb", ATTN_RECORD_QUANTITY, AT(memory_gb), 1e-3, 1e6, true, NULL},
     {"bandwidth_gb_s", ATTN_RECORD_QUANTITY, AT(bandwidth_gb_s), 1e-3, 1e6, true, NULL},
     QUANTITY("on_chip_kib", on_chip_kib, 1e7),

@@ -55,7 +55,6 @@ void attn_part_linear(attn_cost_builder *b, const char *name, attn_cost_class cl
     part->bytes[ATTN_COST_BACKWARD] = attn_whole_times(w, 2, part->bytes[ATTN_COST_FORWARD]);
     part->kept_bytes = ATTN_PRODUCT(w, kept, rows, b->element_bytes);
     part->kernels[ATTN_COST_BACKWARD] = 2;
-    part->narrowest = in < out ? in : out;
     same_by_convention(part);
     snprintf(part->formula, sizeof part->formula, "2 N %s = 2 x %llu x %llu x %llu", letters,
              (unsigned long long)rows, (unsigned long long)in, (unsigned long long)out);

@@ -14,7 +14,6 @@ const char *attn_cost_bound_name(attn_cost_bound bound)
 typedef struct view {
     double matmul, core, projection, head, exponential, other, bandwidth; /* a second */
     double overlap, launch_s;
-    double narrow; /* the width at which products would have half of the rate of endless ones */
 } view;
 
 enum { HOPEFUL, CENTRAL, DOUBTFUL, VIEWS };
@@ -43,15 +42,6 @@ static double matmul_share(const attn_device *d)
     return d->matmul_measured.value > 0.0 && peak > 0.0 ? d->matmul_measured.value / peak : 0.7;
 }
 
-/* n from the rates at two widths: the rate at W is proportional to 1 / (1 + n / W). */
-static double narrow_of(const attn_device *d)
-{
-    const double low = ATTN_DEVICE_NARROW, high = ATTN_DEVICE_WIDE;
-    const double ratio = d->rates[ATTN_COST_F32].value / d->narrow_rate.value;
-    return ratio > 1.0 ? fmin((ratio - 1.0) / (1.0 / low - fmin(ratio / high, 0.9 / low)), 1e4)
-                       : 0.0;
-}
-
 static view view_of(const attn_device *d, double rate, size_t which)
 {
     const double fp32 = known_or(d->rates[ATTN_COST_F32], rate / 16.0);
@@ -65,7 +55,6 @@ static view view_of(const attn_device *d, double rate, size_t which)
     /* the kinds of products differ by as much in every type */
     v.core = is_known ? 1e12 * fp32 : v.matmul;
     v.projection = v.matmul * (is_known ? known_or(d->projection_rate, fp32) / fp32 : 1.0);
-    v.narrow = is_known ? narrow_of(d) : 0.0;
     v.head = v.matmul * (is_known ? known_or(d->head_rate, fp32) / fp32 : 1.0);
     if (which == HOPEFUL) {
         const double more = is_known ? 1.25 : 1.0;
@@ -177,7 +166,7 @@ double attn_cost_part_bytes(const attn_cost_part *part, const attn_device *d, si
 
 /* ---- time ----------------------------------------------------------------------------------- */
 
-static double class_rate(attn_cost_class class, const view *v)
+static double rate_of(attn_cost_class class, const view *v)
 {
     switch (class) {
     case ATTN_COST_CORE:
@@ -189,14 +178,6 @@ static double class_rate(attn_cost_class class, const view *v)
     default:
         return v->matmul;
     }
-}
-
-static double rate_of(const attn_cost_part *part, const view *v)
-{
-    const double rate = class_rate(part->class, v);
-    if (!part->narrowest) return rate;
-    return rate * (1.0 + v->narrow / ATTN_DEVICE_WIDE) /
-           (1.0 + v->narrow / (double)part->narrowest);
 }
 
 /* How many times longer the core's pass takes than its operations. Decoding has kernels of its own. */
@@ -212,7 +193,7 @@ static attn_cost_terms terms_of(const attn_cost_part *part, size_t pass, double 
                                 double factor, const view *v)
 {
     const attn_work *work = &part->work[pass];
-    return (attn_cost_terms){.matmul_s = factor * (double)work->matmul / rate_of(part, v),
+    return (attn_cost_terms){.matmul_s = factor * (double)work->matmul / rate_of(part->class, v),
                              .exponential_s = factor * (double)work->exponential / v->exponential,
                              .other_s = factor * (double)work->other / v->other,
                              .memory_s = bytes / v->bandwidth,

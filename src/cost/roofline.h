@@ -6,8 +6,8 @@
  *     energy = idle t + pJ/FLOP of each class + pJ/byte of memory
  *
  * On a machine that was measured (attnscope calibrate) every core takes so many times longer than its
- * operations alone as its own probe did, products of projections, of feed-forward layers and of
- * the head have a rate each, and narrow ones a lower one: P (1 + n / 768) / (1 + n / width). There, bfloat16 is what libattn does with it: factors of dense products
+ * operations alone as its own probe did, and products of projections, of feed-forward layers and of
+ * the head have a rate each. There, bfloat16 is what libattn does with it: factors of dense products
  * alone; cores, gradients and master weights stay float32, and weights are packed twice. */
 #ifndef COST_ROOFLINE_H
 #define COST_ROOFLINE_H

@@ -12,7 +12,6 @@ typedef enum attn_probe {
     ATTN_PROBE_PRODUCT,     /* dense products of GPT-2's feed-forward layer, all three kinds */
     ATTN_PROBE_PROJECTION,  /* those of its projections to and from heads */
     ATTN_PROBE_HEAD,        /* those with 50257 words, whose weights no cache holds */
-    ATTN_PROBE_NARROW,      /* those of a feed-forward layer of ATTN_DEVICE_NARROW */
     ATTN_PROBE_HALF,        /* those of its feed-forward layer with factors in bfloat16 */
     ATTN_PROBE_EXPONENTIAL, /* exp over memory that stays in the first cache */
     ATTN_PROBE_OTHER,       /* y += a x, the same */

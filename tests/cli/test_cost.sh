@@ -147,7 +147,7 @@ got=0
 sed 's/"devices": \[/"devices": [{"name": "this"}, /' "$folder/mine.json" >"$folder/both.json"
 "$attnscope" calibrate --seconds 0.01 --threads 1 --out "$folder/both.json" >"$folder/out" 2>"$folder/err" ||
     fail "calibrate: $(<"$folder/err")"
-for probe in product projection head narrow bfloat16 exponential other memory launch; do
+for probe in product projection head bfloat16 exponential other memory launch; do
     grep -q "^$probe  *[0-9.e+]* *[0-9.e+-]* to " "$folder/out" || fail "calibrate: no $probe"
 done
 for mechanism in softmax flash lsh mla gla nystrom gated-deltanet; do
