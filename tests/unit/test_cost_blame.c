@@ -38,7 +38,7 @@ static int unload(void **state)
 static attn_prediction predict(const char *mechanism, size_t batch, size_t keys)
 {
     static attn_cost_estimate e;
-    attn_prediction p;
+    attn_prediction p = {0};
     attn_error error = {0};
     attn_cost_request r = {.catalog = &catalog,
                            .spec = attn_records_find(&catalog.models, "gpt2", NULL),
