@@ -114,8 +114,9 @@ static attn_status set_up(workshop *w, attn_error *error)
     w->log.steps = attn_alloc_array(ATTN_MEMORY_OTHER, plan->steps, sizeof *w->log.steps);
     w->log.closed_form =
         attn_alloc_array(ATTN_MEMORY_OTHER, plan->steps, sizeof *w->log.closed_form);
+    w->log.profiles = attn_alloc_array(ATTN_MEMORY_OTHER, plan->steps, sizeof *w->log.profiles);
     w->scratch = attn_alloc_array(ATTN_MEMORY_OTHER, plan->steps, sizeof *w->scratch);
-    if (!w->log.steps || !w->log.closed_form || !w->scratch)
+    if (!w->log.steps || !w->log.closed_form || !w->log.profiles || !w->scratch)
         return attn_fail(error, ATTN_EMEMORY, "no memory for the record of %zu steps", plan->steps);
     return ATTN_OK;
 }
@@ -130,6 +131,7 @@ static void tear_down(workshop *w)
     attn_energy_close(w->meter);
     attn_free(w->log.steps);
     attn_free(w->log.closed_form);
+    attn_free(w->log.profiles);
     attn_free(w->scratch);
     attn_context_free(w->context);
 }
@@ -277,6 +279,7 @@ static attn_status run_step(workshop *w, attn_phases *phases, size_t step, attn_
     record.exponential_op = after.exponential - before.exponential;
     record.other_op = after.other - before.other;
     w->log.steps[w->log.n] = record;
+    w->log.profiles[w->log.n] = *profile;
     w->log.closed_form[w->log.n++] = step_closed_form(w);
     const attn_record message = {.kind = ATTN_RECORD_STEP, .step = record};
     return attn_record_write(w->sink.descriptor, &message, error);
