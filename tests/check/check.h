@@ -90,6 +90,7 @@ void check_collect_dense(check_list *list);
 void check_collect_bf16(check_list *list);
 void check_collect_dense_bf16(check_list *list);
 void check_collect_mechanisms(check_list *list);
+void check_collect_half(check_list *list);
 void check_collect_grad(check_list *list);
 void check_collect_prop(check_list *list);
 void check_collect_dispatch(check_list *list);

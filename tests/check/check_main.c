@@ -34,6 +34,7 @@ void check_collect_golden(check_list *list)
 
 const check_mode check_modes[] = {
     {"test", collect_test, "kernels, dense products and mechanisms against float64"},
+    {"half", check_collect_half, "mechanisms in bfloat16"},
     {"grad", check_collect_grad, "gradients against central differences of the oracle"},
     {"prop", check_collect_prop, "what must hold whatever the numbers: order, batches, threads"},
     {"golden", check_collect_golden, "the golden files"},

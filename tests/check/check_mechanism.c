@@ -85,14 +85,10 @@ void check_mechanism_all(check_run *run)
 {
     const check_subject *subject = check_subject_find(run->group->subject);
     const char *const *options = check_subject_options(subject);
-    for (size_t i = 0; options[i]; i++) {
-        check_option(run, subject, options[i], i == 0);
-        check_half(run, options[i]);
-    }
+    for (size_t i = 0; options[i]; i++) check_option(run, subject, options[i], i == 0);
 }
 
-/* Level `amx` has bfloat16 products of its own, and everything else of the level below. */
-static void check_amx(check_run *run)
+static void check_half_all(check_run *run)
 {
     const char *const *options = check_subject_options(check_subject_find(run->group->subject));
     for (size_t i = 0; options[i]; i++) check_half(run, options[i]);
@@ -101,11 +97,17 @@ static void check_amx(check_run *run)
 void check_collect_mechanisms(check_list *list)
 {
     check_list_add_mechanisms(list, "test", check_mechanism_all, NULL);
+}
+
+/* Level `amx` has bfloat16 products of its own, and everything else of the level below. */
+void check_collect_half(check_list *list)
+{
+    check_list_add_mechanisms(list, "half", check_half_all, NULL);
     if (attn_cpu_best_isa() < ATTN_ISA_AMX) return;
     for (const attn_mechanism_entry *e = attn_mechanisms; e->name; e++)
-        check_list_add(list, (check_group){.mode = "test",
+        check_list_add(list, (check_group){.mode = "half",
                                            .subject = e->name,
                                            .isa = ATTN_ISA_AMX,
-                                           .body = check_amx,
+                                           .body = check_half_all,
                                            .what = e});
 }
