@@ -234,16 +234,26 @@ static void start(job *j, attn_context *context, const attn_layer *layer, const 
         j->norm_weight = call->parameters + attn_layer_offset(layer, "norm.weight");
 }
 
-static void run_forward(job *j, size_t threads)
+/* From rows to what wo is given; the other way, backward. */
+static void run_heads(job *j, attn_task *head)
+{
+    const attn_layer *layer = j->run.layer;
+    const attn_recurrence *r = recurrence_of(layer);
+    /* Heads of one token are too small to share. */
+    const size_t threads = j->is_decoding ? 1 : j->run.context->threads;
+    if (r->prepare) r->prepare(&j->run);
+    attn_parallel(threads, j->run.call->batch * layer->heads, head, j);
+    attn_tally_collect(&j->tally, threads, &j->run.context->work);
+}
+
+static void run_forward(job *j)
 {
     attn_context *context = j->run.context;
     const attn_layer *layer = j->run.layer;
     const attn_call *call = j->run.call;
     const size_t rows = call->batch * call->length;
     attn_projection_forward(context, layer, call, ATTN_RECURRENT_ROWS, rows, call->x, j->run.rows);
-    if (recurrence_of(layer)->prepare) recurrence_of(layer)->prepare(&j->run);
-    attn_parallel(threads, call->batch * layer->heads, forward_head, j);
-    attn_tally_collect(&j->tally, threads, &context->work);
+    run_heads(j, forward_head);
     attn_projection_forward(context, layer, call, ATTN_RECURRENT_O, rows, j->place.gated, call->y);
 }
 
@@ -251,18 +261,24 @@ static void forward(attn_context *context, const attn_layer *layer, const attn_c
 {
     job j = {.is_decoding = false};
     start(&j, context, layer, call);
-    run_forward(&j, context->threads);
+    run_forward(&j);
+}
+
+static void start_decoding(job *j, attn_context *context, const attn_layer *layer, attn_call *call)
+{
+    call->saved = NULL;
+    call->document_start = NULL;
+    start(j, context, layer, call);
+    j->is_decoding = true;
+    j->run.position = call->position;
 }
 
 static void decode(attn_context *context, const attn_layer *layer, const attn_call *call)
 {
-    job j = {.is_decoding = true};
+    job j = {.is_decoding = false};
     attn_call single = *call;
-    single.saved = NULL;
-    single.document_start = NULL;
-    start(&j, context, layer, &single);
-    j.run.position = call->position;
-    run_forward(&j, 1); /* heads are too small to share */
+    start_decoding(&j, context, layer, &single);
+    run_forward(&j);
 }
 
 static void backward(attn_context *context, const attn_layer *layer, const attn_call *call)
@@ -275,9 +291,7 @@ static void backward(attn_context *context, const attn_layer *layer, const attn_
 
     attn_projection_input_gradient(context, layer, call, ATTN_RECURRENT_O, rows, call->dy,
                                    j.place.d_gated);
-    if (r->prepare) r->prepare(&j.run);
-    attn_parallel(context->threads, call->batch * layer->heads, backward_head, &j);
-    attn_tally_collect(&j.tally, context->threads, &context->work);
+    run_heads(&j, backward_head);
     if (r->finish) r->finish(&j.run);
     attn_projection_weight_gradient(context, layer, call, ATTN_RECURRENT_O, rows, j.place.gated,
                                     call->dy);
@@ -292,6 +306,22 @@ static void backward(attn_context *context, const attn_layer *layer, const attn_
                                     j.run.d_rows);
     attn_projection_input_gradient(context, layer, call, ATTN_RECURRENT_ROWS, rows, j.run.d_rows,
                                    call->dx);
+}
+
+void attn_recurrent_inner(attn_context *context, const attn_layer *layer, const attn_call *call,
+                          attn_phase phase)
+{
+    job j = {.is_decoding = false};
+    attn_call inner = *call;
+    if (phase == ATTN_PHASE_DECODE) {
+        start_decoding(&j, context, layer, &inner);
+    } else {
+        start(&j, context, layer, &inner);
+    }
+    j.run.d_rows = j.place.rows;
+    run_heads(&j, phase == ATTN_PHASE_BACKWARD ? backward_head : forward_head);
+    if (phase == ATTN_PHASE_BACKWARD && recurrence_of(layer)->finish)
+        recurrence_of(layer)->finish(&j.run);
 }
 
 /* ---- counts ------------------------------------------------------------------------------ */
