@@ -210,8 +210,8 @@ static attn_status check_subject(const attn_bench_subject *s, const attn_bench_c
                          "%s has no core between its projections: use bench layer", layer->name);
     if (!s->is_layer && layer->dtype == ATTN_BF16 && !(m->core && m->core->has_bf16))
         return attn_fail(error, ATTN_EUNSUPPORTED,
-                         "%s has no core in bfloat16: its bfloat16 layers multiply between the "
-                         "projections in float32; use --dtype f32, or bench layer",
+                         "%s has no core in bfloat16; bench layer takes bf16, with float32 between "
+                         "the projections",
                          layer->name);
     if (!o->directions[ATTN_BENCH_DECODE]) return ATTN_OK;
     if (s->size.length < 2)

@@ -127,7 +127,7 @@ check 'no core: text' 'attnscope: mla has no core between its projections: use b
     "$message"
 message=$("$attnscope" bench core --seq 16 --mechanisms linear --dtype bf16 2>&1)
 check 'no bfloat16 core: status' 1 $?
-check 'no bfloat16 core: text' 'attnscope: linear has no core in bfloat16: its bfloat16 layers '\
-'multiply between the projections in float32; use --dtype f32, or bench layer' "$message"
+check 'no bfloat16 core: text' 'attnscope: linear has no core in bfloat16; bench layer takes '\
+'bf16, with float32 between the projections' "$message"
 
 [ "$failures" -eq 0 ]
