@@ -138,6 +138,8 @@ static attn_recurrent_head head_of(job *j, size_t index, size_t worker, worker_r
                                  .room = memory};
 }
 
+enum { AHEAD = 8 }; /* rows */
+
 /* out = w o norm(o) o silu(g); `gate` holds silu(g) afterwards */
 static void gate_row(const job *j, attn_counted on, const float *o, const float *g, float *gate,
                      float *out)
@@ -165,6 +167,8 @@ static void forward_head(void *argument, size_t index, size_t worker)
     for (size_t t = 0; t < T; t++) {
         const size_t at = (head.first + t) * width + head.h * d;
         const float *g = j->run.rows + (head.first + t) * s->row + s->gate + head.h * d;
+        if (recurrence_of(layer)->has_gate && t + AHEAD < T)
+            attn_fetch_rows(1, d, g + AHEAD * s->row, 0);
         if (j->o) memcpy(j->o + at, room.o + t * d, d * sizeof *room.o);
         gate_row(j, head.on, room.o + t * d, g, room.rows, j->place.gated + at);
     }
@@ -203,6 +207,18 @@ static void gate_row_gradient(const job *j, const attn_recurrent_head *head, siz
     attn_counted_norm_gradient(on, d, n, factor, d_o);
 }
 
+/* What gate_row_gradient() will read. */
+static void fetch_kept(const job *j, const attn_recurrent_head *head, size_t t)
+{
+    const attn_recurrent_shape *s = &head->run->shape;
+    const size_t d = s->value_dim, row = head->first + t;
+    const size_t at = row * j->run.layer->d_model + head->h * d;
+    attn_fetch_rows(1, d, j->o + at, 0);
+    attn_fetch_rows(1, d, j->place.d_gated + at, 0);
+    if (recurrence_of(j->run.layer)->has_gate)
+        attn_fetch_rows(1, d, j->run.rows + row * s->row + s->gate + head->h * d, 0);
+}
+
 static void backward_head(void *argument, size_t index, size_t worker)
 {
     job *j = argument;
@@ -211,8 +227,10 @@ static void backward_head(void *argument, size_t index, size_t worker)
     const attn_recurrent_head head = head_of(j, index, worker, &room);
     float *d_norm = j->place.d_norm + index * d;
     memset(d_norm, 0, d * sizeof *d_norm);
-    for (size_t t = 0; t < T; t++)
+    for (size_t t = 0; t < T; t++) {
+        if (t + AHEAD < T) fetch_kept(j, &head, t + AHEAD);
         gate_row_gradient(j, &head, t, room.rows, d_norm, room.o + t * d);
+    }
     recurrence_of(j->run.layer)->backward(&head, room.o);
 }
 
