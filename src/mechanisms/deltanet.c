@@ -17,6 +17,8 @@
 
 static const float norm_epsilon = 1e-6f;
 
+enum { AHEAD = 8 }; /* rows */
+
 static bool is_gated(const attn_layer *layer)
 {
     return layer->mechanism->recurrence->has_gate;
@@ -88,9 +90,9 @@ static void load_rows(const attn_recurrent_head *head, const float *from, float 
 {
     const attn_counted on = head->on;
     const size_t T = head->run->call->length, d = head->run->shape.key_dim;
-    for (size_t t = 0; t < T; t++, to += d) {
-        attn_counted_silu(on, d, from + t * head->run->shape.row, to);
-        if (scale == 0.0f) continue;
+    on.kernels->copy_rows(T, d, 1.0f, NULL, from, head->run->shape.row, to, d);
+    attn_counted_silu(on, T * d, to, to);
+    for (size_t t = 0; scale != 0.0f && t < T; t++, to += d) {
         const float squares = (float)on.kernels->sum_squares(d, to);
         attn_counted_scale(on, d, scale / sqrtf(squares + norm_epsilon), to);
         on.work->exponential += 1;
@@ -106,6 +108,7 @@ static void load_rows_gradient(const attn_recurrent_head *head, const float *fro
     const size_t T = head->run->call->length, d = head->run->shape.key_dim;
     const size_t stride = head->run->shape.row;
     for (size_t t = 0; t < T; t++, grad += d) {
+        if (t + AHEAD < T) attn_fetch_rows(1, d, from + (t + AHEAD) * stride, 0);
         if (scale != 0.0f) {
             /* n = s / |s|: ds = (dn - n (n . dn)) / |s| */
             attn_counted_silu(on, d, from + t * stride, row);

@@ -105,7 +105,8 @@ static void prepare(const attn_recurrent_run *run)
     const attn_layer *layer = run->layer;
     const size_t rows = run->call->batch * run->call->length, r = rank(layer);
     const decays d = decays_of(run);
-    attn_copy_head(rows, r, run->rows + run->shape.more, run->shape.row, d.a1);
+    run->context->kernels->copy_rows(rows, r, 1.0f, NULL, run->rows + run->shape.more,
+                                     run->shape.row, d.a1, r);
     attn_projection_forward(run->context, layer, run->call, ATTN_RECURRENT_OWN, rows, d.a1, d.z);
 }
 
@@ -149,11 +150,13 @@ static attn_decay_head load(const attn_recurrent_head *head, float **memory)
     const float *z = decays_of(head->run).z + head->first * keys + head->h * dk;
     float *q = attn_cut(memory, T * dk), *k = attn_cut(memory, T * dk);
     float *v = attn_cut(memory, T * dv), *log_a = attn_cut(memory, T * dk);
-    attn_copy_head(T, dk, rows + s->q + head->h * dk, s->row, q);
-    attn_copy_head(T, dk, rows + s->k + head->h * dk, s->row, k);
-    attn_copy_head(T, dv, rows + s->v + head->h * dv, s->row, v);
+    const attn_kernels *kernels = head->on.kernels;
+    kernels->copy_rows(T, dk, 1.0f, NULL, rows + s->q + head->h * dk, s->row, q, dk);
+    kernels->copy_rows(T, dk, 1.0f, NULL, rows + s->k + head->h * dk, s->row, k, dk);
+    kernels->copy_rows(T, dv, 1.0f, NULL, rows + s->v + head->h * dv, s->row, v, dv);
+    kernels->copy_rows(T, dk, 1.0f, NULL, z, keys, log_a, dk);
     attn_counted_scale(head->on, T * dk, 1.0f / sqrtf((float)dk), q);
-    for (size_t t = 0; t < T; t++) head->on.kernels->log_sigmoid(dk, z + t * keys, log_a + t * dk);
+    kernels->log_sigmoid(T * dk, log_a, log_a);
     head->on.work->exponential += 2 * (uint64_t)T * dk; /* an exponential and a logarithm */
     head->on.work->other += 2 * (uint64_t)T * dk;
     attn_counted_scale(head->on, T * dk, exponent, log_a);

@@ -142,6 +142,8 @@ static attn_recurrent_head head_of(job *j, size_t index, size_t worker, worker_r
                                  .room = memory};
 }
 
+enum { AHEAD = 8 }; /* rows */
+
 /* out = w o norm(o) o silu(g); `gate` holds silu(g) afterwards */
 static void gate_row(const job *j, attn_counted on, const float *o, const float *g, float *gate,
                      float *out)
@@ -176,6 +178,8 @@ static void forward_head(void *argument, size_t index, size_t worker)
     for (size_t t = 0; t < T; t++) {
         const size_t at = (head.first + t) * width + head.h * d;
         const float *g = j->run.rows + (head.first + t) * s->row + s->gate + head.h * d;
+        if (recurrence_of(layer)->has_gate && t + AHEAD < T)
+            attn_fetch_rows(1, d, g + AHEAD * s->row, 0);
         if (j->o) memcpy(j->o + at, room.o + t * d, d * sizeof *room.o);
         gate_row(j, head.on, room.o + t * d, g, room.rows, j->place.gated + at);
     }
@@ -214,6 +218,18 @@ static void gate_row_gradient(const job *j, const attn_recurrent_head *head, siz
     attn_counted_norm_gradient(on, d, n, factor, d_o);
 }
 
+/* What gate_row_gradient() will read. */
+static void fetch_kept(const job *j, const attn_recurrent_head *head, size_t t)
+{
+    const attn_recurrent_shape *s = &head->run->shape;
+    const size_t d = s->value_dim, row = head->first + t;
+    const size_t at = row * j->run.layer->d_model + head->h * d;
+    attn_fetch_rows(1, d, j->o + at, 0);
+    attn_fetch_rows(1, d, j->place.d_gated + at, 0);
+    if (recurrence_of(j->run.layer)->has_gate)
+        attn_fetch_rows(1, d, j->run.rows + row * s->row + s->gate + head->h * d, 0);
+}
+
 static void backward_head(void *argument, size_t index, size_t worker)
 {
     job *j = argument;
@@ -222,8 +238,10 @@ static void backward_head(void *argument, size_t index, size_t worker)
     const attn_recurrent_head head = head_of(j, index, worker, &room);
     float *d_norm = j->place.d_norm + index * d;
     memset(d_norm, 0, d * sizeof *d_norm);
-    for (size_t t = 0; t < T; t++)
+    for (size_t t = 0; t < T; t++) {
+        if (t + AHEAD < T) fetch_kept(j, &head, t + AHEAD);
         gate_row_gradient(j, &head, t, room.rows, d_norm, room.o + t * d);
+    }
     recurrence_of(j->run.layer)->backward(&head, room.o);
 }
 
@@ -245,16 +263,26 @@ static void start(job *j, attn_context *context, const attn_layer *layer, const 
         j->norm_weight = call->parameters + attn_layer_offset(layer, "norm.weight");
 }
 
-static void run_forward(job *j, size_t threads)
+/* From rows to what wo is given; the other way, backward. */
+static void run_heads(job *j, attn_task *head)
+{
+    const attn_layer *layer = j->run.layer;
+    const attn_recurrence *r = recurrence_of(layer);
+    /* Heads of one token are too small to share. */
+    const size_t threads = j->is_decoding ? 1 : j->run.context->threads;
+    if (r->prepare) r->prepare(&j->run);
+    attn_parallel(threads, j->run.call->batch * layer->heads, head, j);
+    attn_tally_collect(&j->tally, threads, &j->run.context->work);
+}
+
+static void run_forward(job *j)
 {
     attn_context *context = j->run.context;
     const attn_layer *layer = j->run.layer;
     const attn_call *call = j->run.call;
     const size_t rows = call->batch * call->length;
     attn_projection_forward(context, layer, call, ATTN_RECURRENT_ROWS, rows, call->x, j->run.rows);
-    if (recurrence_of(layer)->prepare) recurrence_of(layer)->prepare(&j->run);
-    attn_parallel(threads, call->batch * layer->heads, forward_head, j);
-    attn_tally_collect(&j->tally, threads, &context->work);
+    run_heads(j, forward_head);
     attn_projection_forward(context, layer, call, ATTN_RECURRENT_O, rows, j->place.gated, call->y);
 }
 
@@ -262,18 +290,24 @@ static void forward(attn_context *context, const attn_layer *layer, const attn_c
 {
     job j = {.is_decoding = false};
     start(&j, context, layer, call);
-    run_forward(&j, context->threads);
+    run_forward(&j);
+}
+
+static void start_decoding(job *j, attn_context *context, const attn_layer *layer, attn_call *call)
+{
+    call->saved = NULL;
+    call->document_start = NULL;
+    start(j, context, layer, call);
+    j->is_decoding = true;
+    j->run.position = call->position;
 }
 
 static void decode(attn_context *context, const attn_layer *layer, const attn_call *call)
 {
-    job j = {.is_decoding = true};
+    job j = {.is_decoding = false};
     attn_call single = *call;
-    single.saved = NULL;
-    single.document_start = NULL;
-    start(&j, context, layer, &single);
-    j.run.position = call->position;
-    run_forward(&j, 1); /* heads are too small to share */
+    start_decoding(&j, context, layer, &single);
+    run_forward(&j);
 }
 
 static void backward(attn_context *context, const attn_layer *layer, const attn_call *call)
@@ -286,9 +320,7 @@ static void backward(attn_context *context, const attn_layer *layer, const attn_
 
     attn_projection_input_gradient(context, layer, call, ATTN_RECURRENT_O, rows, call->dy,
                                    j.place.d_gated);
-    if (r->prepare) r->prepare(&j.run);
-    attn_parallel(context->threads, call->batch * layer->heads, backward_head, &j);
-    attn_tally_collect(&j.tally, context->threads, &context->work);
+    run_heads(&j, backward_head);
     if (r->finish) r->finish(&j.run);
     attn_projection_backward(context, layer, call, ATTN_RECURRENT_O, rows, j.place.gated, call->dy,
                              NULL);
@@ -301,6 +333,22 @@ static void backward(attn_context *context, const attn_layer *layer, const attn_
     }
     attn_projection_backward(context, layer, call, ATTN_RECURRENT_ROWS, rows, call->x, j.run.d_rows,
                              call->dx);
+}
+
+void attn_recurrent_inner(attn_context *context, const attn_layer *layer, const attn_call *call,
+                          attn_phase phase)
+{
+    job j = {.is_decoding = false};
+    attn_call inner = *call;
+    if (phase == ATTN_PHASE_DECODE) {
+        start_decoding(&j, context, layer, &inner);
+    } else {
+        start(&j, context, layer, &inner);
+    }
+    j.run.d_rows = j.place.rows;
+    run_heads(&j, phase == ATTN_PHASE_BACKWARD ? backward_head : forward_head);
+    if (phase == ATTN_PHASE_BACKWARD && recurrence_of(layer)->finish)
+        recurrence_of(layer)->finish(&j.run);
 }
 
 /* ---- counts ------------------------------------------------------------------------------ */

@@ -90,6 +90,12 @@ typedef struct attn_recurrence {
 
 extern const attn_layer_functions attn_recurrent_functions;
 
+/* A call without its two projections, for benchmarks: from rows, in call->saved or without it at
+ * the start of scratch, to what wo is given; backward from the gradient of that to those of the
+ * rows. All of these lie in scratch. */
+void attn_recurrent_inner(attn_context *context, const attn_layer *layer, const attn_call *call,
+                          attn_phase phase);
+
 /* Where the head's columns of q, k, v or more start in the sequence's first row; rows lie
  * run->shape.row apart. */
 static inline size_t attn_recurrent_at(const attn_recurrent_head *head, size_t column)

@@ -31,6 +31,8 @@ static double gamma_of(size_t head)
     return 1.0 - ldexp(1.0, -5 - (int)head);
 }
 
+enum { AHEAD = 8 }; /* rows */
+
 /* ---- positions, for all heads ------------------------------------------------------------ */
 
 static size_t shared(const attn_layer *layer, size_t batch, size_t length)
@@ -61,6 +63,7 @@ static void rotate_rows(const attn_recurrent_head *head, float sign, const float
     const float *cosine = head->run->shared, *sine = cosine + T * half;
     for (size_t t = 0; t < T; t++) {
         const size_t p = head->documents ? t - head->documents[t] : t;
+        if (t + AHEAD < T) attn_fetch_rows(1, 2 * half, from + (t + AHEAD) * from_row, 0);
         head->on.kernels->rotate(half, cosine + p * half, sine + p * half, sign,
                                  from + t * from_row, to + t * to_row);
     }
@@ -85,7 +88,7 @@ static attn_decay_head load(const attn_recurrent_head *head, float **memory)
     rotate_rows(head, 1.0f, rows + s->q, s->row, q, d);
     rotate_rows(head, 1.0f, rows + s->k, s->row, k, d);
     attn_counted_scale(head->on, T * d, 1.0f / sqrtf((float)d), q);
-    attn_copy_head(T, d, rows + s->v, s->row, v);
+    head->on.kernels->copy_rows(T, d, 1.0f, NULL, rows + s->v, s->row, v, d);
     return (attn_decay_head){.on = head->on,
                              .length = T,
                              .key_dim = d,
@@ -119,8 +122,7 @@ static void backward(const attn_recurrent_head *head, const float *d_o)
     attn_counted_scale(head->on, T * d, 1.0f / sqrtf((float)d), to.dq);
     rotate_rows(head, -1.0f, to.dq, d, d_rows + s->q, s->row);
     rotate_rows(head, -1.0f, to.dk, d, d_rows + s->k, s->row);
-    for (size_t t = 0; t < T; t++)
-        attn_copy_head(1, d, to.dv + t * d, d, d_rows + s->v + t * s->row);
+    head->on.kernels->copy_rows(T, d, 1.0f, NULL, to.dv, d, d_rows + s->v, s->row);
 }
 
 static void token(const attn_recurrent_head *head, attn_recurrent_token *t)

@@ -26,7 +26,11 @@ typedef struct head_room {
 } head_room;
 
 /* Queries of a step: a multiple of the rows of a product's register tile. */
-enum { STEP_QUERIES = 48, TILE = STEP_QUERIES * ATTN_TILE_KEYS };
+enum {
+    STEP_QUERIES = 48,
+    BLOCK_QUERIES = 6 * ATTN_TILE_QUERIES,
+    TILE = STEP_QUERIES * ATTN_TILE_KEYS
+};
 
 static head_room divide_room(float *room, const attn_tile_shape *shape)
 {
@@ -108,32 +112,41 @@ static void run_tile(const backward_job *job, const head_room *room, size_t head
                      room->dq + i0 * dk, dk, true);
 }
 
-/* One query head against its key/value head. */
+static void count_run(const attn_tile_call *call, const attn_tile *run, attn_tile_kind kind,
+                      attn_work *work)
+{
+    const uint64_t pairs = (uint64_t)run->ni * run->nj;
+    work->matmul += pairs * (6 * call->shape.key_width + 4 * call->shape.value_width);
+    work->exponential += pairs;
+    work->other += (kind == ATTN_TILE_FULL ? 4 : 5) * pairs;
+    if (!call->rule.score) return;
+    attn_work_add(work, attn_work_times(call->rule.score->value, pairs));
+    attn_work_add(work, attn_work_times(call->rule.score->slope, pairs));
+}
+
+/* One query head against its key/value head: blocks of queries that stay in the second cache
+ * against all keys. */
 static void run_head(const backward_job *job, const head_room *room, size_t head,
                      const uint32_t *documents, attn_work *work)
 {
     const attn_tile_shape *shape = &job->call->shape;
-    const attn_tile_rule *rule = &job->call->rule;
     attn_tile run;
     attn_tile_kind kind;
-    for (size_t j0 = 0; j0 < shape->keys; j0 += ATTN_TILE_KEYS) {
-        size_t i0 = 0;
-        run.j0 = j0;
-        run.nj = attn_smaller(ATTN_TILE_KEYS, shape->keys - j0);
-        while (attn_tile_next_run(&rule->mask, head, documents, &i0, shape->queries, &run, &kind)) {
-            for (size_t i = run.i0; i < i0; i += STEP_QUERIES) {
-                const attn_tile step = {i, attn_smaller(STEP_QUERIES, i0 - i), j0, run.nj};
-                run_tile(job, room, head, documents, &step, kind);
+    for (size_t q0 = 0; q0 < shape->queries; q0 += BLOCK_QUERIES)
+        for (size_t j0 = 0; j0 < shape->keys; j0 += ATTN_TILE_KEYS) {
+            const size_t end = attn_smaller(q0 + BLOCK_QUERIES, shape->queries);
+            size_t i0 = q0;
+            run.j0 = j0;
+            run.nj = attn_smaller(ATTN_TILE_KEYS, shape->keys - j0);
+            while (
+                attn_tile_next_run(&job->call->rule.mask, head, documents, &i0, end, &run, &kind)) {
+                for (size_t i = run.i0; i < i0; i += STEP_QUERIES) {
+                    const attn_tile step = {i, attn_smaller(STEP_QUERIES, i0 - i), j0, run.nj};
+                    run_tile(job, room, head, documents, &step, kind);
+                }
+                count_run(job->call, &run, kind, work);
             }
-            const uint64_t pairs = (uint64_t)run.ni * run.nj;
-            work->matmul += pairs * (6 * shape->key_width + 4 * shape->value_width);
-            work->exponential += pairs;
-            work->other += (kind == ATTN_TILE_FULL ? 4 : 5) * pairs;
-            if (!rule->score) continue;
-            attn_work_add(work, attn_work_times(rule->score->value, pairs));
-            attn_work_add(work, attn_work_times(rule->score->slope, pairs));
         }
-    }
 }
 
 static void run_kv_head(void *argument, size_t index, size_t worker)
