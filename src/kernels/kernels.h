@@ -33,6 +33,7 @@ typedef struct attn_running_rows {
     float *total; /* [rows][ATTN_RUNNING_SUMS], partial sums: the row's total is their sum */
     float *o;     /* [rows][width], o_row apart: the weighted sum so far */
     size_t o_row, width;
+    bool has_whole_tops; /* tops are rounded up to whole numbers: p only changes its exponent */
 } attn_running_rows;
 
 typedef struct attn_kernels {

@@ -54,7 +54,8 @@ static attn_tile_shape shape_of(const attn_layer *layer, size_t batch, size_t le
                              .queries = length,
                              .keys = layer->memory_length,
                              .key_width = layer->head_dim,
-                             .value_width = layer->head_dim};
+                             .value_width = layer->head_dim,
+                             .dtype = layer->dtype};
 }
 
 /* q [B T][C], [k | v] [B S][2 C] and o [B T][C]: kept when training, and their gradients. */

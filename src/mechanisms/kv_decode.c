@@ -91,7 +91,7 @@ static void attend_to_seen(const decode_job *job, const decode_part *part, size_
     const size_t head = part->first_head + row;
     const attn_running_rows state = {part->state.top + row,
                                      part->state.total + row * ATTN_RUNNING_SUMS,
-                                     part->state.o + row * d, d, d};
+                                     part->state.o + row * d, d, d, false};
     attn_tile tile;
     attn_tile_kind kind;
     for (size_t j0 = part->j0; next_tile(&rule->mask, head, job->live - 1, j0, end, &tile, &kind);
@@ -143,7 +143,7 @@ static void run_part(void *argument, size_t index, size_t worker)
                               .keys = attn_kv_keys(call, job->slots, kv) + j0 * d,
                               .values = attn_kv_values(call, job->slots, kv) + j0 * d,
                               .s = s,
-                              .state = {top, sums, o, d, d}};
+                              .state = {top, sums, o, d, d, false}};
     if (!job->rule) attend_to_all(job, &part, &job->tally.of[worker]);
     for (size_t i = 0; job->rule && i < group; i++)
         attend_to_seen(job, &part, i, &job->tally.of[worker]);

@@ -9,7 +9,7 @@
  *     top, delta      [T]
  *     s, ds, slope    one tile each */
 #include "base/threads.h"
-#include "mechanisms/tile_engine.h"
+#include "mechanisms/tile_half.h"
 
 #include <string.h>
 
@@ -76,6 +76,8 @@ static void load_query_head(const backward_job *job, const head_room *room, size
         room->delta[i] = l == 0.0f ? 0.0f : 1.0f / l;
     }
     kernels->copy_rows(T, dv, 1.0f, room->delta, call->d_o + at, call->o_at.row, room->d_o, dv);
+    attn_tile_round(call, T * dk, room->q);
+    attn_tile_round(call, T * dv, room->d_o);
     for (size_t i = 0; i < T; i++)
         room->delta[i] = kernels->dot(dv, room->d_o + i * dv, call->o + at + i * call->o_at.row);
     memset(room->dq, 0, T * dk * sizeof *room->dq);
@@ -105,6 +107,8 @@ static void run_tile(const backward_job *job, const head_room *room, size_t head
                                       ATTN_TILE_KEYS, ds, ATTN_TILE_KEYS);
     for (size_t i = 0; has_slope && i < ni; i++)
         kernels->multiply(nj, room->slope + i * ATTN_TILE_KEYS, ds + i * ATTN_TILE_KEYS);
+    attn_tile_round_rows(job->call, ni, nj, p, ATTN_TILE_KEYS);
+    attn_tile_round_rows(job->call, ni, nj, ds, ATTN_TILE_KEYS);
     /* dV += P^T dO';  dK += dS^T Q;  dQ += dS K */
     kernels->product(nj, dv, ni, p, 1, ATTN_TILE_KEYS, d_o, dv, room->dv + j0 * dv, dv, true);
     kernels->product(nj, dk, ni, ds, 1, ATTN_TILE_KEYS, q, dk, room->dk + j0 * dk, dk, true);
@@ -167,6 +171,9 @@ static void run_kv_head(void *argument, size_t index, size_t worker)
     attn_pack_transposed(kernels, S, dk, call->k + k_at, call->k_at.row, room.keys);
     attn_pack_transposed(kernels, S, dv, call->v + v_at, call->v_at.row, room.values);
     kernels->copy_rows(S, dk, 1.0f, NULL, call->k + k_at, call->k_at.row, room.key_rows, dk);
+    attn_tile_round(call, attn_packed_count(S, dk), room.keys);
+    attn_tile_round(call, attn_packed_count(S, dv), room.values);
+    attn_tile_round(call, S * dk, room.key_rows);
     memset(room.dk, 0, S * dk * sizeof *room.dk);
     memset(room.dv, 0, S * dv * sizeof *room.dv);
     for (size_t h = g * group; h < (g + 1) * group; h++) {
@@ -184,6 +191,12 @@ static void run_kv_head(void *argument, size_t index, size_t worker)
 
 void attn_tile_backward(const attn_tile_call *call)
 {
+#if defined(__x86_64__)
+    if (attn_half_applies(call)) {
+        attn_half_backward(call);
+        return;
+    }
+#endif
     const size_t threads = call->context->threads;
     backward_job job = {.call = call,
                         .scale = attn_tile_scale(&call->shape),

@@ -3,6 +3,7 @@
 #include "mechanisms/tile_engine.h"
 
 #include "base/threads.h"
+#include "mechanisms/tile_half.h"
 
 #include <string.h>
 
@@ -61,7 +62,33 @@ size_t attn_tile_scratch(const attn_tile_shape *shape, size_t threads)
     const size_t forward =
         packed_heads(shape, threads) * packed_head(shape) + threads * forward_worker(shape);
     const size_t backward = threads * attn_tile_backward_worker(shape);
-    return forward > backward ? forward : backward;
+    const size_t most = forward > backward ? forward : backward;
+#if defined(__x86_64__)
+    if (shape->dtype == ATTN_BF16) {
+        const size_t half = attn_half_scratch(shape, threads);
+        return most > half ? most : half;
+    }
+#endif
+    return most;
+}
+
+void attn_tile_round(const attn_tile_call *call, size_t n, float *x)
+{
+    attn_tile_round_rows(call, 1, n, x, n);
+}
+
+void attn_tile_round_rows(const attn_tile_call *call, size_t rows, size_t n, float *x, size_t row)
+{
+    enum { PIECE = 512 };
+    const attn_kernels *kernels = call->context->kernels;
+    attn_bf16 half[PIECE];
+    if (call->shape.dtype == ATTN_F32) return;
+    for (size_t i = 0; i < rows; i++)
+        for (size_t j = 0; j < n; j += PIECE) {
+            const size_t count = attn_smaller(PIECE, n - j);
+            kernels->bf16_from_float(count, x + i * row + j, half);
+            kernels->bf16_to_float(count, half, x + i * row + j);
+        }
 }
 
 typedef struct forward_job {
@@ -90,6 +117,10 @@ static void pack_head(void *argument, size_t index, size_t worker)
     call->context->kernels->copy_rows(
         S, shape->value_width, 1.0f, NULL, v, call->v_at.row,
         job->values + index * attn_packed_count(S, shape->value_width), shape->value_width);
+    attn_tile_round(call, attn_packed_count(S, shape->key_width),
+                    job->keys + index * attn_packed_count(S, shape->key_width));
+    attn_tile_round(call, S * shape->value_width,
+                    job->values + index * attn_packed_count(S, shape->value_width));
 }
 
 /* A block of queries of one head. */
@@ -160,8 +191,10 @@ static void add_values(const forward_job *job, const query_block *block, const a
                                      .total = block->total + at * ATTN_RUNNING_SUMS,
                                      .o = block->o + at * dv,
                                      .o_row = dv,
-                                     .width = dv};
+                                     .width = dv,
+                                     .has_whole_tops = job->call->shape.dtype == ATTN_BF16};
     kernels->running_softmax(tile->ni, n, job->factor, s, s_row, &state);
+    attn_tile_round_rows(job->call, tile->ni, n, s, s_row);
     kernels->product(tile->ni, dv, n, s, s_row, 1, block->values + j0 * dv, dv, state.o, dv, true);
     /* per score a scale, maximum, difference and sum; per row a look at its reference */
     work->exponential += (uint64_t)tile->ni * n;
@@ -261,6 +294,7 @@ static void run_query_block(void *argument, size_t index, size_t worker)
     block.s = room;
     const float *q = call->q + (b * T + block.i0) * call->q_at.row + h * call->q_at.head;
     call->context->kernels->copy_rows(block.ni, dk, 1.0f, NULL, q, call->q_at.row, block.q, dk);
+    attn_tile_round(call, block.ni * dk, block.q);
     for (size_t i = 0; i < block.ni; i++) block.top[i] = ATTN_RUNNING_START;
     memset(block.total, 0, block.ni * ATTN_RUNNING_SUMS * sizeof *block.total);
     memset(block.o, 0, block.ni * dv * sizeof *block.o);
@@ -276,6 +310,12 @@ static void run_query_block(void *argument, size_t index, size_t worker)
 
 void attn_tile_forward(const attn_tile_call *call)
 {
+#if defined(__x86_64__)
+    if (attn_half_applies(call)) {
+        attn_half_forward(call);
+        return;
+    }
+#endif
     const attn_tile_shape *shape = &call->shape;
     const size_t heads = shape->batch * shape->kv_heads, threads = call->context->threads;
     const size_t together = packed_heads(shape, threads), group = shape->heads / shape->kv_heads;
