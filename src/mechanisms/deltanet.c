@@ -108,7 +108,10 @@ static void load_rows_gradient(const attn_recurrent_head *head, const float *fro
     const size_t T = head->run->call->length, d = head->run->shape.key_dim;
     const size_t stride = head->run->shape.row;
     for (size_t t = 0; t < T; t++, grad += d) {
-        if (t + AHEAD < T) attn_fetch_rows(1, d, from + (t + AHEAD) * stride, 0);
+        if (t + AHEAD < T) {
+            attn_fetch_rows(1, d, from + (t + AHEAD) * stride, 0);
+            attn_claim_row(d, to + (t + AHEAD) * stride);
+        }
         if (scale != 0.0f) {
             /* n = s / |s|: ds = (dn - n (n . dn)) / |s| */
             attn_counted_silu(on, d, from + t * stride, row);

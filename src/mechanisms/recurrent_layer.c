@@ -178,8 +178,11 @@ static void forward_head(void *argument, size_t index, size_t worker)
     for (size_t t = 0; t < T; t++) {
         const size_t at = (head.first + t) * width + head.h * d;
         const float *g = j->run.rows + (head.first + t) * s->row + s->gate + head.h * d;
-        if (recurrence_of(layer)->has_gate && t + AHEAD < T)
-            attn_fetch_rows(1, d, g + AHEAD * s->row, 0);
+        if (t + AHEAD < T) {
+            if (recurrence_of(layer)->has_gate) attn_fetch_rows(1, d, g + AHEAD * s->row, 0);
+            if (j->o) attn_claim_row(d, j->o + at + AHEAD * width);
+            attn_claim_row(d, j->place.gated + at + AHEAD * width);
+        }
         if (j->o) memcpy(j->o + at, room.o + t * d, d * sizeof *room.o);
         gate_row(j, head.on, room.o + t * d, g, room.rows, j->place.gated + at);
     }
@@ -218,16 +221,19 @@ static void gate_row_gradient(const job *j, const attn_recurrent_head *head, siz
     attn_counted_norm_gradient(on, d, n, factor, d_o);
 }
 
-/* What gate_row_gradient() will read. */
+/* What gate_row_gradient() will read and write. */
 static void fetch_kept(const job *j, const attn_recurrent_head *head, size_t t)
 {
     const attn_recurrent_shape *s = &head->run->shape;
     const size_t d = s->value_dim, row = head->first + t;
     const size_t at = row * j->run.layer->d_model + head->h * d;
+    const size_t gate_at = row * s->row + s->gate + head->h * d;
     attn_fetch_rows(1, d, j->o + at, 0);
     attn_fetch_rows(1, d, j->place.d_gated + at, 0);
-    if (recurrence_of(j->run.layer)->has_gate)
-        attn_fetch_rows(1, d, j->run.rows + row * s->row + s->gate + head->h * d, 0);
+    attn_claim_row(d, j->place.gated + at);
+    if (!recurrence_of(j->run.layer)->has_gate) return;
+    attn_fetch_rows(1, d, j->run.rows + gate_at, 0);
+    attn_claim_row(d, j->run.d_rows + gate_at);
 }
 
 static void backward_head(void *argument, size_t index, size_t worker)

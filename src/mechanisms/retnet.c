@@ -63,7 +63,10 @@ static void rotate_rows(const attn_recurrent_head *head, float sign, const float
     const float *cosine = head->run->shared, *sine = cosine + T * half;
     for (size_t t = 0; t < T; t++) {
         const size_t p = head->documents ? t - head->documents[t] : t;
-        if (t + AHEAD < T) attn_fetch_rows(1, 2 * half, from + (t + AHEAD) * from_row, 0);
+        if (t + AHEAD < T) {
+            attn_fetch_rows(1, 2 * half, from + (t + AHEAD) * from_row, 0);
+            attn_claim_row(2 * half, to + (t + AHEAD) * to_row);
+        }
         head->on.kernels->rotate(half, cosine + p * half, sine + p * half, sign,
                                  from + t * from_row, to + t * to_row);
     }
