@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Causal attention in float32: PyTorch's SDPA and its eager form beside attnscope, in turns.
+"""Causal attention: PyTorch's SDPA and its eager form beside attnscope, in turns.
 
     bench/peers/attention.py build/fast/attnscope --seq 1024,2048,4096
 
@@ -23,6 +23,7 @@ def read_arguments():
                                      formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("attnscope", help="the program to compare with")
     parser.add_argument("--seq", default="512,1024,2048,4096", help="lengths (default %(default)s)")
+    parser.add_argument("--dtype", choices=("f32", "bf16"), default="f32")
     parser.add_argument("--heads", type=int, default=12)
     parser.add_argument("--head-dim", type=int, default=64)
     parser.add_argument("--batch", type=int, default=2)
@@ -43,7 +44,8 @@ def eager(torch, q, k, v, hidden):
 def time_torch(torch, attend, arguments, length):
     """Seconds forward and backward, once, after one call that warms up."""
     width = arguments.heads * arguments.head_dim
-    rows = torch.randn(arguments.batch, length, 3 * width, requires_grad=True)
+    dtype = torch.bfloat16 if arguments.dtype == "bf16" else torch.float32
+    rows = torch.randn(arguments.batch, length, 3 * width, dtype=dtype, requires_grad=True)
     for _ in range(2):
         q, k, v = (part.view(arguments.batch, length, arguments.heads, -1).transpose(1, 2)
                    for part in rows.split(width, 2))
@@ -60,11 +62,13 @@ def time_torch(torch, attend, arguments, length):
 
 def time_attnscope(arguments, length):
     command = [arguments.attnscope, "bench", "core", "--json", "--repeats", "3",
-               "--mechanisms", "flash", "--seq", str(length), "--heads", str(arguments.heads),
+               "--mechanisms", "flash", "--dtype", arguments.dtype, "--seq", str(length), "--heads", str(arguments.heads),
                "--head-dim", str(arguments.head_dim), "--batch", str(arguments.batch),
                "--threads", str(arguments.threads)]
     environment = {name: value for name, value in os.environ.items() if name != "GLIBC_TUNABLES"}
-    output = subprocess.run(command, check=True, capture_output=True, text=True, env=environment)
+    output = subprocess.run(command, capture_output=True, text=True, env=environment)
+    if output.returncode != 0:
+        sys.exit(f"attention.py: {output.stderr.strip()}")
     rows = json.loads(output.stdout)["rows"]
     return tuple(next(row["time"]["median_s"] for row in rows if row["direction"] == direction)
                  for direction in ("forward", "backward"))
@@ -107,11 +111,12 @@ def main():
         rows.append({"seq": length, "program": name, "forward_s": forward, "both_s": both})
     flop = 2 * arguments.batch * arguments.heads * arguments.head_dim
     if arguments.json:
-        print(json.dumps({"torch": torch.__version__, "malloc": arguments.malloc, "rows": rows},
+        print(json.dumps({"torch": torch.__version__, "malloc": arguments.malloc,
+                          "dtype": arguments.dtype, "rows": rows},
                          indent=2))
         return
     print(f"PyTorch {torch.__version__}, {arguments.malloc} malloc, {arguments.threads} threads, "
-          f"batch {arguments.batch}, {arguments.heads} heads of {arguments.head_dim}, float32\n")
+          f"batch {arguments.batch}, {arguments.heads} heads of {arguments.head_dim}, {arguments.dtype}\n")
     print(f"{'seq':>6} {'program':10} {'forward ms':>11} {'both ms':>9} {'GFLOP/s':>8} {'both':>6} "
           f"{'ahead':>6} {'both':>6}")
     for row in rows:

@@ -19,8 +19,10 @@ static void print_time(const char *name, attn_bench_time time, double share_of_s
 
 void cli_bench_step_table(const cli_bench_step_asked *s, const attn_bench_step *r)
 {
-    printf("%s, %s, batch %zu, %zu tokens, float32, %zu threads, %s, %s\n\n", s->model,
-           s->mechanism, s->batch, s->seq, r->threads, r->isa, r->dense_name);
+    const bool is_half = r->dtype == ATTN_BF16;
+    printf("%s, %s, batch %zu, %zu tokens, %s, %zu threads, %s, %s\n\n", s->model, s->mechanism,
+           s->batch, s->seq, is_half ? "bfloat16" : "float32", r->threads, r->isa,
+           is_half ? "own products" : r->dense_name);
     printf("%-26s %10s %10s %10s %8s\n", "part", "median ms", "p10", "p90", "% step");
     for (size_t part = 0; part < ATTN_PARTS; part++)
         for (size_t pass = 0; pass < ATTN_PASSES; pass++) {
@@ -82,11 +84,11 @@ int cli_bench_step_json(const cli_bench_step_asked *s, const attn_bench_step *r,
     json_t *root = json_pack(
         "{s:s, s:s, s:I, s:I, s:s, s:I, s:s, s:s, s:o, s:o, s:f, s:f, s:f, s:f, s:o, s:o}", "model",
         s->model, "mechanism", s->mechanism, "batch", (json_int_t)s->batch, "seq",
-        (json_int_t)s->seq, "dtype", "f32", "threads", (json_int_t)r->threads, "isa", r->isa,
-        "dense", r->dense_name, "step", time_json(r->step), "dense_products_alone",
-        time_json(r->dense), "step_over_dense", r->step.median_s / r->dense.median_s,
-        "step_matmul_flop", r->step_matmul_flop, "dense_flop", r->dense_flop, "memory_peak_bytes",
-        r->peak_bytes, "parts", parts, "products", products);
+        (json_int_t)s->seq, "dtype", r->dtype == ATTN_BF16 ? "bf16" : "f32", "threads",
+        (json_int_t)r->threads, "isa", r->isa, "dense", r->dense_name, "step", time_json(r->step),
+        "dense_products_alone", time_json(r->dense), "step_over_dense",
+        r->step.median_s / r->dense.median_s, "step_matmul_flop", r->step_matmul_flop, "dense_flop",
+        r->dense_flop, "memory_peak_bytes", r->peak_bytes, "parts", parts, "products", products);
     const bool is_written = root && json_dumpf(root, stdout, JSON_INDENT(2)) == 0;
     json_decref(root);
     if (!is_written) {

@@ -34,8 +34,8 @@ static const cli_option options[] = {
      .argument = "LIST",
      .names = attn_mechanism_name,
      .initial = "flash",
-     .help = "core, layer: mechanisms, such as flash,linear,sliding:window=64. The first one is "
-             "what the others are compared with."},
+     .help = "core, layer: mechanisms, such as flash,linear,sliding:window=64. The first one, in "
+             "the first type, is what the others are compared with."},
     {.name = "direction",
      .kind = CLI_TEXT,
      .offset = offsetof(settings, direction),
@@ -56,12 +56,11 @@ static const cli_option options[] = {
      .initial = "64",
      .help = "core, layer: width of a head, as for --seq."},
     {.name = "dtype",
-     .kind = CLI_CHOICE,
+     .kind = CLI_TEXT,
      .offset = offsetof(settings, dtype),
-     .argument = "TYPE",
+     .argument = "LIST",
      .initial = "f32",
-     .choices = "f32|bf16",
-     .help = "Precision of the factors of products; step: f32."},
+     .help = "Types of the factors of products: f32, bf16, or f32,bf16; step takes one."},
     {.name = "batch",
      .kind = CLI_SIZE,
      .offset = offsetof(settings, batch),
@@ -110,23 +109,49 @@ static const cli_option options[] = {
      .help = "Print JSON instead of the table."},
 };
 
+/* "f32,bf16" */
+static attn_status parse_dtypes(const char *text, attn_dtype dtypes[2], size_t *count,
+                                attn_error *error)
+{
+    static const struct {
+        const char *text;
+        attn_dtype dtypes[2];
+        size_t count;
+    } lists[] = {{"f32", {ATTN_F32}, 1},
+                 {"bf16", {ATTN_BF16}, 1},
+                 {"f32,bf16", {ATTN_F32, ATTN_BF16}, 2},
+                 {"bf16,f32", {ATTN_BF16, ATTN_F32}, 2}};
+    for (size_t i = 0; i < sizeof lists / sizeof *lists; i++)
+        if (strcmp(text, lists[i].text) == 0) {
+            memcpy(dtypes, lists[i].dtypes, sizeof lists[i].dtypes);
+            *count = lists[i].count;
+            return ATTN_OK;
+        }
+    return attn_fail(error, ATTN_EARGUMENT, "--dtype: '%s': use f32, bf16 or f32,bf16", text);
+}
+
 /* ---- step -------------------------------------------------------------------------------- */
 
 static int run_step(const settings *s, const attn_range *lengths, attn_error *error)
 {
     attn_model_config model;
     attn_bench_step result;
+    attn_dtype dtypes[2];
+    size_t n_dtypes;
+    if (parse_dtypes(s->dtype, dtypes, &n_dtypes, error) != ATTN_OK) return cli_fail(error);
+    if (n_dtypes != 1) {
+        attn_fail(error, ATTN_EARGUMENT, "bench step: --dtype '%s' is several: it takes one",
+                  s->dtype);
+        return cli_fail(error);
+    }
     if (lengths->count != 1) {
         attn_fail(error, ATTN_EARGUMENT, "bench step: --seq '%s' is %zu sizes: it takes one",
                   s->seq, lengths->count);
         return cli_fail(error);
     }
-    if (strcmp(s->dtype, "f32") != 0) {
-        attn_fail(error, ATTN_EUNSUPPORTED, "bench step: models train in f32: use --dtype f32");
-        return cli_fail(error);
-    }
     if (attn_model_preset(s->model, &model, error) != ATTN_OK) return cli_fail(error);
     model.mechanism = s->mechanism;
+    model.dtype = dtypes[0];
     const attn_bench_step_options wanted = {.model = &model,
                                             .batch = s->batch,
                                             .length = lengths->values[0],
@@ -164,38 +189,42 @@ static attn_status parse_directions(const char *text, bool *directions, attn_err
     }
 }
 
-/* Mechanisms, one a pattern. */
-static attn_status parse_mechanisms(const char *list, attn_label labels[ATTN_PATTERNS_MAX],
-                                    size_t *count, attn_error *error)
+/* Every mechanism, one a pattern, in every type. */
+static attn_status parse_variants(const settings *s, attn_bench_variant *variants, size_t *count,
+                                  attn_error *error)
 {
     attn_pattern patterns[ATTN_PATTERNS_MAX];
-    const attn_status status =
-        attn_patterns_parse(list, attn_mechanism_is_causal, patterns, count, error);
+    attn_dtype dtypes[2];
+    size_t n_patterns = 0, n_dtypes = 0;
+    attn_status status =
+        attn_patterns_parse(s->mechanisms, attn_mechanism_is_causal, patterns, &n_patterns, error);
+    if (status == ATTN_OK) status = parse_dtypes(s->dtype, dtypes, &n_dtypes, error);
     if (status != ATTN_OK) return status;
-    for (size_t i = 0; i < *count; i++) {
+    for (size_t i = 0; i < n_patterns; i++)
         if (patterns[i].n_kinds != 1)
             return attn_fail(error, ATTN_EARGUMENT,
                              "--mechanisms: '%s' is several mechanisms: give each one alone",
                              patterns[i].label);
-        labels[i] = patterns[i].kinds[0];
-    }
+    *count = 0;
+    for (size_t d = 0; d < n_dtypes; d++)
+        for (size_t i = 0; i < n_patterns; i++)
+            variants[(*count)++] = (attn_bench_variant){patterns[i].kinds[0], dtypes[d]};
     return ATTN_OK;
 }
 
 static int run_core(const settings *s, const attn_range *lengths, bool is_layer, attn_error *error)
 {
-    attn_label labels[ATTN_PATTERNS_MAX];
+    attn_bench_variant variants[2 * ATTN_PATTERNS_MAX];
     attn_bench_core result;
-    attn_bench_core_options wanted = {.mechanisms = labels,
+    attn_bench_core_options wanted = {.variants = variants,
                                       .is_layer = is_layer,
                                       .lengths = *lengths,
                                       .batch = s->batch,
                                       .repeats = s->repeats,
                                       .threads = s->threads,
                                       .isa = s->isa,
-                                      .dtype = strcmp(s->dtype, "bf16") == 0 ? ATTN_BF16 : ATTN_F32,
                                       .seed = s->seed};
-    if (parse_mechanisms(s->mechanisms, labels, &wanted.n_mechanisms, error) != ATTN_OK ||
+    if (parse_variants(s, variants, &wanted.n_variants, error) != ATTN_OK ||
         parse_directions(s->direction, wanted.directions, error) != ATTN_OK ||
         attn_range_parse("--heads", s->heads, &wanted.heads, error) != ATTN_OK ||
         attn_range_parse("--head-dim", s->head_dim, &wanted.head_dims, error) != ATTN_OK ||
@@ -251,17 +280,21 @@ const cli_command cli_command_bench = {
         "dense products alone, through the same library in the same process: what no step can be "
         "faster than without a faster product.\n\n"
         "core, layer: attention alone, from q, k, v to the output, or with its projections, for "
-        "every mechanism, direction and size that is asked for. \"useful\" GFLOP/s count exact "
-        "attention over the pairs in causal order, whatever the mechanism does, so they rank by "
-        "time; backward counts 2.5 times as much. \"done\" counts the matrix products that were "
-        "executed. \"% peak\" is their share of the fused multiply-adds that the machine did in "
-        "the same turns; in bfloat16, the time of its products on tiles and of its exponentials at "
-        "their peaks as a share of the time taken; when decoding, the cache's bytes a second, as a "
-        "share of reads from "
-        "memory: small caches exceed it.\n\n"
+        "every mechanism, type, direction and size that is asked for. \"ms\" is the median of a "
+        "call, p10 and p90 its tenths. \"useful\" GFLOP/s count exact attention over the pairs "
+        "in causal order (and a layer's four square projections), whatever the mechanism does, so "
+        "they rank by time; backward counts 2.5 times as much. \"done\" counts the matrix "
+        "products that were executed. \"% peak\" is the time that these products take at the "
+        "machine's peak in the same turns (fused multiply-adds; AMX for bf16), as a share of "
+        "ms. \"limit\" is ms over the time of products and then exponentials at their peaks: 1 "
+        "is as fast as the machine can be. When decoding, MB are the cache and a layer's weights, "
+        "and \"% peak\" compares reading them with reads from memory: what fits a cache exceeds "
+        "it. A crossing of times lies between two measured lengths; in brackets, where it lies by "
+        "the tenths of the ratios of times that were taken in one turn.\n\n"
         "peaks: what the machine can do at most.\n\n"
         "  attnscope bench step --model gpt2 --batch 2 --seq 512\n"
         "  attnscope bench core --mechanisms flash,linear --seq 512-16384*2\n"
+        "  attnscope bench layer --mechanisms flash --dtype f32,bf16 --direction forward\n"
         "  attnscope bench peaks --json",
     .options = options,
     .n_options = sizeof options / sizeof *options,

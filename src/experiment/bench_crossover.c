@@ -1,4 +1,4 @@
-/* Where two mechanisms take the same time: between neighbouring lengths, the logarithm of the
+/* Where two variants take the same time: between neighbouring lengths, the logarithm of the
  * ratio of their times is taken as linear in the logarithm of the length. */
 #include "experiment/bench_core.h"
 
@@ -21,7 +21,7 @@ static double high_of(const attn_bench_row *row)
     return row->ratio.p90;
 }
 
-/* The last crossing of 1, so that one mechanism is the faster one from there on. */
+/* The last crossing of 1, so that one variant is the faster one from there on. */
 static bool find(const attn_bench_row *const *rows, size_t n, ratio_of *ratio, double *length)
 {
     for (size_t i = n; i-- > 1;) {
@@ -37,7 +37,7 @@ static bool find(const attn_bench_row *const *rows, size_t n, ratio_of *ratio, d
 attn_bench_crossover attn_bench_find_crossover(const attn_bench_row *const *rows, size_t n)
 {
     const attn_bench_row *last = rows[n - 1];
-    attn_bench_crossover found = {.mechanism = last->mechanism,
+    attn_bench_crossover found = {.variant = last->variant,
                                   .direction = last->direction,
                                   .heads = last->heads,
                                   .head_dim = last->head_dim,
@@ -46,7 +46,7 @@ attn_bench_crossover attn_bench_find_crossover(const attn_bench_row *const *rows
                                   .high = INFINITY};
     found.is_known = find(rows, n, median_of, &found.length);
     double one = 0.0, other = INFINITY;
-    /* A lower ratio crosses earlier when the mechanism gains with the length. */
+    /* A lower ratio crosses earlier when the variant gains with the length. */
     if (find(rows, n, found.is_faster_after ? low_of : high_of, &one)) found.low = one;
     if (find(rows, n, found.is_faster_after ? high_of : low_of, &other)) found.high = other;
     return found;

@@ -27,12 +27,13 @@ typedef struct attn_bench_step {
     attn_bench_product products[ATTN_MODEL_PRODUCTS_MAX];
     size_t n_products;
     double dense_flop, step_matmul_flop;
-    double peak_bytes; /* of our allocator */
+    double peak_bytes; /* of our allocator, by a step */
+    attn_dtype dtype;
     char isa[16], dense_name[32];
     size_t threads;
 } attn_bench_step;
 
-/* Random tokens, all of which count; one step to warm up. ATTN_ESHAPE, ATTN_EMEMORY, ... */
+/* Random tokens, all of which count; two steps to warm up. ATTN_ESHAPE, ATTN_EMEMORY, ... */
 ATTN_MUST_CHECK attn_status attn_bench_step_run(const attn_bench_step_options *options,
                                                 attn_bench_step *result, attn_error *error);
 

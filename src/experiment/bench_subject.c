@@ -4,6 +4,7 @@
 #include "base/error.h"
 #include "base/memory.h"
 #include "base/random.h"
+#include "mechanisms/recurrent_layer.h"
 
 #include <math.h>
 #include <string.h>
@@ -23,6 +24,7 @@ static float *take(attn_bench_subject *s, size_t count, size_t drawn, uint64_t s
     attn_random_fill_normal(seed, attn_random_stream(ATTN_RANDOM_TEST, (uint32_t)s->n_memory), 1.0,
                             drawn, floats);
     s->memory[s->n_memory++] = floats;
+    s->held_bytes += count * sizeof *floats;
     return floats;
 }
 
@@ -64,21 +66,23 @@ static attn_status prepare_layer(attn_bench_subject *s, const attn_bench_core_op
     if (memory_length > 0)
         call->memory = take(s, B * memory_length * memory_width, B * memory_length * memory_width,
                             o->seed, &status, error);
-    if (keeps)
-        call->saved = take(s, attn_layer_saved_count(s->layer, B, T), 0, o->seed, &status, error);
-    const size_t scratch = attn_layer_scratch_count(s->layer, s->context, B, T);
+    /* A recurrence alone finds its rows in these two. */
+    const size_t saved = attn_layer_saved_count(s->layer, B, T);
+    if (keeps) call->saved = take(s, saved, s->is_layer ? 0 : saved, o->seed, &status, error);
+    const size_t all = attn_layer_scratch_count(s->layer, s->context, B, T);
     const size_t single = attn_layer_scratch_count(s->layer, s->context, B, 1);
-    call->scratch = take(s, scratch > single ? scratch : single, 0, o->seed, &status, error);
+    const size_t scratch = all > single ? all : single;
+    call->scratch = take(s, scratch, s->is_layer ? 0 : scratch, o->seed, &status, error);
     if (o->directions[ATTN_BENCH_DECODE])
         call->cache = take(s, attn_layer_cache_count(s->layer, B, T), 0, o->seed, &status, error);
     call->cache_capacity = T;
-    const size_t packed_count = attn_layer_packed_count(s->layer);
-    attn_bf16 *packed =
-        (attn_bf16 *)(void *)take(s, (packed_count + 1) / 2, 0, o->seed, &status, error);
+    const size_t packed = attn_layer_packed_count(s->layer);
+    attn_bf16 *half = NULL;
+    if (packed) half = (attn_bf16 *)take(s, (packed + 1) / 2, 0, o->seed, &status, error);
+    call->packed = half;
     if (status != ATTN_OK) return status;
     draw_parameters(s->layer, o->seed, parameters);
-    if (packed_count > 0) attn_layer_pack(s->context, s->layer, parameters, packed);
-    call->packed = packed_count > 0 ? packed : NULL;
+    if (packed) attn_layer_pack(s->context, s->layer, parameters, half);
     return ATTN_OK;
 }
 
@@ -88,10 +92,6 @@ static attn_status prepare_core(attn_bench_subject *s, const attn_bench_core_opt
 {
     const attn_layer *layer = s->layer;
     const attn_core *core = layer->mechanism->core;
-    if (!core)
-        return attn_fail(error, ATTN_EUNSUPPORTED,
-                         "%s has no core behind projections of its own: use bench layer",
-                         layer->name);
     const size_t B = s->size.batch, T = s->size.length, d = layer->head_dim;
     const size_t H = layer->heads * d, kv = layer->kv_heads * d, row = H + 2 * kv;
     const bool keeps = o->directions[ATTN_BENCH_BACKWARD];
@@ -130,92 +130,118 @@ static attn_status prepare_core(attn_bench_subject *s, const attn_bench_core_opt
     return ATTN_OK;
 }
 
-static attn_status run_layer(attn_bench_subject *s, attn_bench_direction direction,
+static const attn_phase phases[ATTN_BENCH_DIRECTIONS] = {ATTN_PHASE_FORWARD, ATTN_PHASE_BACKWARD,
+                                                         ATTN_PHASE_DECODE};
+
+static attn_status run_layer(attn_bench_subject *s, attn_call call, attn_bench_direction direction,
                              attn_error *error)
 {
-    attn_call call = s->call;
     attn_status status = ATTN_OK;
-    if (direction == ATTN_BENCH_DECODE) {
-        call.length = 1;
-        call.position = s->size.length - 1;
-        status = attn_layer_decode(s->context, s->layer, &call);
-    } else if (direction == ATTN_BENCH_BACKWARD) {
-        status = attn_layer_backward(s->context, s->layer, &call);
-    } else {
-        call.cache = NULL;
-        status = attn_layer_forward(s->context, s->layer, &call);
+    if (!s->is_layer) {
+        attn_recurrent_inner(s->context, s->layer, &call, phases[direction]);
+        return ATTN_OK;
     }
+    if (direction == ATTN_BENCH_DECODE)
+        status = attn_layer_decode(s->context, s->layer, &call);
+    else if (direction == ATTN_BENCH_BACKWARD)
+        status = attn_layer_backward(s->context, s->layer, &call);
+    else
+        status = attn_layer_forward(s->context, s->layer, &call);
     if (status != ATTN_OK && error) *error = *attn_context_error(s->context);
     return status;
 }
 
-static void run_core(attn_bench_subject *s, attn_bench_direction direction)
+static void run_core(const attn_core *core, const attn_core_call *call,
+                     attn_bench_direction direction)
 {
-    const attn_core *core = s->layer->mechanism->core;
-    attn_core_call call = s->core;
-    if (direction == ATTN_BENCH_DECODE) {
-        call.length = 1;
-        call.position = s->size.length - 1;
-        core->decode(&call);
-    } else if (direction == ATTN_BENCH_BACKWARD) {
-        core->backward(&call);
-    } else {
-        call.cache = NULL;
-        core->forward(&call);
-    }
+    if (direction == ATTN_BENCH_DECODE)
+        core->decode(call);
+    else if (direction == ATTN_BENCH_BACKWARD)
+        core->backward(call);
+    else
+        core->forward(call);
+}
+
+/* Whether the core's own functions are called, and not the layer's. */
+static bool has_core_call(const attn_bench_subject *s)
+{
+    return !s->is_layer && s->layer->mechanism->core;
 }
 
 attn_status attn_bench_subject_run(attn_bench_subject *subject, attn_bench_direction direction,
                                    attn_error *error)
 {
-    if (subject->is_layer) return run_layer(subject, direction, error);
-    run_core(subject, direction);
+    attn_call call = subject->call;
+    attn_core_call core = subject->core;
+    if (direction == ATTN_BENCH_DECODE) {
+        call.length = core.length = 1;
+        call.position = core.position = subject->size.length - 1;
+    } else {
+        call.cache = core.cache = NULL;
+    }
+    if (!has_core_call(subject)) return run_layer(subject, call, direction, error);
+    run_core(subject->layer->mechanism->core, &core, direction);
     return ATTN_OK;
 }
 
 /* Fills the cache with all tokens but the last. */
 static attn_status fill_cache(attn_bench_subject *s, attn_error *error)
 {
-    if (!s->is_layer) {
-        attn_core_call call = s->core;
-        call.length = s->size.length - 1;
-        call.saved = NULL;
-        s->layer->mechanism->core->forward(&call);
-        return ATTN_OK;
-    }
     attn_call call = s->call;
-    call.length = s->size.length - 1;
-    call.saved = NULL;
-    const attn_status status = attn_layer_forward(s->context, s->layer, &call);
-    if (status != ATTN_OK && error) *error = *attn_context_error(s->context);
-    return status;
+    attn_core_call core = s->core;
+    call.length = core.length = s->size.length - 1;
+    call.saved = core.saved = NULL;
+    if (!has_core_call(s)) return run_layer(s, call, ATTN_BENCH_FORWARD, error);
+    run_core(s->layer->mechanism->core, &core, ATTN_BENCH_FORWARD);
+    return ATTN_OK;
 }
 
-attn_status attn_bench_subject_create(attn_bench_subject *subject, const attn_label *mechanism,
-                                      const attn_bench_core_options *options, attn_context *context,
-                                      attn_bench_size size, attn_error *error)
+static attn_status check_subject(const attn_bench_subject *s, const attn_bench_core_options *o,
+                                 attn_error *error)
 {
+    const attn_layer *layer = s->layer;
+    const attn_mechanism *m = layer->mechanism;
+    if (m->check_length) {
+        const attn_status status = m->check_length(layer, s->size.length, error);
+        if (status != ATTN_OK) return status;
+    }
+    if (!s->is_layer && !m->core && !m->recurrence)
+        return attn_fail(error, ATTN_EUNSUPPORTED,
+                         "%s has no core between its projections: use bench layer", layer->name);
+    if (!s->is_layer && layer->dtype == ATTN_BF16 && !(m->core && m->core->has_bf16))
+        return attn_fail(error, ATTN_EUNSUPPORTED,
+                         "%s has no core in bfloat16; bench layer takes bf16, with float32 between "
+                         "the projections",
+                         layer->name);
+    if (!o->directions[ATTN_BENCH_DECODE]) return ATTN_OK;
+    if (s->size.length < 2)
+        return attn_fail(error, ATTN_ESHAPE, "decoding needs a sequence of at least 2 tokens");
+    if (!attn_layer_is_causal(layer))
+        return attn_fail(error, ATTN_EUNSUPPORTED, "%s does not decode: it is not causal",
+                         layer->name);
+    return ATTN_OK;
+}
+
+attn_status attn_bench_subject_create(attn_bench_subject *subject,
+                                      const attn_bench_core_options *options, size_t variant,
+                                      attn_context *context, attn_bench_size size,
+                                      attn_error *error)
+{
+    const attn_bench_variant *v = &options->variants[variant];
     *subject = (attn_bench_subject){
         .is_layer = options->is_layer, .context = context, .size = size, .calls = 1};
-    const attn_layer_config config = {.mechanism = mechanism->name,
-                                      .options = mechanism->options,
+    const attn_layer_config config = {.mechanism = v->mechanism.name,
+                                      .options = v->mechanism.options,
                                       .d_model = size.heads * size.head_dim,
                                       .heads = size.heads,
                                       .positions = size.length,
                                       .is_causal = true,
-                                      .dtype = options->dtype};
+                                      .dtype = v->dtype};
     attn_status status = attn_layer_create(&subject->layer, &config, error);
-    if (status == ATTN_OK && subject->layer->mechanism->check_length)
-        status = subject->layer->mechanism->check_length(subject->layer, size.length, error);
-    if (status == ATTN_OK && options->directions[ATTN_BENCH_DECODE] && size.length < 2)
-        status = attn_fail(error, ATTN_ESHAPE, "decoding needs a sequence of at least 2 tokens");
-    if (status == ATTN_OK && options->directions[ATTN_BENCH_DECODE] &&
-        !attn_layer_is_causal(subject->layer))
-        status = attn_fail(error, ATTN_EUNSUPPORTED, "%s does not decode: it is not causal",
-                           mechanism->label);
+    if (status == ATTN_OK) status = check_subject(subject, options, error);
     if (status == ATTN_OK)
-        status = options->is_layer ? prepare_layer(subject, options, error)
-                                   : prepare_core(subject, options, error);
+        status = has_core_call(subject) ? prepare_core(subject, options, error)
+                                        : prepare_layer(subject, options, error);
     if (status == ATTN_OK && options->directions[ATTN_BENCH_DECODE])
         status = fill_cache(subject, error);
     for (int i = 0; i < ATTN_BENCH_DIRECTIONS && status == ATTN_OK; i++)
@@ -232,24 +258,59 @@ void attn_bench_subject_free(attn_bench_subject *subject)
     *subject = (attn_bench_subject){.calls = 0};
 }
 
-attn_work attn_bench_subject_work(const attn_bench_subject *subject, attn_bench_direction direction)
+/* ---- what a call does -------------------------------------------------------------------- */
+
+/* FLOPs of the first `count` projections. */
+static double projection_flop(const attn_bench_subject *s, size_t count,
+                              attn_bench_direction direction)
 {
-    static const attn_phase phases[ATTN_BENCH_DIRECTIONS] = {
-        ATTN_PHASE_FORWARD, ATTN_PHASE_BACKWARD, ATTN_PHASE_DECODE};
-    const size_t length = subject->size.length - (direction == ATTN_BENCH_DECODE ? 1 : 0);
-    const attn_layer *layer = subject->layer;
-    if (subject->is_layer)
-        return attn_layer_work(layer, phases[direction], subject->size.batch, length, NULL);
-    return layer->mechanism->core->work(layer, phases[direction], subject->size.batch, length,
-                                        NULL);
+    const double tokens = direction == ATTN_BENCH_DECODE ? 1.0 : (double)s->size.length;
+    const double rows = tokens * (double)s->size.batch;
+    double flop = 0.0;
+    for (size_t i = 0; i < count; i++) {
+        const attn_projection *p = &s->layer->projections[i];
+        flop += 2.0 * rows * (double)p->in * (double)p->out;
+    }
+    return direction == ATTN_BENCH_BACKWARD ? 2.0 * flop : flop; /* dx and dw */
 }
 
-double attn_bench_subject_cache_bytes(const attn_bench_subject *subject)
+/* The cache, and the weights in the form that the products read. */
+static double read_bytes(const attn_bench_subject *s)
 {
-    const size_t count =
-        subject->is_layer
-            ? attn_layer_cache_count(subject->layer, subject->size.batch, subject->size.length)
-            : subject->layer->mechanism->core->cache(subject->layer, subject->size.batch,
-                                                     subject->size.length);
-    return (double)count * sizeof(float);
+    const attn_layer *layer = s->layer;
+    const size_t B = s->size.batch, T = s->size.length;
+    if (has_core_call(s)) return (double)layer->mechanism->core->cache(layer, B, T) * sizeof(float);
+    double bytes = (double)attn_layer_cache_count(layer, B, T) * sizeof(float);
+    if (!s->is_layer) return bytes;
+    const size_t packed = attn_layer_packed_count(layer);
+    /* Each weight is packed twice: as forward reads it, and as backward does. */
+    bytes += packed ? (double)packed / 2.0 * sizeof(attn_bf16)
+                    : (double)layer->parameter_count * sizeof(float);
+    return bytes;
+}
+
+attn_bench_work attn_bench_subject_work(const attn_bench_subject *subject,
+                                        attn_bench_direction direction)
+{
+    const attn_layer *layer = subject->layer;
+    const bool is_half = layer->dtype == ATTN_BF16;
+    const size_t B = subject->size.batch;
+    const size_t T = subject->size.length - (direction == ATTN_BENCH_DECODE ? 1 : 0);
+    const attn_core *core = layer->mechanism->core;
+    const attn_work all = has_core_call(subject)
+                              ? core->work(layer, phases[direction], B, T, NULL)
+                              : attn_layer_work(layer, phases[direction], B, T, NULL);
+    double inner = (double)all.matmul, projections = 0.0;
+    if (subject->is_layer) {
+        projections = projection_flop(subject, layer->n_projections, direction);
+        inner -= projections;
+    } else if (!core) {
+        inner -= projection_flop(subject, ATTN_RECURRENT_OWN, direction);
+    }
+    const bool is_inner_half = is_half && core && core->has_bf16;
+    return (attn_bench_work){
+        .f32_flop = (is_half ? 0.0 : projections) + (is_inner_half ? 0.0 : inner),
+        .bf16_flop = (is_half ? projections : 0.0) + (is_inner_half ? inner : 0.0),
+        .exponentials = (double)all.exponential,
+        .read_bytes = direction == ATTN_BENCH_DECODE ? read_bytes(subject) : 0.0};
 }

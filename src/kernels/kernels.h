@@ -130,9 +130,9 @@ typedef struct attn_kernels {
                                   float *dx);
 
     /* Elementwise, for gates and recurrences. */
-    void (*multiply)(size_t n, const float *x, float *y);                        /* y *= x */
-    void (*add_product)(size_t n, const float *a, const float *b, float *y);     /* y += a b */
-    void (*silu)(size_t n, const float *x, float *y);                            /* x sigmoid(x) */
+    void (*multiply)(size_t n, const float *x, float *y);                    /* y *= x */
+    void (*add_product)(size_t n, const float *a, const float *b, float *y); /* y += a b */
+    void (*silu)(size_t n, const float *x, float *y); /* x sigmoid(x); y may be x */
     void (*silu_gradient)(size_t n, const float *x, const float *dy, float *dx); /* dx may be dy */
     void (*log_sigmoid)(size_t n, const float *x, float *y); /* -log(1 + exp(-x)); y may be x */
     /* dx = dy (1 - sigmoid(x)); dx may be dy */

@@ -138,6 +138,7 @@ static void features_gradient(const attn_feature_walk *walk, size_t rows, const 
 {
     const attn_core_call *call = walk->call;
     const size_t d = call->layer->head_dim;
+    attn_fetch_rows(rows, d, x, call->row);
     for (size_t i = 0; i < rows; i++)
         call->context->kernels->elu_plus_one_gradient(d, x + i * call->row, phi + i * d,
                                                       dphi + i * d, dx + i * call->row);
@@ -163,39 +164,6 @@ static const attn_feature_map map = {
 
 /* ---- the core ---------------------------------------------------------------------------- */
 
-static size_t scratch(const attn_layer *layer, size_t threads, size_t batch, size_t length)
-{
-    (void)batch;
-    return attn_recurrence_scratch(layer, &map, threads, length);
-}
-
-static size_t cache(const attn_layer *layer, size_t batch, size_t capacity)
-{
-    (void)capacity; /* the state does not grow */
-    return attn_recurrence_cache(layer, &map, batch);
-}
-
-static void forward(const attn_core_call *call)
-{
-    attn_recurrence_forward(call, &map);
-}
-
-static void backward(const attn_core_call *call)
-{
-    attn_recurrence_backward(call, &map);
-}
-
-static void decode(const attn_core_call *call)
-{
-    attn_recurrence_decode(call, &map);
-}
-
-static attn_work work(const attn_layer *layer, attn_phase phase, size_t batch, size_t length,
-                      const uint32_t *document_start)
-{
-    return attn_recurrence_work(layer, &map, phase, batch, length, document_start);
-}
-
 /* phi(q) phi(k)^T, masked, divided by its row sums, times v: the definition without a state. */
 static attn_node *oracle(attn_tape *tape, const attn_layer *layer, size_t head, attn_node *q,
                          attn_node *k, attn_node *v, attn_node *const *parameters,
@@ -212,13 +180,13 @@ static attn_node *oracle(attn_tape *tape, const attn_layer *layer, size_t head, 
 
 static const attn_core core = {
     .saved = attn_recurrence_saved,
-    .scratch = scratch,
-    .cache = cache,
-    .forward = forward,
-    .backward = backward,
-    .decode = decode,
+    .scratch = attn_recurrence_scratch,
+    .cache = attn_recurrence_cache,
+    .forward = attn_recurrence_forward,
+    .backward = attn_recurrence_backward,
+    .decode = attn_recurrence_decode,
     .oracle = oracle,
-    .work = work,
+    .work = attn_recurrence_work,
 };
 
 const attn_mechanism attn_mechanism_linear = {
@@ -226,4 +194,5 @@ const attn_mechanism attn_mechanism_linear = {
     .source = "Katharopoulos et al., Transformers are RNNs, 2020",
     .functions = &attn_heads_functions,
     .core = &core,
+    .features = &map,
 };

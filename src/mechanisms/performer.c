@@ -235,39 +235,6 @@ static const attn_feature_map map = {
 
 /* ---- the core ---------------------------------------------------------------------------- */
 
-static size_t scratch(const attn_layer *layer, size_t threads, size_t batch, size_t length)
-{
-    (void)batch;
-    return attn_recurrence_scratch(layer, &map, threads, length);
-}
-
-static size_t cache(const attn_layer *layer, size_t batch, size_t capacity)
-{
-    (void)capacity; /* the state does not grow */
-    return attn_recurrence_cache(layer, &map, batch);
-}
-
-static void forward(const attn_core_call *call)
-{
-    attn_recurrence_forward(call, &map);
-}
-
-static void backward(const attn_core_call *call)
-{
-    attn_recurrence_backward(call, &map);
-}
-
-static void decode(const attn_core_call *call)
-{
-    attn_recurrence_decode(call, &map);
-}
-
-static attn_work work(const attn_layer *layer, attn_phase phase, size_t batch, size_t length,
-                      const uint32_t *document_start)
-{
-    return attn_recurrence_work(layer, &map, phase, batch, length, document_start);
-}
-
 static attn_node *oracle_phi(attn_tape *tape, attn_node *u, attn_node *w)
 {
     u = attn_scaled(tape, u, pow((double)u->columns, -0.25));
@@ -291,13 +258,13 @@ static attn_node *oracle(attn_tape *tape, const attn_layer *layer, size_t head, 
 static const attn_core core = {
     .declare = declare,
     .saved = attn_recurrence_saved,
-    .scratch = scratch,
-    .cache = cache,
-    .forward = forward,
-    .backward = backward,
-    .decode = decode,
+    .scratch = attn_recurrence_scratch,
+    .cache = attn_recurrence_cache,
+    .forward = attn_recurrence_forward,
+    .backward = attn_recurrence_backward,
+    .decode = attn_recurrence_decode,
     .oracle = oracle,
-    .work = work,
+    .work = attn_recurrence_work,
 };
 
 const attn_mechanism attn_mechanism_performer = {
@@ -307,4 +274,5 @@ const attn_mechanism attn_mechanism_performer = {
     .initialise = initialise,
     .functions = &attn_heads_functions,
     .core = &core,
+    .features = &map,
 };

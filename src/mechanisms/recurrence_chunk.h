@@ -9,11 +9,10 @@ typedef struct attn_recurrence_sizes {
     size_t m, d, shared, own;
 } attn_recurrence_sizes;
 
-attn_recurrence_sizes attn_recurrence_sizes_of(const attn_layer *layer,
-                                               const attn_feature_map *map);
+attn_recurrence_sizes attn_recurrence_sizes_of(const attn_layer *layer);
 
-/* Prepares the map in call->scratch and counts its work. */
-void attn_recurrence_prepare(const attn_core_call *call, const attn_feature_map *map);
+/* Prepares the features in call->scratch and counts their work. */
+void attn_recurrence_prepare(const attn_core_call *call);
 
 /* Whether chunks have an A of their own: not when all tokens see all others. */
 bool attn_recurrence_inner(const attn_layer *layer, size_t length);

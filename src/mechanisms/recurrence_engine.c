@@ -34,8 +34,9 @@ static size_t optional_count(const attn_layer *layer, size_t (*count)(const attn
     return count ? count(layer) : 0;
 }
 
-attn_recurrence_sizes attn_recurrence_sizes_of(const attn_layer *layer, const attn_feature_map *map)
+attn_recurrence_sizes attn_recurrence_sizes_of(const attn_layer *layer)
 {
+    const attn_feature_map *map = layer->mechanism->features;
     return (attn_recurrence_sizes){.m = map->count(layer),
                                    .d = layer->head_dim,
                                    .shared = optional_count(layer, map->shared_count),
@@ -47,8 +48,9 @@ bool attn_recurrence_inner(const attn_layer *layer, size_t length)
     return layer->is_causal || length == 1;
 }
 
-void attn_recurrence_prepare(const attn_core_call *call, const attn_feature_map *map)
+void attn_recurrence_prepare(const attn_core_call *call)
 {
+    const attn_feature_map *map = call->layer->mechanism->features;
     if (!map->prepare) return;
     map->prepare(call, call->scratch);
     attn_work_add(&call->context->work, map->shared_work(call->layer));
@@ -66,17 +68,18 @@ static size_t forward_worker(attn_recurrence_sizes s)
     return ATTN_CHUNK * (3 * s.m + 2 * s.d) + ATTN_CHUNK * ATTN_CHUNK + s.m + state_count(s);
 }
 
-size_t attn_recurrence_scratch(const attn_layer *layer, const attn_feature_map *map, size_t threads,
-                               size_t length)
+size_t attn_recurrence_scratch(const attn_layer *layer, size_t threads, size_t batch, size_t length)
 {
-    const attn_recurrence_sizes s = attn_recurrence_sizes_of(layer, map);
+    (void)batch;
+    const attn_recurrence_sizes s = attn_recurrence_sizes_of(layer);
     const size_t forward = forward_worker(s), backward = attn_recurrence_backward_worker(s, length);
     return s.shared + threads * (forward > backward ? forward : backward);
 }
 
-size_t attn_recurrence_cache(const attn_layer *layer, const attn_feature_map *map, size_t batch)
+size_t attn_recurrence_cache(const attn_layer *layer, size_t batch, size_t capacity)
 {
-    return batch * layer->heads * state_count(attn_recurrence_sizes_of(layer, map));
+    (void)capacity; /* the state does not grow */
+    return batch * layer->heads * state_count(attn_recurrence_sizes_of(layer));
 }
 
 typedef struct forward_job {
@@ -163,13 +166,14 @@ static void emit(const attn_core_call *call, const chunk_room *room, size_t c, b
         attn_clear_upper(c, room->a);
         kernels->product(c, d, c, room->a, ATTN_CHUNK, 1, room->v, d, room->num, d, true);
     }
+    float inverse[ATTN_CHUNK];
     for (size_t i = 0; i < c; i++) {
         const float own = inner ? kernels->sum(c, room->a + i * ATTN_CHUNK) : 0.0f;
         const float den = kernels->dot(m, room->q + i * m, room->z) + own;
-        memcpy(o + i * call->o_row, room->num + i * d, d * sizeof *o);
-        kernels->scale(d, 1.0f / den, o + i * call->o_row);
+        inverse[i] = 1.0f / den;
         if (den_saved) den_saved[i] = den;
     }
+    kernels->copy_rows(c, d, 1.0f, inverse, room->num, d, o, call->o_row);
     if (alone) memcpy(o, alone, d * sizeof *o);
 }
 
@@ -211,8 +215,15 @@ static void forward_head(void *argument, size_t index, size_t worker)
         const bool is_first = documents ? documents[t] == t : t == 0;
         c = attn_chunk_end(t, T, documents) - t;
         if (is_first && inner) clear_state(&room);
-        if (inner) c = load_keys(job, &walk, &room, row, c, is_first);
-        if (inner) attn_copy_head(c, s.d, call->v + row, call->row, room.v);
+        /* Rows of the chunk behind this one come meanwhile. */
+        const size_t next = row + c * call->row, to_come = attn_smaller(ATTN_CHUNK, T - t - c);
+        if (inner) {
+            attn_fetch_rows(to_come, s.d, call->k + next, call->row);
+            c = load_keys(job, &walk, &room, row, c, is_first);
+            attn_fetch_rows(to_come, s.d, call->v + next, call->row);
+            kernels->copy_rows(c, s.d, 1.0f, NULL, call->v + row, call->row, room.v, s.d);
+        }
+        attn_fetch_rows(to_come, s.d, call->q + next, call->row);
         job->map->queries(&walk, c, call->q + row, room.q);
         emit(call, &room, c, inner, is_first && inner ? call->v + row : NULL,
              call->o + o_at + t * call->o_row, call->saved ? call->saved + index * T + t : NULL);
@@ -224,25 +235,27 @@ static void forward_head(void *argument, size_t index, size_t worker)
                state_count(s) * sizeof *room.state);
 }
 
-void attn_recurrence_forward(const attn_core_call *call, const attn_feature_map *map)
+void attn_recurrence_forward(const attn_core_call *call)
 {
-    forward_job job = {
-        .call = call, .map = map, .sizes = attn_recurrence_sizes_of(call->layer, map)};
+    forward_job job = {.call = call,
+                       .map = call->layer->mechanism->features,
+                       .sizes = attn_recurrence_sizes_of(call->layer)};
     const size_t threads = call->context->threads;
-    attn_recurrence_prepare(call, map);
+    attn_recurrence_prepare(call);
     attn_parallel(threads, call->batch * call->layer->heads, forward_head, &job);
     attn_tally_collect(&job.tally, threads, &call->context->work);
 }
 
 /* One token is a chunk of one: its key is absorbed before its query reads the state. */
-void attn_recurrence_decode(const attn_core_call *call, const attn_feature_map *map)
+void attn_recurrence_decode(const attn_core_call *call)
 {
     const attn_layer *layer = call->layer;
     const attn_kernels *kernels = call->context->kernels;
-    const attn_recurrence_sizes s = attn_recurrence_sizes_of(layer, map);
+    const attn_feature_map *map = layer->mechanism->features;
+    const attn_recurrence_sizes s = attn_recurrence_sizes_of(layer);
     const forward_job job = {.call = call, .map = map, .sizes = s};
     chunk_room room = divide_room(call->scratch + s.shared, s);
-    attn_recurrence_prepare(call, map);
+    attn_recurrence_prepare(call);
     for (size_t index = 0; index < call->batch * layer->heads; index++) {
         const size_t b = index / layer->heads, h = index % layer->heads;
         const size_t at = b * call->row + h * s.d;
@@ -259,11 +272,11 @@ void attn_recurrence_decode(const attn_core_call *call, const attn_feature_map *
     }
 }
 
-attn_work attn_recurrence_work(const attn_layer *layer, const attn_feature_map *map,
-                               attn_phase phase, size_t batch, size_t length,
-                               const uint32_t *document_start)
+attn_work attn_recurrence_work(const attn_layer *layer, attn_phase phase, size_t batch,
+                               size_t length, const uint32_t *document_start)
 {
-    const attn_recurrence_sizes s = attn_recurrence_sizes_of(layer, map);
+    const attn_feature_map *map = layer->mechanism->features;
+    const attn_recurrence_sizes s = attn_recurrence_sizes_of(layer);
     const bool decodes = phase == ATTN_PHASE_DECODE;
     const bool inner = !decodes && attn_recurrence_inner(layer, length);
     const size_t tokens = decodes ? 1 : length;

@@ -50,16 +50,16 @@ typedef struct attn_feature_map {
     attn_work (*shared_work)(const attn_layer *layer); /* of prepare(); NULL: none */
 } attn_feature_map;
 
+/* The functions of an attn_core whose mechanism has `features`. */
 size_t attn_recurrence_saved(const attn_layer *layer, size_t batch, size_t length);
-size_t attn_recurrence_scratch(const attn_layer *layer, const attn_feature_map *map, size_t threads,
+size_t attn_recurrence_scratch(const attn_layer *layer, size_t threads, size_t batch,
                                size_t length);
-size_t attn_recurrence_cache(const attn_layer *layer, const attn_feature_map *map, size_t batch);
-void attn_recurrence_forward(const attn_core_call *call, const attn_feature_map *map);
-void attn_recurrence_backward(const attn_core_call *call, const attn_feature_map *map);
-void attn_recurrence_decode(const attn_core_call *call, const attn_feature_map *map);
-attn_work attn_recurrence_work(const attn_layer *layer, const attn_feature_map *map,
-                               attn_phase phase, size_t batch, size_t length,
-                               const uint32_t *document_start);
+size_t attn_recurrence_cache(const attn_layer *layer, size_t batch, size_t capacity);
+void attn_recurrence_forward(const attn_core_call *call);
+void attn_recurrence_backward(const attn_core_call *call);
+void attn_recurrence_decode(const attn_core_call *call);
+attn_work attn_recurrence_work(const attn_layer *layer, attn_phase phase, size_t batch,
+                               size_t length, const uint32_t *document_start);
 
 /* The chunk that starts at `first`: where it ends. */
 size_t attn_chunk_end(size_t first, size_t length, const uint32_t *document_start);

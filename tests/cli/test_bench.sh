@@ -38,7 +38,15 @@ check 'core: rows' '16 flash
 64 flash
 64 linear' "$(printf '%s\n' "$table" | sed -n '/^forward/,/^$/p' | awk '$1 ~ /^[0-9]+$/ {print $1, $2}')"
 check 'core: crossovers' 3 "$(printf '%s\n' "$table" | grep -c ', 2 x 8: linear is ')"
-check 'core: peaks' 2 "$(printf '%s\n' "$table" | grep -c '^peak during the run')"
+check 'core: peaks' 'fma_f32
+exp_f32
+read_memory' "$(printf '%s\n' "$table" | sed -n '/^peaks during/,$p' | awk 'NR > 1 {print $1}')"
+check 'core: a recurrence' 'forward backward decode ' "$("$attnscope" bench core $small --seq 16 \
+    --mechanisms gla --direction forward,backward,decode --json |
+    sed -n 's/.*"direction": "\(.*\)",/\1/p' | tr '\n' ' ')"
+check 'core: a long label has a line of its own' '       sliding:window=8:sinks=1:causal=true' \
+    "$("$attnscope" bench core $small --seq 16 --direction forward \
+        --mechanisms sliding:window=8:sinks=1:causal=true | grep sliding)"
 
 json=$("$attnscope" bench core $small --seq 16,48 --heads 1,2 --mechanisms sdpa --json)
 check 'core json: rows' 8 "$(printf '%s\n' "$json" | grep -c '"useful_flop"')"
@@ -53,6 +61,22 @@ check 'layer: rows' 'retnet forward
 retnet decode' "$("$attnscope" bench layer $small --seq 16 --mechanisms retnet \
     --direction forward,decode --json |
     sed -n 's/.*"mechanism": "\(.*\)",/\1/p; s/.*"direction": "\(.*\)",/\1/p' | paste -d ' ' - -)"
+
+table=$("$attnscope" bench layer $small --seq 16 --mechanisms flash,mla --dtype bf16,f32 \
+    --direction forward,decode)
+check 'layer, two types: width' '' "$(printf '%s\n' "$table" | awk 'length > 80')"
+check 'layer, two types: head' 'layers, batch 1, float32 and bfloat16, causal, 2 threads' \
+    "$(printf '%s\n' "$table" | sed -n '1s/, [a-z0-9]*, [^,]*$//p')"
+check 'layer, two types: rows' 'flash bf16
+mla bf16
+flash f32
+mla f32' "$(printf '%s\n' "$table" | sed -n '/^decode/,/^$/p' | awk '$1 == 16 {print $2, $3}')"
+check 'layer, two types: one length crosses nothing' '' \
+    "$(printf '%s\n' "$table" | grep crossovers)"
+# a cache of 16 keys and values of 16 floats, four weights of 16 x 16, their biases
+bytes=$("$attnscope" bench layer $small --seq 16 --mechanisms flash --direction decode --json |
+    sed -n 's/.*"read_bytes": \([0-9.]*\).*/\1/p')
+check 'layer: bytes read' $(((2 * 16 * 16 + 4 * 16 * 16 + 4 * 16) * 4)).0 "$bytes"
 
 # ---- peaks ----------------------------------------------------------------------------------
 check 'peaks' 'fma_f32
@@ -93,9 +117,17 @@ refused 'a pattern' "--mechanisms: 'flash+linear' is several mechanisms: give ea
     core --mechanisms flash+linear
 refused 'decoding one token' 'decoding needs a sequence of at least 2 tokens' \
     core --seq 1 --direction decode
-message=$("$attnscope" bench core --seq 16 --mechanisms retnet 2>&1)
+refused 'a type' "--dtype: 'f16': use f32, bf16 or f32,bf16" core --dtype f16
+refused 'a step in another type' \
+    "bench step: --dtype 'bf16': steps are timed in f32; bench layer takes bf16 too" \
+    step --dtype bf16
+message=$("$attnscope" bench core --seq 16 --mechanisms mla 2>&1)
 check 'no core: status' 1 $?
-check 'no core: text' \
-    'attnscope: retnet has no core behind projections of its own: use bench layer' "$message"
+check 'no core: text' 'attnscope: mla has no core between its projections: use bench layer' \
+    "$message"
+message=$("$attnscope" bench core --seq 16 --mechanisms linear --dtype bf16 2>&1)
+check 'no bfloat16 core: status' 1 $?
+check 'no bfloat16 core: text' 'attnscope: linear has no core in bfloat16; bench layer takes '\
+'bf16, with float32 between the projections' "$message"
 
 [ "$failures" -eq 0 ]

@@ -17,7 +17,7 @@ static attn_bench_crossover find(const double medians[LENGTHS], double spread)
     static attn_bench_row rows[LENGTHS];
     const attn_bench_row *list[LENGTHS];
     for (size_t i = 0; i < LENGTHS; i++) {
-        rows[i] = (attn_bench_row){.mechanism = 1,
+        rows[i] = (attn_bench_row){.variant = 1,
                                    .length = (size_t)256 << i,
                                    .ratio = {medians[i], medians[i] / spread, medians[i] * spread}};
         list[i] = &rows[i];
@@ -30,7 +30,7 @@ static void test_gains_with_length(void **state)
     (void)state;
     const attn_bench_crossover c = find((const double[]){4.0, 2.0, 0.5, 0.25}, 1.0);
     assert_true(c.is_known && c.is_faster_after);
-    assert_int_equal(c.mechanism, 1);
+    assert_int_equal(c.variant, 1);
     assert_true(fabs(c.length - 512.0 * sqrt(2.0)) < 1e-6); /* halfway in logarithms */
     assert_true(fabs(c.low - c.length) < 1e-6 && fabs(c.high - c.length) < 1e-6);
 }
@@ -40,7 +40,7 @@ static void test_bounds(void **state)
     (void)state;
     const attn_bench_crossover c = find((const double[]){4.0, 2.0, 0.5, 0.25}, 1.5);
     assert_true(c.low > 512.0 && c.low < c.length && c.length < c.high && c.high < 1024.0);
-    /* the same seen from the other mechanism */
+    /* the same seen from the other variant */
     const attn_bench_crossover turned = find((const double[]){0.25, 0.5, 2.0, 4.0}, 1.5);
     assert_true(turned.is_known && !turned.is_faster_after);
     assert_true(fabs(turned.length - c.length) < 1e-6);
