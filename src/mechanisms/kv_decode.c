@@ -91,7 +91,10 @@ static void attend_to_seen(const decode_job *job, const decode_part *part, size_
     const size_t head = part->first_head + row;
     const attn_running_rows state = {part->state.top + row,
                                      part->state.total + row * ATTN_RUNNING_SUMS,
-                                     part->state.o + row * d, d, d, false};
+                                     part->state.o + row * d,
+                                     d,
+                                     d,
+                                     false};
     attn_tile tile;
     attn_tile_kind kind;
     for (size_t j0 = part->j0; next_tile(&rule->mask, head, job->live - 1, j0, end, &tile, &kind);
