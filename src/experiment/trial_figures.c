@@ -49,7 +49,7 @@ static double data_s(const attn_store_step *step)
 {
     return step->data_s;
 }
-static double step_s(const attn_store_step *step)
+double attn_step_time_s(const attn_store_step *step)
 {
     return step->data_s + step->forward_s + step->backward_s + step->optimizer_s;
 }
@@ -117,7 +117,7 @@ static void put_work(attn_figure_sink *sink, const attn_step_log *log)
 void attn_put_step_figures(attn_figure_sink *sink, const attn_plan *plan, attn_step_log *log,
                            double *scratch)
 {
-    const double step_time_s = put_median(sink, log, "step_time_s", step_s, scratch);
+    const double step_time_s = put_median(sink, log, "step_time_s", attn_step_time_s, scratch);
     put_median(sink, log, "forward_time_s", forward_s, scratch);
     put_median(sink, log, "backward_time_s", backward_s, scratch);
     put_median(sink, log, "optimizer_time_s", optimizer_s, scratch);

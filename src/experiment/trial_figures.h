@@ -17,6 +17,9 @@ typedef struct attn_step_log {
     size_t warmup; /* first steps that timings leave out */
 } attn_step_log;
 
+/* All parts of a step. */
+double attn_step_time_s(const attn_store_step *step);
+
 /* Where figures go; the first failure stays. */
 typedef struct attn_figure_sink {
     int descriptor;
