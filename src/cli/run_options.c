@@ -317,7 +317,7 @@ const cli_option cli_run_options[] = {
     {.name = "resume",
      .kind = CLI_FLAG,
      FIELD(resume),
-     .help = "Go on with the newest run of the store; the plan must be the same."},
+     .help = "Go on with the newest run of the store; plan, machine and program must be the same."},
     {.name = "out",
      .kind = CLI_TEXT,
      FIELD(out),

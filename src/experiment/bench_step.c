@@ -5,7 +5,6 @@
 #include "base/error.h"
 #include "base/memory.h"
 #include "base/random.h"
-#include "base/statistics.h"
 #include "kernels/dense.h"
 #include "kernels/dense_bf16.h"
 #include "model/training.h"
@@ -263,12 +262,7 @@ static attn_status run_repeat(bench *b, size_t repeat, attn_error *error)
 
 static attn_bench_time summary_of(bench *b, size_t quantity)
 {
-    double *values = b->samples + quantity * b->options->repeats;
-    const size_t n = b->options->repeats;
-    attn_statistics_sort(values, n);
-    return (attn_bench_time){.median_s = attn_statistics_median(values, n),
-                             .p10_s = attn_statistics_quantile(values, n, 0.1),
-                             .p90_s = attn_statistics_quantile(values, n, 0.9)};
+    return attn_bench_time_of(b->samples + quantity * b->options->repeats, b->options->repeats);
 }
 
 static void summarise(bench *b)

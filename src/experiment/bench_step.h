@@ -3,6 +3,7 @@
 #ifndef EXPERIMENT_BENCH_STEP_H
 #define EXPERIMENT_BENCH_STEP_H
 
+#include "experiment/bench_time.h"
 #include "model/model.h"
 #include "model/profile.h"
 
@@ -13,11 +14,6 @@ typedef struct attn_bench_step_options {
     const char *isa;
     uint64_t seed;
 } attn_bench_step_options;
-
-/* Seconds over the repeats. */
-typedef struct attn_bench_time {
-    double median_s, p10_s, p90_s;
-} attn_bench_time;
 
 typedef struct attn_bench_product {
     attn_model_product product;

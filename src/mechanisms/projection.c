@@ -97,6 +97,18 @@ void attn_projection_forward(attn_context *context, const attn_layer *layer, con
                             call->packed + p->packed, bias, (attn_dense_output){.single = y});
 }
 
+/* The weights' form is packed into `room`, of which nothing else is in use. */
+static void half_input_gradient(attn_context *context, const attn_call *call,
+                                const attn_projection *p, size_t rows, const attn_bf16 *dy,
+                                float *room, float *dx)
+{
+    room += (FORM_BYTES - (uintptr_t)room % FORM_BYTES) % FORM_BYTES / sizeof *room;
+    attn_bf16 *form = cut_halves(&room, attn_dense_bf16_packed(p->out, p->in));
+    attn_dense_bf16_pack(context, p->out, p->in, call->parameters + p->weight, NULL, form);
+    attn_dense_bf16_input_gradient(context, rows, p->in, p->out, dy, form,
+                                   (attn_dense_output){.single = dx});
+}
+
 void attn_projection_input_gradient(attn_context *context, const attn_layer *layer,
                                     const attn_call *call, size_t index, size_t rows,
                                     const float *dy, float *dx)
@@ -109,27 +121,25 @@ void attn_projection_input_gradient(attn_context *context, const attn_layer *lay
     }
     float *room = room_of(context, layer, call);
     const attn_bf16 *half_dy = rounded(context, rows * p->out, dy, &room);
-    room += (FORM_BYTES - (uintptr_t)room % FORM_BYTES) % FORM_BYTES / sizeof *room;
-    attn_bf16 *form = cut_halves(&room, attn_dense_bf16_packed(p->out, p->in));
-    attn_dense_bf16_pack(context, p->out, p->in, call->parameters + p->weight, NULL, form);
-    attn_dense_bf16_input_gradient(context, rows, p->in, p->out, half_dy, form,
-                                   (attn_dense_output){.single = dx});
+    half_input_gradient(context, call, p, rows, half_dy, room, dx);
 }
 
-void attn_projection_weight_gradient(attn_context *context, const attn_layer *layer,
-                                     const attn_call *call, size_t index, size_t rows,
-                                     const float *x, const float *dy)
+void attn_projection_backward(attn_context *context, const attn_layer *layer, const attn_call *call,
+                              size_t index, size_t rows, const float *x, const float *dy, float *dx)
 {
     const attn_projection *p = &layer->projections[index];
     float *dw = call->gradients + p->weight;
     float *d_bias = p->bias == ATTN_NO_BIAS ? NULL : call->gradients + p->bias;
     if (layer->dtype == ATTN_F32) {
         attn_dense_weight_gradient(context, rows, p->in, p->out, x, dy, dw, d_bias, false);
+        if (dx) attn_projection_input_gradient(context, layer, call, index, rows, dy, dx);
         return;
     }
     float *room = room_of(context, layer, call);
-    const attn_bf16 *half_x = rounded(context, rows * p->in, x, &room);
     const attn_bf16 *half_dy = rounded(context, rows * p->out, dy, &room);
+    float *room_of_x = room; /* the weights' form lies there afterwards */
+    const attn_bf16 *half_x = rounded(context, rows * p->in, x, &room_of_x);
     attn_dense_bf16_weight_gradient(context, rows, p->in, p->out, half_x, half_dy, dw, d_bias,
                                     false);
+    if (dx) half_input_gradient(context, call, p, rows, half_dy, room, dx);
 }

@@ -19,10 +19,11 @@ void attn_projection_input_gradient(attn_context *context, const attn_layer *lay
                                     const attn_call *call, size_t index, size_t rows,
                                     const float *dy, float *dx);
 
-/* The gradients of w and of the bias, dy^T x and column sums of dy, to call->gradients. */
-void attn_projection_weight_gradient(attn_context *context, const attn_layer *layer,
-                                     const attn_call *call, size_t index, size_t rows,
-                                     const float *x, const float *dy);
+/* The gradients of w and of the bias, dy^T x and column sums of dy, to call->gradients; and dx, if
+ * not NULL, from the same rounded dy. */
+void attn_projection_backward(attn_context *context, const attn_layer *layer, const attn_call *call,
+                              size_t index, size_t rows, const float *x, const float *dy,
+                              float *dx);
 
 /* Floats that calls need behind the mechanism's scratch memory. */
 size_t attn_projection_scratch(const attn_layer *layer, size_t batch, size_t length);

@@ -283,6 +283,10 @@ if command -v setsid >/dev/null && command -v pgrep >/dev/null; then
     for signal in INT TERM; do
         rm -f x.*
         start "${long[@]}" || continue
+        # Meanwhile no other process takes the run up.
+        "$attnscope" run "${tiny[@]}" "${long[@]}" --resume >second 2>&1 </dev/null
+        [[ $? == 1 ]] && grep -q 'run 1 of store .* is at work in another process' second ||
+            fail "two at one run: $(<second)"
         kill -s "$signal" -- "-$run"
         finish 130
         [[ $(grep -v warning: err | tail -n 1) == 'attnscope: stopped; what is done is kept: go on with --resume' ]] ||
