@@ -381,7 +381,7 @@ static void test_memory(void **state)
         attn_trainer_free(trainer);
         attn_model_free(model);
     }
-    assert_true(kept[1] < 0.65 * (double)kept[0]);
+    assert_true((double)kept[1] < 0.65 * (double)kept[0]);
     attn_context_free(context);
 }
 
