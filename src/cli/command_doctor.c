@@ -88,7 +88,7 @@ typedef struct findings {
 
 static meter_line *add_line(findings *found, const char *label, const char *name, const char *path)
 {
-    assert(found->n_lines < METERS_MAX); /* every channel, every source, and 7 more */
+    assert(found->n_lines < METERS_MAX); /* every channel, every source, and 8 more */
     meter_line *line = &found->lines[found->n_lines++];
     *line = (meter_line){.label = label, .update_s = NAN, .resolution_j = NAN, .read_cost_s = NAN};
     snprintf(line->name, sizeof line->name, "%s", name);
@@ -203,6 +203,7 @@ static void add_process(findings *found)
     add_figure(found, "disk traffic", &figures[ATTN_PROCESS_READ_BYTES], cost_s);
     add_figure(found, "page faults", &figures[ATTN_PROCESS_MINOR_FAULTS], cost_s);
     add_figure(found, "stolen time", &figures[ATTN_PROCESS_STEAL], cost_s);
+    add_figure(found, "thermal throttling", &figures[ATTN_PROCESS_THROTTLES], cost_s);
 }
 
 /* Words of `text` between the columns INDENT and COLUMNS; the first line starts with `label`. */

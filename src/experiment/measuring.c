@@ -57,10 +57,8 @@ attn_warmth attn_judge_warmth(const attn_plan *plan, const attn_store_step *step
     if (plan->measuring.steady <= 0.0 || plan->steps < 2 * (TREND_STEPS + 1)) return ATTN_WARM;
     if (step < TREND_STEPS + 1) return ATTN_WARMING;
     double times_s[TREND_STEPS];
-    for (size_t i = 0; i < TREND_STEPS; i++) {
-        const attn_store_step *s = &steps[step - TREND_STEPS + i];
-        times_s[i] = s->data_s + s->forward_s + s->backward_s + s->optimizer_s;
-    }
+    for (size_t i = 0; i < TREND_STEPS; i++)
+        times_s[i] = attn_step_time_s(&steps[step - TREND_STEPS + i]);
     const attn_trend trend = attn_statistics_trend(times_s, TREND_STEPS);
     if (fabs(trend.rise) <= fmax(plan->measuring.steady, 2.0 * trend.error)) return ATTN_STEADY;
     return step >= plan->steps / 2 ? ATTN_NOT_STEADY : ATTN_WARMING;
@@ -98,32 +96,6 @@ static void put_idle(attn_figure_sink *sink, const attn_plan *plan, const attn_m
         dynamic.high = (total->has_interval ? total->high : total->value) - idle_j + blur_j;
     }
     attn_sink_put(sink, &dynamic);
-}
-
-/* Phases are far shorter than counters need: their energy is a share of the whole by time, and
- * says so. */
-static void put_phases(attn_figure_sink *sink, const attn_step_log *log, const attn_measured *m)
-{
-    const attn_figure *total = attn_window_energy(&m->window);
-    if (total->provenance == ATTN_UNAVAILABLE) return;
-    static const char *const names[] = {"energy_data_j", "energy_forward_j", "energy_backward_j",
-                                        "energy_optimizer_j"};
-    double times_s[4] = {0}, sum_s = 0.0;
-    for (size_t i = log->warmup; i < log->n; i++) {
-        times_s[0] += log->steps[i].data_s;
-        times_s[1] += log->steps[i].forward_s;
-        times_s[2] += log->steps[i].backward_s;
-        times_s[3] += log->steps[i].optimizer_s;
-    }
-    for (size_t p = 0; p < 4; p++) sum_s += times_s[p];
-    char source[ATTN_FIGURE_TEXT_BYTES];
-    snprintf(source, sizeof source, "attributed: %s * its share of the steps' time", total->name);
-    for (size_t p = 0; p < 4 && sum_s > 0.0; p++)
-        attn_sink_value(sink, names[p], "J", total->value * times_s[p] / sum_s, ATTN_DERIVED,
-                        source);
-    if (m->evaluation.stretches == 0) return;
-    attn_figure evaluation = *attn_window_energy(&m->evaluation);
-    attn_put_renamed(sink, evaluation, "energy_evaluation_j");
 }
 
 /* Factors that the user gives, beside the result: no measurement, and no guess of ours. */
@@ -202,7 +174,10 @@ void attn_put_measuring_figures(attn_figure_sink *sink, const attn_plan *plan,
                                 const attn_step_log *log, const attn_measured *m)
 {
     put_idle(sink, plan, m);
-    put_phases(sink, log, m);
+    attn_put_phase_figures(sink, log, &m->window, &m->phases);
+    if (m->evaluation.stretches > 0 &&
+        attn_window_energy(&m->window)->provenance != ATTN_UNAVAILABLE)
+        attn_put_renamed(sink, *attn_window_energy(&m->evaluation), "energy_evaluation_j");
     put_factors(sink, plan, m);
     put_steadiness(sink, m);
     attn_sink_value(sink, "meter_share", "", m->window.meter_s / m->window.time_s, ATTN_MEASURED,

@@ -2,7 +2,7 @@
 #ifndef EXPERIMENT_MEASURING_H
 #define EXPERIMENT_MEASURING_H
 
-#include "experiment/trial_figures.h"
+#include "experiment/phases.h"
 
 /* The meters that a plan asks for. */
 attn_energy_options attn_measuring_meters(const attn_plan *plan);
@@ -25,6 +25,7 @@ attn_warmth attn_judge_warmth(const attn_plan *plan, const attn_store_step *step
 typedef struct attn_measured {
     attn_figure idle_before, idle_after; /* power; of no meaning without --idle */
     attn_window window, evaluation;
+    attn_phases phases;
     attn_warmth warmth;
     size_t warmup; /* steps */
 } attn_measured;

@@ -6,6 +6,7 @@
 #include "base/error.h"
 #include "base/text.h"
 #include "experiment/worker.h"
+#include "store/likeness.h"
 
 #include <math.h>
 #include <string.h>
@@ -146,11 +147,27 @@ static bool is_done(const attn_store_result *before, size_t round, const char *l
     return false;
 }
 
+/* Trials of two machines or programs are not rounds of one experiment. */
+static attn_status check_circumstances(const attn_store_run *run, const char *environment_json,
+                                       attn_error *error)
+{
+    attn_differences list = {.n = 0};
+    attn_likeness_machine(run->environment_json, environment_json, &list);
+    attn_likeness_program(run->environment_json, environment_json, &list);
+    if (list.n == 0) return ATTN_OK;
+    return attn_fail(error, ATTN_EARGUMENT,
+                     "the newest run of the store began under other circumstances, and its trials "
+                     "would not compare with those of now: %s%s; bring them back, or leave out "
+                     "--resume to begin anew",
+                     list.texts[0], list.n > 1 ? ", and more" : "");
+}
+
 /* Finds the run to resume and drops what it left half done. */
 static attn_status take_up(runner *r, attn_store_result **before, attn_error *error)
 {
     const attn_run_options *options = r->options;
     attn_status status = attn_store_newest_run(options->store, &r->run_id, error);
+    if (status == ATTN_OK) status = attn_store_claim_run(options->store, r->run_id, error);
     if (status != ATTN_OK) return status;
     status = attn_store_load(options->store, r->run_id, before, error);
     if (status != ATTN_OK) return status;
@@ -159,6 +176,7 @@ static attn_status take_up(runner *r, attn_store_result **before, attn_error *er
                          "the newest run of the store has another plan: give the options it began "
                          "with (%s), or leave out --resume to begin anew",
                          (*before)->run.title);
+    status = check_circumstances(&(*before)->run, options->environment_json, error);
     for (size_t i = 0; i < (*before)->n_trials && status == ATTN_OK; i++) {
         if ((*before)->trials[i].state == ATTN_TRIAL_DONE)
             r->steps_left -= options->plan->steps;
@@ -197,6 +215,15 @@ static attn_status run_all(runner *r, const attn_store_result *before, attn_erro
     return ATTN_OK;
 }
 
+static attn_status begin(runner *r, attn_error *error)
+{
+    const attn_run_options *options = r->options;
+    const attn_status status =
+        attn_store_begin_run(options->store, options->title, options->plan_json,
+                             options->environment_json, &r->run_id, error);
+    return status == ATTN_OK ? attn_store_claim_run(options->store, r->run_id, error) : status;
+}
+
 attn_status attn_run(const attn_run_options *options, int64_t *run_id, attn_error *error)
 {
     runner r = {.options = options,
@@ -204,10 +231,7 @@ attn_status attn_run(const attn_run_options *options, int64_t *run_id, attn_erro
                 .n_trials = options->plan->rounds * options->plan->n_mechanisms};
     r.steps_left = r.n_trials * options->plan->steps;
     attn_store_result *before = NULL;
-    attn_status status =
-        options->resumes ? take_up(&r, &before, error)
-                         : attn_store_begin_run(options->store, options->title, options->plan_json,
-                                                options->environment_json, &r.run_id, error);
+    attn_status status = options->resumes ? take_up(&r, &before, error) : begin(&r, error);
     if (status == ATTN_OK) {
         *run_id = r.run_id;
         status = run_all(&r, before, error);

@@ -36,8 +36,9 @@ typedef struct attn_run_options {
 } attn_run_options;
 
 /* ATTN_OK also when trials failed: the store says which. ATTN_EINTERRUPTED when stopped; what is
- * done is kept. ATTN_ENOTFOUND, ATTN_EARGUMENT: nothing to resume, or with another plan; and
- * whatever the store finds. */
+ * done is kept. ATTN_ENOTFOUND, ATTN_EARGUMENT: nothing to resume, or with another plan, on another
+ * machine or with another program; ATTN_EBUSY: another process is at it; and whatever the store
+ * finds. */
 ATTN_MUST_CHECK attn_status attn_run(const attn_run_options *options, int64_t *run_id,
                                      attn_error *error);
 

@@ -114,8 +114,9 @@ static attn_status set_up(workshop *w, attn_error *error)
     w->log.steps = attn_alloc_array(ATTN_MEMORY_OTHER, plan->steps, sizeof *w->log.steps);
     w->log.closed_form =
         attn_alloc_array(ATTN_MEMORY_OTHER, plan->steps, sizeof *w->log.closed_form);
+    w->log.profiles = attn_alloc_array(ATTN_MEMORY_OTHER, plan->steps, sizeof *w->log.profiles);
     w->scratch = attn_alloc_array(ATTN_MEMORY_OTHER, plan->steps, sizeof *w->scratch);
-    if (!w->log.steps || !w->log.closed_form || !w->scratch)
+    if (!w->log.steps || !w->log.closed_form || !w->log.profiles || !w->scratch)
         return attn_fail(error, ATTN_EMEMORY, "no memory for the record of %zu steps", plan->steps);
     return ATTN_OK;
 }
@@ -130,6 +131,7 @@ static void tear_down(workshop *w)
     attn_energy_close(w->meter);
     attn_free(w->log.steps);
     attn_free(w->log.closed_form);
+    attn_free(w->log.profiles);
     attn_free(w->scratch);
     attn_context_free(w->context);
 }
@@ -228,7 +230,7 @@ static attn_work step_closed_form(const workshop *w)
     return sum;
 }
 
-static attn_status run_step(workshop *w, size_t step, attn_error *error)
+static attn_status run_step(workshop *w, attn_phases *phases, size_t step, attn_error *error)
 {
     const attn_plan *plan = w->trial->plan;
     const attn_adamw adamw = {.beta1 = 0.9,
@@ -247,19 +249,24 @@ static attn_status run_step(workshop *w, size_t step, attn_error *error)
     memset(profile, 0, sizeof *profile);
     const attn_work before = attn_context_work(w->context);
 
+    attn_phases_step(phases);
     const uint64_t begin_ns = attn_clock_ns();
     attn_status status = next_batch(w, error);
     if (status != ATTN_OK) return status;
     record.data_s = attn_clock_seconds(begin_ns, attn_clock_ns());
+    attn_phases_end(phases, ATTN_STEP_DATA);
     const attn_training_batch batch = as_model_batch(w);
     attn_loss loss = {0};
     status = attn_trainer_loss(w->trainer, &batch, &loss, error);
     if (status == ATTN_OK) status = check_loss(w, "training", step + 1, loss.mean, error);
+    attn_phases_end(phases, ATTN_STEP_FORWARD);
     if (status == ATTN_OK) status = attn_trainer_backward(w->trainer, error);
+    attn_phases_end(phases, ATTN_STEP_BACKWARD);
     if (status == ATTN_OK)
         status = attn_trainer_update(w->trainer, &adamw, record.learning_rate,
                                      &record.gradient_norm, error);
     if (status != ATTN_OK) return status;
+    attn_phases_end(phases, ATTN_STEP_OPTIMIZER);
 
     const attn_work after = attn_context_work(w->context);
     record.loss = loss.mean;
@@ -272,6 +279,7 @@ static attn_status run_step(workshop *w, size_t step, attn_error *error)
     record.exponential_op = after.exponential - before.exponential;
     record.other_op = after.other - before.other;
     w->log.steps[w->log.n] = record;
+    w->log.profiles[w->log.n] = *profile;
     w->log.closed_form[w->log.n++] = step_closed_form(w);
     const attn_record message = {.kind = ATTN_RECORD_STEP, .step = record};
     return attn_record_write(w->sink.descriptor, &message, error);
@@ -293,9 +301,12 @@ static attn_status train(workshop *w, attn_measured *measured, double *first_los
             measured->warmth = attn_judge_warmth(plan, w->log.steps, step);
             is_timed = opens = measured->warmth != ATTN_WARMING;
             measured->warmup = w->log.warmup = step;
+            if (is_timed && step > 0)
+                attn_phases_begin(&measured->phases, w->meter,
+                                  attn_step_time_s(&w->log.steps[step - 1]));
         }
         if (opens) attn_window_open(&measured->window);
-        status = run_step(w, step, error);
+        status = run_step(w, &measured->phases, step, error);
         if (is_timed && evaluates) attn_window_close(&measured->window);
         if (status != ATTN_OK || !evaluates) continue;
         if (w->held_out) attn_window_open(&measured->evaluation);
@@ -328,6 +339,10 @@ static attn_status put_size_figures(attn_figure_sink *sink, const workshop *w, a
     const attn_model_kind *kinds = attn_model_kinds(w->model, &n_kinds);
     for (size_t i = 0; i < n_kinds; i++)
         attention += kinds[i].n_blocks * attn_layer_parameter_count(kinds[i].layer);
+    const bool is_half = attn_model_configuration(w->model)->dtype == ATTN_BF16;
+    attn_sink_value(sink, "product_factor_bits", "bit", is_half ? 16.0 : 32.0, ATTN_COUNTED,
+                    is_half ? "factors of dense products in bfloat16, all else in float32"
+                            : "everything in float32");
     attn_sink_value(sink, "parameters", "", (double)parameters, ATTN_COUNTED,
                     "trained parameters of the model");
     attn_sink_value(sink, "attention_parameters", "", (double)attention, ATTN_COUNTED,

@@ -9,15 +9,15 @@
 
 void attn_window_open(attn_window *window)
 {
-    attn_energy_edge(window->meter, &window->begin_energy);
     window->begin_offset_s = attn_clock_offset_s();
     window->begin_process = attn_process_mark_now("");
+    /* Next to the clock, so that energy and time are of one stretch. */
+    attn_energy_edge(window->meter, &window->begin_energy);
     window->begin_cpu_s = attn_clock_cpu_s();
     window->begin_ns = attn_clock_ns();
 }
 
-/* sum += more. What is unknown in one stretch is unknown in the sum. */
-static void add_figure(attn_figure *sum, const attn_figure *more, bool is_first)
+void attn_window_add_figure(attn_figure *sum, const attn_figure *more, bool is_first)
 {
     if (is_first) {
         *sum = *more;
@@ -43,10 +43,10 @@ void attn_window_close(attn_window *window)
 {
     const uint64_t end_ns = attn_clock_ns();
     const double end_cpu_s = attn_clock_cpu_s();
-    const attn_process_mark end_process = attn_process_mark_now("");
     attn_energy_snapshot end_energy;
-    const double offset_s = attn_clock_offset_s();
     attn_energy_edge(window->meter, &end_energy);
+    const attn_process_mark end_process = attn_process_mark_now("");
+    const double offset_s = attn_clock_offset_s();
     window->meter_s += end_energy.busy_s - window->begin_energy.busy_s;
     window->suspended_s += end_energy.suspended_s - window->begin_energy.suspended_s;
     window->clock_step_s += fabs(offset_s - window->begin_offset_s);
@@ -57,14 +57,14 @@ void attn_window_close(attn_window *window)
     attn_energy_between(window->meter, &window->begin_energy, &end_energy, energy);
     attn_process_between(&window->begin_process, &end_process, process);
     for (size_t i = 0; i < ATTN_ENERGY_FIGURES; i++)
-        add_figure(&window->energy[i], &energy[i], is_first);
+        attn_window_add_figure(&window->energy[i], &energy[i], is_first);
     for (size_t i = 0; i < ATTN_PROCESS_FIGURES; i++) {
         /* A share is averaged over time, counts are added. */
         if (i == ATTN_PROCESS_STEAL && !is_first) {
             process[i].value *= stretch_s;
             window->process[i].value *= window->time_s;
         }
-        add_figure(&window->process[i], &process[i], is_first);
+        attn_window_add_figure(&window->process[i], &process[i], is_first);
         if (i == ATTN_PROCESS_STEAL && !is_first)
             window->process[i].value /= window->time_s + stretch_s;
     }

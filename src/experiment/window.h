@@ -25,6 +25,9 @@ typedef struct attn_window {
 void attn_window_open(attn_window *window);
 void attn_window_close(attn_window *window);
 
+/* sum += more. What is unknown in one stretch is unknown in the sum. */
+void attn_window_add_figure(attn_figure *sum, const attn_figure *more, bool is_first);
+
 /* The energy that stands for the trial: of the components, else of the processor packages, else
  * of the whole machine. Unavailable when nothing was measured. */
 const attn_figure *attn_window_energy(const attn_window *window);

@@ -147,6 +147,10 @@ static void add_channel(sum *s, const attn_energy_channel *channel, double perio
     append(s->paths, "%s%s", *s->paths ? " + " : "", channel->path);
     if (*channel->note && !strstr(s->notes, channel->note))
         append(s->notes, "%s%s", *s->notes ? "; " : "", channel->note);
+    if (channel->accuracy > 0.0 && !strstr(s->notes, "by its maker"))
+        append(s->notes,
+               "%sthe meter is good for %.3g %% by its maker, the same way in every trial",
+               *s->notes ? "; " : "", 100.0 * channel->accuracy);
     if (channel->kind == ATTN_ENERGY_GAUGE) s->has_gauge = true;
     if (*s->why) return;
     describe_gap(channel, first, last, window_s, s->why);
@@ -242,6 +246,7 @@ static attn_figure components(const attn_energy_meter *meter, const attn_figure 
     const size_t n_parts = has_module ? 1 : sizeof apart / sizeof *apart;
     char source[ATTN_FIGURE_TEXT_BYTES] = "";
     attn_figure total = attn_figure_make(name, "J", 0.0, ATTN_MEASURED, "");
+    total.low = total.high = 0.0;
     for (size_t i = 0; i < n_parts; i++) {
         const attn_figure *part = &figures[parts[i]];
         if (!attn_energy_knows(meter, parts[i])) continue;

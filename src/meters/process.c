@@ -3,6 +3,7 @@
 #include "meters/process.h"
 
 #include "base/error.h"
+#include "meters/machine.h"
 #include "meters/sysfs.h"
 
 #include <errno.h>
@@ -100,11 +101,30 @@ static int read_steal(const char *root, attn_process_mark *mark)
     return 0;
 }
 
+/* Each processor counts for its core, and once more for its package. */
+static int read_throttles(const char *root, attn_process_mark *mark)
+{
+    static const char *const files[] = {"core_throttle_count", "package_throttle_count"};
+    const size_t cores = attn_machine_cores_online(root);
+    for (size_t core = 0; core < cores; core++)
+        for (size_t i = 0; i < sizeof files / sizeof *files; i++) {
+            char path[128];
+            uint64_t count = 0;
+            snprintf(path, sizeof path, "/sys/devices/system/cpu/cpu%zu/thermal_throttle/%s", core,
+                     files[i]);
+            const int problem = attn_sysfs_read_number(root, path, &count);
+            if (problem != 0 && (core + i == 0 || problem != ENOENT)) return problem;
+            mark->throttles += count;
+        }
+    return cores > 0 ? 0 : ENOENT;
+}
+
 attn_process_mark attn_process_mark_now(const char *root)
 {
     attn_process_mark mark = {0};
     mark.io_problem = read_io(root, &mark);
     mark.steal_problem = read_steal(root, &mark);
+    mark.throttle_problem = read_throttles(root, &mark);
     struct rusage usage = {0};
     getrusage(RUSAGE_SELF, &usage);
     mark.minor_faults = (uint64_t)usage.ru_minflt;
@@ -147,6 +167,27 @@ static attn_figure steal_share(const attn_process_mark *begin, const attn_proces
                             ATTN_MEASURED, source);
 }
 
+static attn_figure thermal_throttles(const attn_process_mark *begin, const attn_process_mark *end)
+{
+    static const char name[] = "thermal_throttles";
+    static const char source[] = "/sys/devices/system/cpu/cpu*/thermal_throttle";
+    const int problem = begin->throttle_problem ? begin->throttle_problem : end->throttle_problem;
+    if (problem == ENOENT)
+        return attn_figure_unavailable(name, "", source,
+                                       "no processor tells: virtual machines and some makers do "
+                                       "not show it");
+    if (problem != 0) return attn_figure_unavailable(name, "", source, strerror(problem));
+    if (end->throttles < begin->throttles)
+        return attn_figure_unavailable(name, "", source,
+                                       "the counts went backwards: a processor went offline");
+    const double n = (double)(end->throttles - begin->throttles);
+    attn_figure figure = attn_figure_make(name, "", n, ATTN_COUNTED, source);
+    if (n > 0.0)
+        snprintf(figure.why, sizeof figure.why,
+                 "the processor slowed itself down for heat: times are not those of a cool one");
+    return figure;
+}
+
 void attn_process_between(const attn_process_mark *begin, const attn_process_mark *end,
                           attn_figure figures[ATTN_PROCESS_FIGURES])
 {
@@ -168,4 +209,5 @@ void attn_process_between(const attn_process_mark *begin, const attn_process_mar
         counted("context_switches_involuntary", "", "getrusage ru_nivcsw", 0,
                 begin->involuntary_switches, end->involuntary_switches);
     figures[ATTN_PROCESS_STEAL] = steal_share(begin, end);
+    figures[ATTN_PROCESS_THROTTLES] = thermal_throttles(begin, end);
 }

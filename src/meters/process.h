@@ -32,6 +32,8 @@ typedef struct attn_process_mark {
     uint64_t minor_faults, major_faults, voluntary_switches, involuntary_switches;
     int steal_problem;
     uint64_t steal_ticks, total_ticks; /* of all processors, in clock ticks */
+    int throttle_problem;
+    uint64_t throttles; /* times that heat slowed a core or its package, over all processors */
 } attn_process_mark;
 
 enum {
@@ -41,11 +43,12 @@ enum {
     ATTN_PROCESS_MAJOR_FAULTS,
     ATTN_PROCESS_VOLUNTARY_SWITCHES,
     ATTN_PROCESS_INVOLUNTARY_SWITCHES,
-    ATTN_PROCESS_STEAL, /* "steal_share": processor time that the hypervisor gave to others */
+    ATTN_PROCESS_STEAL,     /* "steal_share": processor time that the hypervisor gave to others */
+    ATTN_PROCESS_THROTTLES, /* "thermal_throttles", with a `why` when there were some */
     ATTN_PROCESS_FIGURES
 };
 
-/* A few microseconds. */
+/* A few microseconds, and as much again for each processor that tells of heat. */
 attn_process_mark attn_process_mark_now(const char *root);
 
 /* Figures of the time between two marks. */

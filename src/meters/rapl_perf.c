@@ -10,6 +10,7 @@
 #include "base/error.h"
 #include "base/memory.h"
 #include "meters/machine.h"
+#include "meters/rapl_model.h"
 #include "meters/sysfs.h"
 
 #include <errno.h>
@@ -41,6 +42,7 @@ typedef struct perf_source {
     attn_energy_source base; /* first: the meter knows no more than this */
     attn_energy_channel channels[ATTN_ENERGY_CHANNELS_MAX];
     int files[ATTN_ENERGY_CHANNELS_MAX]; /* -1 where the channel is not readable */
+    attn_rapl_model model;
 } perf_source;
 
 static int kernel_perf_open(uint32_t type, uint64_t config, int processor)
@@ -146,6 +148,7 @@ static void add_event(perf_source *source, const attn_energy_options *options, u
         channel.state = ATTN_ENERGY_FAILED;
         snprintf(channel.why, sizeof channel.why, "its scale in %.100s is no number", path);
     } else {
+        attn_rapl_note(&source->model, &channel); /* the scale is the interface's own */
         channel.resolution_j = channel.unit_j;
         file = (options->perf_open ? options->perf_open : kernel_perf_open)(type, config,
                                                                             (int)processor);
@@ -213,6 +216,7 @@ static attn_status perf_open(attn_energy_source **out, const attn_energy_options
     source->base.operations = &attn_energy_rapl_perf;
     source->base.channels = source->channels;
     for (size_t i = 0; i < ATTN_ENERGY_CHANNELS_MAX; i++) source->files[i] = -1;
+    source->model = attn_rapl_model_read(options->root);
     *out = &source->base;
 
     char mask[256];

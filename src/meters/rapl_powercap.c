@@ -11,6 +11,7 @@
 #include "base/error.h"
 #include "base/memory.h"
 #include "meters/machine.h"
+#include "meters/rapl_model.h"
 #include "meters/sysfs.h"
 
 #include <ctype.h>
@@ -38,6 +39,7 @@ typedef struct rapl_source {
     attn_energy_channel channels[ATTN_ENERGY_CHANNELS_MAX];
     int files[ATTN_ENERGY_CHANNELS_MAX]; /* -1 where the channel is not readable */
     int zones[ATTN_ENERGY_CHANNELS_MAX]; /* N of a top-level intel-rapl:N, else NO_INDEX */
+    attn_rapl_model model;
 } rapl_source;
 
 /* Fits a figure's `why` together with the reason: no word can be spared. Running the program as
@@ -190,6 +192,7 @@ static void add_zone(rapl_source *source, const char *root, const char *prefix, 
     /* The register has 32 bits; the file shows it in microjoules. */
     channel.resolution_j =
         channel.range > 0 ? (double)channel.range * channel.unit_j / 4294967296.0 : NAN;
+    attn_rapl_note(&source->model, &channel);
 
     const size_t at = source->base.n_channels++;
     source->zones[at] = zone.child == NO_INDEX ? zone.zone : NO_INDEX;
@@ -287,6 +290,7 @@ static attn_status rapl_open(attn_energy_source **out, const attn_energy_options
     source->base.operations = &attn_energy_rapl_powercap;
     source->base.channels = source->channels;
     for (size_t i = 0; i < ATTN_ENERGY_CHANNELS_MAX; i++) source->files[i] = -1;
+    source->model = attn_rapl_model_read(root);
 
     int problem = 0;
     for (size_t p = 0; p < 2 && source->base.n_channels == 0; p++) {

@@ -5,7 +5,6 @@
 #include "base/memory.h"
 #include "report/ranking.h"
 
-#include <jansson.h>
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
@@ -21,79 +20,12 @@ enum { COMPARED = sizeof compared / sizeof *compared };
 
 /* ---- what must agree ---------------------------------------------------------------------- */
 
-/* Data, model and settings, all from the plan; and what of the machine decides its speed. Of the
- * program only its number and flags are named: that they differ is why people compare. */
-static const char *const plan_paths[] = {"model",
-                                         "model_sha256",
-                                         "batch",
-                                         "seq",
-                                         "steps",
-                                         "dtype",
-                                         "data_sha256",
-                                         "pack",
-                                         "loss_on_answers",
-                                         "held_out",
-                                         "evaluate_batches",
-                                         "learning_rate",
-                                         "weight_decay",
-                                         "clip",
-                                         "schedule",
-                                         "learning_rate_warmup",
-                                         "decode_tokens",
-                                         "seed",
-                                         "threads",
-                                         "isa"};
-static const char *const machine_paths[] = {
-    "cpu.model_name", "cpu.microcode",      "cpu.cores_available", "cpu.governor",
-    "cpu.turbo",      "memory.total_bytes", "system.hypervisor",   "cpu.isa_best"};
-static const char *const other_paths[] = {"build.version", "build.compiler", "build.flags",
-                                          "libraries.dense", "system.kernel"};
-
-static const json_t *at_path(const json_t *object, const char *path)
-{
-    char key[64];
-    while (*path && object) {
-        const size_t length = strcspn(path, ".");
-        snprintf(key, sizeof key, "%.*s", (int)(length < 63 ? length : 63), path);
-        object = json_object_get(object, key);
-        path += length + (path[length] == '.');
-    }
-    return object;
-}
-
-static void value_text(const json_t *value, char *text, size_t size_bytes)
-{
-    char *dumped = value ? json_dumps(value, JSON_ENCODE_ANY | JSON_REAL_PRECISION(6)) : NULL;
-    snprintf(text, size_bytes, "%.60s", dumped ? dumped : "nothing");
-    free(dumped);
-}
-
-static void list_differences(const json_t *a, const json_t *b, const char *const *paths,
-                             size_t n_paths, char (*list)[160], size_t *n)
-{
-    for (size_t i = 0; i < n_paths && *n < ATTN_COMPARISON_DIFFERENCES_MAX; i++) {
-        const json_t *one = at_path(a, paths[i]), *other = at_path(b, paths[i]);
-        char left[64], right[64];
-        if (json_equal(one, other) || (!one && !other)) continue;
-        value_text(one, left, sizeof left);
-        value_text(other, right, sizeof right);
-        snprintf(list[(*n)++], sizeof *list, "%s: %s and %s", paths[i], left, right);
-    }
-}
-
+/* Of the program only its number and flags are named: that they differ is why people compare. */
 static void compare_runs(attn_comparison *c, const attn_store_run *a, const attn_store_run *b)
 {
-    json_t *plan_a = json_loads(a->plan_json, 0, NULL), *plan_b = json_loads(b->plan_json, 0, NULL);
-    json_t *machine_a = json_loads(a->environment_json, 0, NULL);
-    json_t *machine_b = json_loads(b->environment_json, 0, NULL);
-#define PATHS(paths) paths, sizeof(paths) / sizeof *(paths)
-    list_differences(plan_a, plan_b, PATHS(plan_paths), c->forbidding, &c->n_forbidding);
-    list_differences(machine_a, machine_b, PATHS(machine_paths), c->forbidding, &c->n_forbidding);
-    list_differences(machine_a, machine_b, PATHS(other_paths), c->others, &c->n_others);
-    json_decref(plan_a);
-    json_decref(plan_b);
-    json_decref(machine_a);
-    json_decref(machine_b);
+    attn_likeness_plan(a->plan_json, b->plan_json, &c->forbidding);
+    attn_likeness_machine(a->environment_json, b->environment_json, &c->forbidding);
+    attn_likeness_program(a->environment_json, b->environment_json, &c->others);
 }
 
 /* ---- rows --------------------------------------------------------------------------------- */
@@ -141,9 +73,10 @@ static void compare_figure(attn_comparison *c, const attn_store_result *a,
     const bool is_mixed = figure_a && figure_b && figure_a->provenance != figure_b->provenance &&
                           !isnan(figure_a->median) && !isnan(figure_b->median);
     if (row->pair.n == 0) explain_absence(row, figure_a, figure_b);
-    if (is_mixed && !is_forced && c->n_forbidding < ATTN_COMPARISON_DIFFERENCES_MAX)
-        snprintf(c->forbidding[c->n_forbidding++], sizeof *c->forbidding, "%s of %.40s: %s and %s",
-                 row->figure, one->name, attn_provenance_name(figure_a->provenance),
+    if (is_mixed && !is_forced && c->forbidding.n < ATTN_LIKENESS_MAX)
+        snprintf(c->forbidding.texts[c->forbidding.n++], sizeof *c->forbidding.texts,
+                 "%s of %.40s: %s and %s", row->figure, one->name,
+                 attn_provenance_name(figure_a->provenance),
                  attn_provenance_name(figure_b->provenance));
 }
 
@@ -201,10 +134,10 @@ attn_status attn_comparison_make(const attn_store_result *a, const attn_store_re
     status = attn_summary_make(a, &one, error);
     if (status == ATTN_OK) status = attn_summary_make(b, &other, error);
     if (status == ATTN_OK) status = make_rows(c, a, b, one, other, options, error);
-    if (status == ATTN_OK && c->n_forbidding > 0 && !options->is_forced)
+    if (status == ATTN_OK && c->forbidding.n > 0 && !options->is_forced)
         status = attn_fail(error, ATTN_EUNSUPPORTED,
                            "the runs cannot be compared: %s%s; --force compares them all the same",
-                           c->forbidding[0], c->n_forbidding > 1 ? ", and more" : "");
+                           c->forbidding.texts[0], c->forbidding.n > 1 ? ", and more" : "");
     if (status == ATTN_OK) *out = c;
     if (status != ATTN_OK) attn_comparison_free(c);
     attn_summary_free(one);

@@ -5,6 +5,7 @@
 
 #include "base/paired.h"
 #include "report/summary.h"
+#include "store/likeness.h"
 
 #include <stdio.h>
 
@@ -28,17 +29,13 @@ typedef struct attn_comparison_options {
     bool may_share_none; /* no mechanism in common: no rows, and no failure */
 } attn_comparison_options;
 
-enum { ATTN_COMPARISON_DIFFERENCES_MAX = 40 };
-
 typedef struct attn_comparison {
     attn_comparison_row *rows;
     size_t n_rows;
     bool is_one_run; /* else the runs followed each other, and drift lies between them */
     char letter;     /* of the second run, in tables: 'B' */
     /* What differs between the runs: that forbids a comparison, and that does not. */
-    char forbidding[ATTN_COMPARISON_DIFFERENCES_MAX][160],
-        others[ATTN_COMPARISON_DIFFERENCES_MAX][160];
-    size_t n_forbidding, n_others;
+    attn_differences forbidding, others;
 } attn_comparison;
 
 /* ATTN_EUNSUPPORTED: data, model, settings, machine or provenance differ, unless forced; the text

@@ -79,9 +79,9 @@ void attn_comparison_table(FILE *out, const attn_comparison *c)
         fputs("The runs followed each other: what changed on the machine in between is in the\n"
               "difference. Mechanisms of one run took turns and are compared more surely.\n",
               out);
-    for (size_t i = 0; i < c->n_forbidding; i++)
-        fprintf(out, "NOT COMPARABLE, forced: %s\n", c->forbidding[i]);
-    for (size_t i = 0; i < c->n_others; i++) fprintf(out, "differs: %s\n", c->others[i]);
+    for (size_t i = 0; i < c->forbidding.n; i++)
+        fprintf(out, "NOT COMPARABLE, forced: %s\n", c->forbidding.texts[i]);
+    for (size_t i = 0; i < c->others.n; i++) fprintf(out, "differs: %s\n", c->others.texts[i]);
 }
 
 static json_t *number(double value)
@@ -108,10 +108,10 @@ attn_status attn_comparison_json(FILE *out, const attn_comparison *c, attn_error
                                 number(row->pair.spread), "level", number(row->pair.level),
                                 "verdict", attn_comparison_verdict(row), "why", row->why)) != 0;
     }
-    for (size_t i = 0; i < c->n_forbidding; i++)
-        failed |= json_array_append_new(forced, json_string(c->forbidding[i])) != 0;
-    for (size_t i = 0; i < c->n_others; i++)
-        failed |= json_array_append_new(others, json_string(c->others[i])) != 0;
+    for (size_t i = 0; i < c->forbidding.n; i++)
+        failed |= json_array_append_new(forced, json_string(c->forbidding.texts[i])) != 0;
+    for (size_t i = 0; i < c->others.n; i++)
+        failed |= json_array_append_new(others, json_string(c->others.texts[i])) != 0;
     json_t *root = json_pack("{s:b, s:o, s:o, s:o}", "one_run", c->is_one_run, "comparisons", rows,
                              "forced", forced, "differs", others);
     attn_status status = ATTN_OK;

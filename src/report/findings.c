@@ -300,11 +300,11 @@ static bool find_overlay(attn_finding *f, const attn_summary *summary)
     *f = (attn_finding){.label = "Runs"};
     for (size_t r = 1; r < overlay->n_runs; r++) {
         const attn_comparison *c = overlay->comparisons[r];
-        f->is_caution |= c->n_forbidding > 0;
-        for (size_t i = 0; i < c->n_forbidding && i < NAMED_MOST; i++)
-            DETAIL(f, "%c differs in %.70s. ", c->letter, c->forbidding[i]);
-        if (c->n_forbidding > NAMED_MOST)
-            DETAIL(f, "%c differs in %zu more. ", c->letter, c->n_forbidding - NAMED_MOST);
+        f->is_caution |= c->forbidding.n > 0;
+        for (size_t i = 0; i < c->forbidding.n && i < NAMED_MOST; i++)
+            DETAIL(f, "%c differs in %.70s. ", c->letter, c->forbidding.texts[i]);
+        if (c->forbidding.n > NAMED_MOST)
+            DETAIL(f, "%c differs in %zu more. ", c->letter, c->forbidding.n - NAMED_MOST);
     }
     if (f->is_caution)
         snprintf(f->subject, sizeof f->subject, "not comparable, forced");

@@ -209,13 +209,13 @@ static void write_change(FILE *out, const attn_comparison_row *row)
     fputs("</small></td>", out);
 }
 
-static void write_list(FILE *out, const char *title, char (*list)[160], size_t n)
+static void write_differences(FILE *out, const char *title, const attn_differences *list)
 {
-    if (n == 0) return;
+    if (list->n == 0) return;
     fprintf(out, "<p>%s</p>\n<ul>\n", title);
-    for (size_t i = 0; i < n; i++) {
+    for (size_t i = 0; i < list->n; i++) {
         fputs("<li>", out);
-        html_text(out, list[i]);
+        html_text(out, list->texts[i]);
         fputs("</li>\n", out);
     }
     fputs("</ul>\n", out);
@@ -229,10 +229,11 @@ static bool is_same_mechanism(const attn_comparison_row *a, const attn_compariso
 
 static void write_comparison(FILE *out, attn_comparison *c)
 {
-    if (c->n_forbidding > 0) {
+    if (c->forbidding.n > 0) {
         fputs("<div class=\"panel\">\n", out);
-        write_list(out, "<strong>Not comparable, shown together by force.</strong> They differ in",
-                   c->forbidding, c->n_forbidding);
+        write_differences(
+            out, "<strong>Not comparable, shown together by force.</strong> They differ in",
+            &c->forbidding);
         fputs("</div>\n", out);
     }
     if (c->n_rows == 0) {
@@ -256,7 +257,7 @@ static void write_comparison(FILE *out, attn_comparison *c)
         }
         fputs("</tr>\n</tbody></table></div>\n", out);
     }
-    write_list(out, "Also different, and no hindrance:", c->others, c->n_others);
+    write_differences(out, "Also different, and no hindrance:", &c->others);
 }
 
 void html_overlay(FILE *out, const attn_summary *summary)

@@ -26,6 +26,7 @@ struct attn_store {
     char *path;
     attn_store_mode mode;
     bool has_samples; /* the file is of schema 2 or later */
+    int claims;       /* the descriptor that holds the locks of runs; -1: none yet */
     sqlite3_stmt *statements[STORE_STATEMENTS];
 };
 

@@ -15,6 +15,7 @@
 #include <inttypes.h>
 #include <string.h>
 #include <sys/stat.h>
+#include <unistd.h>
 
 enum { BUSY_TIMEOUT_MS = 5000, SMALLEST_FILE_BYTES = 512 };
 
@@ -106,6 +107,7 @@ attn_status attn_store_open(attn_store **out, const char *path, attn_store_mode 
     attn_status status = ATTN_OK;
     attn_store *store = attn_alloc(ATTN_MEMORY_OTHER, sizeof *store);
     if (store) store->path = attn_strdup(path);
+    if (store) store->claims = -1;
     if (!store || !store->path) {
         status = attn_fail(error, ATTN_EMEMORY, "no memory to open the store '%s'", path);
         goto done;
@@ -137,6 +139,7 @@ void attn_store_close(attn_store *store)
         sqlite3_exec(store->db, "PRAGMA journal_mode = DELETE", NULL, NULL, NULL);
     }
     sqlite3_close(store->db);
+    if (store->claims >= 0) close(store->claims); /* not before: it would undo SQLite's own locks */
     attn_free(store->path);
     attn_free(store);
 }

@@ -150,6 +150,13 @@ ATTN_MUST_CHECK attn_status attn_store_end_trial(attn_store *store, int64_t tria
 ATTN_MUST_CHECK attn_status attn_store_discard_trial(attn_store *store, int64_t trial_id,
                                                      attn_error *error);
 
+/* Makes the run this process's own until the store is closed or the process dies, so that two do
+ * not work on it at once. ATTN_EBUSY: another does, and still does after a second; ATTN_EIO.
+ * Closing a store that has claimed undoes SQLite's locks of other stores that this process has
+ * open on the same file: there must be none. */
+ATTN_MUST_CHECK attn_status attn_store_claim_run(attn_store *store, int64_t run_id,
+                                                 attn_error *error);
+
 /* The newest run's id; ATTN_ENOTFOUND when there is none. */
 ATTN_MUST_CHECK attn_status attn_store_newest_run(attn_store *store, int64_t *run_id,
                                                   attn_error *error);

@@ -52,7 +52,11 @@ check 'virtual machine' 'Meters
   COUNTED      page faults               read _
                getrusage ru_minflt
   MEASURED     stolen time               read _
-               /proc/stat steal' \
+               /proc/stat steal
+  UNAVAILABLE  thermal throttling        read _
+               /sys/devices/system/cpu/cpu*/thermal_throttle
+               why: no processor tells: virtual machines and some makers do not
+                    show it' \
     "$(meters machine-virtual)"
 
 check 'server' '  MEASURED     rapl:package-0            step 61 uJ  read _
@@ -93,6 +97,24 @@ case $wall in
 *external*external/power*) ;;
 *) check 'self-test' 'two views of one meter' "$wall" ;;
 esac
+
+# A board controller is asked when that is wanted, through the tool that stands first in the path.
+tools=$(mktemp -d)
+printf '%s\n' '#!/bin/sh' 'echo "    Instantaneous power reading:                   212 Watts"' >"$tools/ipmitool"
+chmod +x "$tools/ipmitool"
+dcmi=$(PATH=$tools:$PATH "$attnscope" doctor --meter-dcmi | grep -A 2 '  dcmi/power')
+case $dcmi in
+'  INTEGRATED   dcmi/power '*'DCMI power reading of the board controller'*'not added to its parts'*) ;;
+*) check 'board controller' 'a line of dcmi' "$dcmi" ;;
+esac
+check 'no board controller is asked unasked' '' "$(PATH=$tools:$PATH "$attnscope" doctor | grep dcmi)"
+printf '%s\n' '#!/bin/sh' 'echo "Could not open device at /dev/ipmi0" >&2; exit 1' >"$tools/ipmitool"
+refused=$(PATH=$tools:$PATH "$attnscope" doctor --meter-dcmi 2>/dev/null | grep -A 6 'UNAVAILABLE  dcmi')
+case $refused in
+*'gave no power reading'*'fix: apt-get install ipmitool; let this user read /dev/ipmi0'*) ;;
+*) check 'board controller that refuses' 'its reason and remedy' "$refused" ;;
+esac
+rm -r "$tools"
 
 check 'no line is wider than a terminal' '' "$("$attnscope" doctor | awk 'length > 80')"
 check 'no line ends in a space' '' "$("$attnscope" doctor | grep ' $')"

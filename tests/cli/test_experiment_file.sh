@@ -117,6 +117,16 @@ words = shlex.split(r['run']['title'])
 assert words[words.index('--meter-cmd') + 1] == 'python3 meter.py'
 " || fail "a wall meter: status $status: $(<err)"
 fi
+# --strict measures nothing while something disturbs it, and says what.
+run 0 "${one[@]}" --store loose.db
+if grep -q '^attnscope: warning: ' err; then
+    run 5 "${one[@]}" --store strict.db --strict
+    grep -q '^attnscope: warning: ' err || fail '--strict does not say what disturbs'
+    grep -q '^attnscope: --strict: nothing is measured while this disturbs it' err || fail "--strict: $(<err)"
+    [[ ! -e strict.db ]] || fail '--strict began a run'
+else
+    echo 'nothing disturbs this machine: --strict was not tried'
+fi
 run 2 "${one[@]}" --meter-cmd 'echo "$(($(date +%s) - 500)) 7"; sleep 9'
 grep -q 's behind ours' err || fail 'a meter of another clock'
 

@@ -100,6 +100,8 @@ static inline attn_store *open_store(const char *path)
     return store;
 }
 
+static const char *environment = "{}"; /* of the runs that follow */
+
 typedef void run_observer(void *argument, const attn_run_progress *progress);
 
 /* Runs the plan in the store; the result's status. */
@@ -110,7 +112,7 @@ static inline attn_status run_plan(const attn_plan *plan, attn_store *store, boo
     int64_t run_id = 0;
     const attn_run_options options = {.plan = plan,
                                       .plan_json = json,
-                                      .environment_json = "{}",
+                                      .environment_json = environment,
                                       .title = "attnscope run",
                                       .dataset = dataset,
                                       .store = store,

@@ -1,5 +1,5 @@
-/* kill -9 of a run at random moments: what was recorded stays, no worker is left, and resuming
- * ends in the result of an undisturbed run. */
+/* kill -9 of a run or of its worker at random moments: what was recorded stays, no worker is left,
+ * and resuming ends in the result of an undisturbed run. */
 #include "experiment_fixture.h"
 
 #include "base/clock.h"
@@ -20,23 +20,42 @@ enum { KILLS = 100, RUNS_MAX = 200 };
 typedef struct told {
     volatile size_t trial, step; /* the newest step */
     volatile size_t n_done;      /* trials of this session whose end is in the store */
+    volatile size_t n_crashed;   /* of which the worker died */
 } told;
 
 static void tell_test(void *argument, const attn_run_progress *p)
 {
     told *t = argument;
     if (p->is_ended) {
-        assert_int_equal(p->state, ATTN_TRIAL_DONE);
-        t->n_done++;
+        if (p->state == ATTN_TRIAL_DONE)
+            t->n_done++;
+        else if (p->state == ATTN_TRIAL_CRASHED)
+            t->n_crashed++;
+        else
+            _exit(2);
         return;
     }
     t->trial = p->trial;
     t->step = p->step;
 }
 
-/* Runs in a child; true when it ended before the kill. Without a delay it is not killed. */
-static bool run_and_kill(const attn_plan *plan, const char *path, bool resumes, uint64_t delay_us,
-                         told *t)
+/* The child of a process, if it has one now. */
+static pid_t child_of(pid_t process)
+{
+    char path[64];
+    int child = 0;
+    snprintf(path, sizeof path, "/proc/%d/task/%d/children", (int)process, (int)process);
+    FILE *file = fopen(path, "r");
+    if (file && fscanf(file, "%d", &child) != 1) child = 0;
+    if (file) fclose(file);
+    return child;
+}
+
+typedef enum victim { NOBODY, THE_RUN, THE_WORKER } victim;
+
+/* Runs in a child; true when it ended before the kill. A run goes on without its worker. */
+static bool run_and_kill(const attn_plan *plan, const char *path, bool resumes, victim who,
+                         uint64_t delay_us, told *t)
 {
     *t = (told){0};
     const pid_t runner = fork();
@@ -51,17 +70,18 @@ static bool run_and_kill(const attn_plan *plan, const char *path, bool resumes, 
     }
     const struct timespec delay = {.tv_sec = (time_t)(delay_us / 1000000),
                                    .tv_nsec = (long)(delay_us % 1000000) * 1000};
-    if (delay_us > 0) {
-        nanosleep(&delay, NULL);
-        kill(runner, SIGKILL);
-    }
+    if (who != NOBODY) nanosleep(&delay, NULL);
+    const pid_t worker = who == THE_WORKER ? child_of(runner) : 0;
+    const bool has_hit = worker > 0 && kill(worker, SIGKILL) == 0;
+    if (who == THE_RUN) kill(runner, SIGKILL);
     int status = 0;
     assert_int_equal(waitpid(runner, &status, 0), runner);
     /* Its worker has become our child: it must end by itself. */
     while (waitpid(-1, NULL, 0) > 0) {}
     assert_int_equal(errno, ECHILD);
     if (!WIFSIGNALED(status)) assert_true(WIFEXITED(status) && WEXITSTATUS(status) == 0);
-    return !WIFSIGNALED(status);
+    assert_true(t->n_crashed <= has_hit);
+    return !WIFSIGNALED(status) && !has_hit;
 }
 
 static size_t count_done(const attn_store_result *result)
@@ -79,7 +99,8 @@ static void assert_nothing_is_lost(const attn_store_result *result, const told *
     if (t->trial == 0) return;
     assert_true(result->n_trials >= t->trial);
     const attn_store_trial *last = &result->trials[t->trial - 1];
-    assert_true(last->state == ATTN_TRIAL_RUNNING || last->state == ATTN_TRIAL_DONE);
+    assert_true(last->state == ATTN_TRIAL_RUNNING || last->state == ATTN_TRIAL_DONE ||
+                (last->state == ATTN_TRIAL_CRASHED && t->n_crashed > 0));
     assert_true(last->n_steps + 1 >= t->step);
     for (size_t s = 0; s < last->n_steps; s++) assert_int_equal(last->steps[s].step, s + 1);
 }
@@ -100,7 +121,7 @@ static void killed_runs_resume_to_the_same_result(void **state)
     told *t = mmap(NULL, sizeof *t, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
     assert_true(t != MAP_FAILED);
     assert_int_equal(prctl(PR_SET_CHILD_SUBREAPER, 1), 0);
-    size_t kills = 0, kills_at_work = 0, runs = 0;
+    size_t kills = 0, kills_at_work = 0, crashes = 0, runs = 0;
     double reach = 0.5; /* the longest delay, as a share of a whole run */
     while (kills < KILLS && runs < RUNS_MAX) {
         char name[32];
@@ -111,8 +132,10 @@ static void killed_runs_resume_to_the_same_result(void **state)
             /* In the end undisturbed. */
             const double share =
                 attn_random_uniform(3, attn_random_stream(ATTN_RANDOM_TEST, 0), kills);
-            const uint64_t delay_us =
-                kills < KILLS ? 1 + (uint64_t)(1e6 * reach * whole_s * share) : 0;
+            const uint64_t delay_us = 1 + (uint64_t)(1e6 * reach * whole_s * share);
+            const bool is_at_worker =
+                attn_random_uniform(3, attn_random_stream(ATTN_RANDOM_TEST, 1), kills) < 0.25;
+            const victim who = kills >= KILLS ? NOBODY : is_at_worker ? THE_WORKER : THE_RUN;
             size_t n_before = 0;
             if (has_run) {
                 store = open_store(path);
@@ -121,11 +144,12 @@ static void killed_runs_resume_to_the_same_result(void **state)
                 attn_store_result_free(before);
                 attn_store_close(store);
             }
-            is_over = run_and_kill(&plan, path, has_run, delay_us, t);
+            is_over = run_and_kill(&plan, path, has_run, who, delay_us, t);
             kills += !is_over;
             /* What the whole took says little on a machine whose load changes. */
-            if (delay_us > 0) reach = is_over ? 0.7 * reach : fmin(0.5, 1.1 * reach);
+            if (who != NOBODY) reach = is_over ? 0.7 * reach : fmin(0.5, 1.1 * reach);
             kills_at_work += !is_over && t->trial > 0;
+            crashes += t->n_crashed;
             store = open_store(path);
             int64_t run_id = 0;
             attn_error none = {0};
@@ -139,10 +163,11 @@ static void killed_runs_resume_to_the_same_result(void **state)
             attn_store_close(store);
         }
     }
-    print_message("%zu kills, %zu of them within a trial, over %zu runs\n", kills, kills_at_work,
-                  runs);
+    print_message("%zu kills, %zu of them within a trial, %zu of workers, over %zu runs\n", kills,
+                  kills_at_work, crashes, runs);
     assert_true(kills >= KILLS);
     assert_true(kills_at_work >= KILLS / 3);
+    if (access("/proc/thread-self/children", R_OK) == 0) assert_true(crashes >= KILLS / 20);
     munmap(t, sizeof *t);
     attn_store_result_free(expected);
 }

@@ -1,6 +1,7 @@
 /* Whole runs of a tiny model: what the store holds afterwards, whatever happened in between. */
 #include "experiment_fixture.h"
 
+#include "base/clock.h"
 #include "store/sql.h"
 
 #include <errno.h>
@@ -443,6 +444,48 @@ static void stopped_runs_resume_to_the_same_result(void **state)
     attn_store_result_free(expected);
 }
 
+/* ---- rest between trials ------------------------------------------------------------------ */
+
+typedef struct rest {
+    uint64_t ended_ns;
+    double shortest_s;
+    size_t n;
+    bool stops; /* with the end of a trial */
+} rest;
+
+static void note_rest(void *argument, const attn_run_progress *p)
+{
+    rest *r = argument;
+    if (p->is_ended) {
+        r->ended_ns = attn_clock_ns();
+        if (r->stops) stop = 1;
+    } else if (p->step == 0 && r->ended_ns > 0) {
+        const double rested_s = attn_clock_seconds(r->ended_ns, attn_clock_ns());
+        r->n++;
+        r->shortest_s = fmin(r->shortest_s, rested_s);
+    }
+}
+
+static void machines_rest_between_trials(void **state)
+{
+    (void)state;
+    attn_error error = {0}, stopped = {0};
+    attn_plan plan = tiny_plan("flash,linear,gqa");
+    plan.measuring.cool_down_s = 0.7;
+    attn_store *store = open_store(scratch_path("rest.db"));
+    rest r = {.shortest_s = INFINITY};
+    assert_ok(run_plan(&plan, store, false, note_rest, &r, &error));
+    assert_int_equal(r.n, 2);
+    assert_true(r.shortest_s >= 0.7);
+    /* Who stops a rest does not wait for its end. */
+    plan.measuring.cool_down_s = 600.0;
+    r = (rest){.shortest_s = INFINITY, .stops = true};
+    const uint64_t begin_ns = attn_clock_ns();
+    assert_int_equal(run_plan(&plan, store, false, note_rest, &r, &stopped), ATTN_EINTERRUPTED);
+    assert_true(attn_clock_seconds(begin_ns, attn_clock_ns()) < 300.0);
+    attn_store_close(store);
+}
+
 /* A stop that comes when all is done is no interruption. */
 static void stop_at_the_very_end(void *argument, const attn_run_progress *p)
 {
@@ -478,6 +521,38 @@ static void another_plan_is_not_resumed(void **state)
     assert_string_equal(result->run.state, "done"); /* left as it was */
     assert_int_equal(result->n_trials, 1);
     attn_store_result_free(result);
+    attn_store_close(store);
+}
+
+static void another_machine_is_not_resumed(void **state)
+{
+    (void)state;
+    attn_plan plan = tiny_plan("flash");
+    attn_store *store = open_store(scratch_path("machines.db"));
+    attn_error error = {0}, other = {0};
+    environment = "{\"cpu\": {\"model_name\": \"one\"}, \"build\": {\"version\": \"1\"}}";
+    stop = 1;
+    assert_int_equal(run_plan(&plan, store, false, NULL, NULL, &error), ATTN_EINTERRUPTED);
+    stop = 0;
+    static const char *const elsewhere[] = {
+        "{\"cpu\": {\"model_name\": \"other\"}, \"build\": {\"version\": \"1\"}}",
+        "{\"cpu\": {\"model_name\": \"one\"}, \"build\": {\"version\": \"2\"}}"};
+    static const char *const words[] = {"cpu.model_name: \"one\" and \"other\"",
+                                        "build.version: \"1\" and \"2\""};
+    const char *here = environment;
+    for (size_t i = 0; i < 2; i++) {
+        environment = elsewhere[i];
+        other = (attn_error){0};
+        assert_int_equal(run_plan(&plan, store, true, NULL, NULL, &other), ATTN_EARGUMENT);
+        assert_non_null(strstr(other.text, words[i]));
+        assert_non_null(strstr(other.text, "leave out --resume"));
+    }
+    attn_store_result *result = load_newest(store);
+    assert_string_equal(result->run.state, "interrupted"); /* left as it was */
+    attn_store_result_free(result);
+    environment = here;
+    assert_ok(run_plan(&plan, store, true, NULL, NULL, &error));
+    environment = "{}";
     attn_store_close(store);
 }
 
@@ -520,8 +595,10 @@ int main(void)
         cmocka_unit_test_setup(plans_that_cannot_work_are_refused, set_up),
         cmocka_unit_test_setup(models_are_saved, set_up),
         cmocka_unit_test_setup(stopped_runs_resume_to_the_same_result, set_up),
+        cmocka_unit_test_setup(machines_rest_between_trials, set_up),
         cmocka_unit_test_setup(finished_runs_are_not_interrupted, set_up),
         cmocka_unit_test_setup(another_plan_is_not_resumed, set_up),
+        cmocka_unit_test_setup(another_machine_is_not_resumed, set_up),
         cmocka_unit_test_setup(full_stores_end_the_run, set_up),
     };
     return cmocka_run_group_tests(tests, load_dataset, free_dataset);

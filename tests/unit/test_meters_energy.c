@@ -188,6 +188,11 @@ static void short_windows_have_an_interval(void **state)
     assert_true(figure.low <= 2.5 && 2.5 <= figure.high);
     assert_true(figure.high - figure.low > 0.08 && figure.high - figure.low < 0.12);
     assert_non_null(strstr(figure.why, "1 % needs 0.1 s or more"));
+    attn_figure figures[ATTN_ENERGY_FIGURES];
+    attn_energy_between(meter, &begin, &end, figures);
+    const attn_figure *sum = &figures[ATTN_ENERGY_FIGURE_COMPONENTS]; /* of this one part */
+    assert_true(sum->has_interval && sum->low >= figure.low && sum->low <= figure.low);
+    assert_true(sum->high >= figure.high && sum->high <= figure.high);
 
     begin = end;
     atomic_fetch_add(&fake_ns, 500000); /* half an update */

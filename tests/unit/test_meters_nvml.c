@@ -5,6 +5,7 @@
 #include "base/clock.h"
 #include "base/memory.h"
 #include "meters/energy.h"
+#include "meters/environment.h"
 #include "meters/gpu.h"
 #include "meters/nvml_api.h"
 
@@ -290,6 +291,38 @@ static void boards_are_described(void **state)
     assert_int_equal(attn_gpu_reasons_text(0x1, text, sizeof text), 0); /* idle slows nothing */
 }
 
+/* What disturbs on the boards, one line each; the rest of the machine has lines of its own. */
+static size_t board_warnings(const char *gpus, attn_environment_warning *of_boards)
+{
+    attn_environment_warning all[ATTN_ENVIRONMENT_WARNINGS_MAX];
+    const size_t n = attn_environment_warnings("", gpus, all);
+    size_t n_boards = 0;
+    for (size_t i = 0; i < n; i++)
+        if (strstr(all[i].what, "GPU 0000")) of_boards[n_boards++] = all[i];
+    return n_boards;
+}
+
+static void what_disturbs_a_board_is_named(void **state)
+{
+    (void)state;
+    attn_environment_warning w[ATTN_ENVIRONMENT_WARNINGS_MAX];
+    setenv("ATTNSCOPE_NVML", FAKE_NVML, 1);
+    assert_int_equal(board_warnings("all", w), 0);
+    nvml->boards[0].processes = 1;
+    nvml->boards[1].limit_mw = 250000;
+    assert_int_equal(board_warnings("none", w), 0);
+    assert_int_equal(board_warnings("all", w), 2);
+    assert_string_equal(w[0].what, "1 process computes on GPU 00000000:65:00.0 already");
+    assert_non_null(strstr(w[0].remedy, "their energy would be ours"));
+    assert_string_equal(w[1].what,
+                        "GPU 00000000:3B:00.0 has a power limit of 250 W, not its 400 W");
+    assert_string_equal(w[1].remedy, "nvidia-smi -pl 400, as an administrator");
+    nvml->boards[1].reasons = 0x40;
+    assert_int_equal(board_warnings("3b:00.0", w), 1);
+    assert_string_equal(w[0].what, "GPU 00000000:3B:00.0 runs slower: hardware thermal");
+    unsetenv("ATTNSCOPE_NVML");
+}
+
 int main(void)
 {
 #define CASE(name) cmocka_unit_test_setup(name, set_up)
@@ -303,6 +336,7 @@ int main(void)
         CASE(intervals_hold_the_truth),
         CASE(absence_has_a_reason),
         CASE(boards_are_described),
+        CASE(what_disturbs_a_board_is_named),
     };
     return cmocka_run_group_tests(tests, load, unload);
 }

@@ -268,6 +268,29 @@ static void psys_and_parts_are_not_added(void **state)
     attn_energy_close(meter);
 }
 
+/* perf hides the counters' unit: only the kernel's age tells. */
+static void old_kernels_are_noted(void **state)
+{
+    (void)state;
+    static const char *const releases[] = {"5.15.0-91-generic\n", "6.1.0-25-amd64\n"};
+    tree_write(root, "/proc/cpuinfo",
+               "vendor_id\t: GenuineIntel\ncpu family\t: 6\nmodel\t\t: 143\nflags\t\t: fpu\n");
+    for (size_t i = 0; i < 2; i++) {
+        tree_write(root, "/proc/sys/kernel/osrelease", releases[i]);
+        attn_energy_meter *meter = open_meter();
+        const attn_energy_source *source = attn_energy_source_at(meter, 0);
+        size_t n_noted = 0;
+        for (size_t c = 0; c < source->n_channels; c++) {
+            if (!*source->channels[c].note) continue;
+            n_noted++;
+            assert_int_equal(source->channels[c].domain, ATTN_ENERGY_DRAM);
+            assert_non_null(strstr(source->channels[c].note, "kernels before 6.1"));
+        }
+        assert_int_equal(n_noted, i == 0 ? 2 : 0);
+        attn_energy_close(meter);
+    }
+}
+
 int main(void)
 {
 #define CASE(name) cmocka_unit_test_setup_teardown(name, set_up, tear_down)
@@ -278,6 +301,7 @@ int main(void)
         CASE(damaged_descriptions_are_refused),
         CASE(scales_are_read_in_any_locale),
         CASE(psys_and_parts_are_not_added),
+        CASE(old_kernels_are_noted),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

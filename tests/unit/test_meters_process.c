@@ -114,6 +114,44 @@ static void counts_between_two_marks(void **state)
     assert_int_equal(figures[ATTN_PROCESS_STEAL].provenance, ATTN_UNAVAILABLE);
 }
 
+static void heat_is_counted(void **state)
+{
+    (void)state;
+#define THROTTLE "/sys/devices/system/cpu/cpu%d/thermal_throttle/"
+    attn_figure figures[ATTN_PROCESS_FIGURES];
+    const attn_figure *heat = &figures[ATTN_PROCESS_THROTTLES];
+    attn_process_mark begin = attn_process_mark_now(root);
+    attn_process_between(&begin, &begin, figures);
+    assert_int_equal(heat->provenance, ATTN_UNAVAILABLE);
+    assert_non_null(strstr(heat->why, "no processor tells"));
+
+    char path[128];
+    tree_write(root, "/sys/devices/system/cpu/online", "0-1\n");
+    for (int core = 0; core < 2; core++) {
+        snprintf(path, sizeof path, THROTTLE "core_throttle_count", core);
+        tree_write(root, path, "5\n");
+    }
+    begin = attn_process_mark_now(root);
+    attn_process_between(&begin, &begin, figures);
+    assert_string_equal(heat->name, "thermal_throttles");
+    assert_int_equal(heat->provenance, ATTN_COUNTED);
+    assert_true(heat->value == 0.0);
+    assert_string_equal(heat->why, "");
+
+    tree_write(root, path, "7\n");
+    snprintf(path, sizeof path, THROTTLE "package_throttle_count", 1);
+    tree_write(root, path, "1\n");
+    const attn_process_mark end = attn_process_mark_now(root);
+    attn_process_between(&begin, &end, figures);
+    assert_true(heat->value == 3.0);
+    assert_non_null(strstr(heat->why, "slowed itself down for heat"));
+    attn_process_between(&end, &begin, figures);
+    assert_int_equal(heat->provenance, ATTN_UNAVAILABLE);
+    tree_write(root, path, "much\n");
+    begin = attn_process_mark_now(root);
+    assert_int_equal(begin.throttle_problem, EBADMSG);
+}
+
 static void counts_that_are_not_told(void **state)
 {
     (void)state;
@@ -219,6 +257,7 @@ int main(void)
         CASE(peak_resets_on_request),
         CASE(real_peak_rises_and_falls),
         CASE(counts_between_two_marks),
+        CASE(heat_is_counted),
         CASE(counts_that_are_not_told),
         CASE(real_faults_are_seen),
         CASE(load),

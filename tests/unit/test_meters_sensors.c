@@ -92,6 +92,8 @@ static void the_acpi_meter_is_the_whole_machine(void **state)
     assert_int_equal(energy->provenance, ATTN_INTEGRATED);
     assert_true(fabs(energy->value - 50000.0) < 1.0);
     assert_false(energy->has_interval);
+    assert_string_equal(energy->why,
+                        "the meter is good for 5 % by its maker, the same way in every trial");
     assert_true(system_energy(meter, 20.0)->has_interval); /* 1 % of a second is 100 s */
     /* The whole machine is in no sum of parts. */
     assert_int_equal(figures[ATTN_ENERGY_FIGURE_COMPONENTS].provenance, ATTN_UNAVAILABLE);
