@@ -13,6 +13,7 @@
  * exp(LOW) and each query's largest weight at least 1. Counts are those of documents whose rho is
  * 0, as in training. */
 #include "mechanisms/recurrence_engine.h"
+#include "mechanisms/rows.h"
 
 #include <math.h>
 #include <string.h>

@@ -4,6 +4,7 @@
 #include "base/memory.h"
 #include "base/threads.h"
 #include "mechanisms/recurrence_chunk.h"
+#include "mechanisms/rows.h"
 #include "mechanisms/tile_engine.h"
 
 #include <string.h>
