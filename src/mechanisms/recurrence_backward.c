@@ -6,7 +6,6 @@
 #include "base/threads.h"
 #include "mechanisms/recurrence_chunk.h"
 #include "mechanisms/rows.h"
-#include "mechanisms/tile_engine.h"
 
 #include <string.h>
 

@@ -10,7 +10,6 @@
 #include "mechanisms/recurrent_layer.h"
 #include "mechanisms/rope.h"
 #include "mechanisms/rows.h"
-#include "mechanisms/tile_engine.h"
 
 #include <math.h>
 
