@@ -134,21 +134,6 @@ static inline float *attn_cut(float **room, size_t count)
     return start;
 }
 
-/* Ask for rows that will soon be read, or written. Those of one head lie so far apart that the
- * machine does not guess them. */
-enum { ATTN_LINE = 16 }; /* floats */
-
-static inline void attn_fetch_rows(size_t rows, size_t n, const float *from, size_t row)
-{
-    for (size_t i = 0; i < rows; i++)
-        for (size_t j = 0; j < n; j += ATTN_LINE) __builtin_prefetch(from + i * row + j);
-}
-
-static inline void attn_claim_row(size_t n, float *to)
-{
-    for (size_t j = 0; j < n; j += ATTN_LINE) __builtin_prefetch(to + j, 1);
-}
-
 /* Sums that tasks of a parallel region keep apart, one for each worker. */
 typedef struct attn_tally {
     attn_work of[256];
