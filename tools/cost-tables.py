@@ -45,7 +45,7 @@ def scaling(attnscope):
         n = f["keys"]
         core = part(f, "core")["forward"]["matmul_flop"]
         # a mechanism without pairs is counted with its projections: 4 of 2 n d^2
-        state = part(l, "attention")["forward"]["matmul_flop"] - 8 * n * 4096**2
+        state = part(l, "core")["forward"]["matmul_flop"]
         lines.append([str(n), str(said[n][0]), giga(core), giga(part(c, "core")["useful_forward_flop"]),
                       str(said[n][1]), giga(state), f"{core / state:.1f}"])
     table(["tokens", "said, softmax", "full", "causal, useful", "said, linear", "linear", "ratio"], lines)

@@ -106,8 +106,9 @@ size_t attn_layer_parameter_count(const attn_layer *layer);
 
 /** Elements of the packed weights of a bfloat16 layer; 0 for float32. */
 size_t attn_layer_packed_count(const attn_layer *layer);
-/** Round the weights to bfloat16 and pack them as the products read them: once after each change
- *  of the parameters, which stay float32. `packed` lies on 64 bytes; nothing is done for float32. */
+/** Round the weights to bfloat16 and pack them as forward products read them: once after each
+ *  change of the parameters, which stay float32. `packed` lies on 64 bytes; nothing is done for
+ *  float32. */
 void attn_layer_pack(attn_context *context, const attn_layer *layer, const float *parameters,
                      attn_bf16 *packed);
 

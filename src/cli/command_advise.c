@@ -2,8 +2,7 @@
  * change the answer. */
 #include "base/error.h"
 #include "base/memory.h"
-#include "cli/cost_options.h"
-#include "cost/advice.h"
+#include "cli/cost_evidence.h"
 #include "report/format.h"
 
 #include <jansson.h>
@@ -14,6 +13,7 @@
 typedef struct settings {
     cli_cost_settings cost;
     const char *quality;
+    const char *store;
     size_t memory;
     double energy;
     bool json;
@@ -44,6 +44,13 @@ static const cli_option options[] = {
      .initial = "any",
      .help = "What attention may be: the model's own function; softmax over fewer keys or heads "
              "too; or anything."},
+    {.name = "store",
+     .kind = CLI_TEXT,
+     .offset = offsetof(settings, store),
+     .argument = "FILE",
+     .help = "Runs of this store take the model's place for the device 'this', where they have the "
+             "model, and correct it where their sizes are near. Default: attnscope.db, if there "
+             "is one."},
     {.name = "json",
      .kind = CLI_FLAG,
      .offset = offsetof(settings, json),
@@ -63,13 +70,22 @@ static const char *quality_sentence(attn_quality quality)
     return sentences[quality];
 }
 
+/* Of a comparison of the two. */
+static const char *basis_text(const attn_advice_line *a, const attn_advice_line *b)
+{
+    const attn_sureness least = a->sure < b->sure ? a->sure : b->sure;
+    return least == ATTN_SURE_MEASURED ? "measured"
+           : least == ATTN_SURE_NEAR   ? "by measurements near"
+                                       : "modelled";
+}
+
 static void pick_text(const attn_advice *a, char *text, size_t room)
 {
     const attn_advice_line *pick = &a->lines[a->pick], *fastest = &a->lines[0];
     const double gain = a->reference.time_s.value / pick->time_s.value;
-    if (a->verdict == ATTN_VERDICT_NOTHING_FITS)
+    if (a->verdict == ATTN_ADVICE_NOTHING_FITS)
         snprintf(text, room, "Nothing fits these limits; below is why.");
-    else if (a->verdict == ATTN_VERDICT_NO_DIFFERENCE)
+    else if (a->verdict == ATTN_ADVICE_NO_DIFFERENCE)
         snprintf(text, room,
                  "No difference that matters: attention between projections is %.0f%% of the "
                  "time, and the fastest, %s, is %.1f%% ahead of %s. Take %s. %s",
@@ -81,10 +97,11 @@ static void pick_text(const attn_advice *a, char *text, size_t room)
                  pick->mechanism.label, quality_sentence(pick->quality));
     else
         snprintf(text, room,
-                 "Take %s: modelled %.2f times as fast as flash, of whose time attention between "
+                 "Take %s: %s %.2f times as fast as flash, of whose time attention between "
                  "projections is %.0f%%; %s-bound. %s",
-                 pick->mechanism.label, gain, 100.0 * a->reference.core_share,
-                 attn_cost_bound_name(pick->bound), quality_sentence(pick->quality));
+                 pick->mechanism.label, basis_text(pick, &a->reference), gain,
+                 100.0 * a->reference.core_share, attn_cost_bound_name(pick->bound),
+                 quality_sentence(pick->quality));
 }
 
 /* The next mechanism to get ahead of flash, and the length below which the pick falls behind. */
@@ -131,13 +148,26 @@ static void kinds_text(const attn_advice *a, char *text, size_t room)
     snprintf(text + n, room - (size_t)n, ".");
 }
 
-static const char *sure_text(const attn_advice *a)
+static void sure_text(const attn_advice *a, char *text, size_t room)
 {
-    return a->is_calibrated
-               ? "How sure: calibrated. Times come from a model with constants measured on this "
-                 "machine, not from runs of these models."
-               : "How sure: modelled from data sheets. Ratios between mechanisms are surer than "
-                 "the times; nothing here was measured.";
+    const size_t measured = a->n_sure[ATTN_SURE_MEASURED], near = a->n_sure[ATTN_SURE_NEAR];
+    const size_t others = a->candidates - measured - near;
+    int n = snprintf(text, room, "How sure: ");
+    if (measured)
+        n += snprintf(text + n, room - (size_t)n, "measured here at these sizes: %zu of %zu (*). ",
+                      measured, a->candidates);
+    if (near)
+        n += snprintf(text + n, room - (size_t)n,
+                      "measured here near: %zu of %zu (~), the model moved by what it is off by at "
+                      "the sizes of the run. ",
+                      near, a->candidates);
+    if ((measured || near) && !others) return;
+    snprintf(text + n, room - (size_t)n, "%s%s", measured || near ? "The others: " : "",
+             a->is_calibrated
+                 ? "calibrated. Times come from a model with constants measured on this machine, "
+                   "not from runs of these models."
+                 : "modelled from data sheets. Ratios between mechanisms are surer than the "
+                   "times; nothing here was measured.");
 }
 
 /* ---- text ----------------------------------------------------------------------------------- */
@@ -149,6 +179,7 @@ static attn_text seconds_or_dash(double value)
 
 static void print_line(const attn_advice_line *line)
 {
+    static const char marks[] = {' ', ' ', '~', '*'};
     char ahead[32] = "-";
     if (line->ahead_from == 64) snprintf(ahead, sizeof ahead, "always");
     if (line->ahead_from > 64) snprintf(ahead, sizeof ahead, "%zu", line->ahead_from);
@@ -157,8 +188,8 @@ static void print_line(const attn_advice_line *line)
         puts(name);
         name = "";
     }
-    printf("%-16s %8s %9s %5.0f%% %8s %10s  %-6s %9s\n", name,
-           seconds_or_dash(line->time_s.value).text,
+    printf("%-16s %8s%c%9s %5.0f%% %8s %10s  %-6s %9s\n", name,
+           seconds_or_dash(line->time_s.value).text, marks[line->sure],
            isnan(line->energy_j.value) ? "-" : attn_format_si(line->energy_j.value, 2, "J").text,
            100.0 * line->attention_share, attn_cost_bound_name(line->bound),
            attn_format_si((double)line->memory_bytes, 3, "byte").text,
@@ -168,7 +199,7 @@ static void print_line(const attn_advice_line *line)
 static void print_advice(const cli_cost_question *q, const attn_advice *a,
                          const attn_device *device, size_t keys)
 {
-    char text[600];
+    char text[700];
     printf("%s: %s, batch %zu, %s, %zu tokens, on %s\n\n", q->request.spec->title,
            cli_cost_phase_text(q->request.phase), q->request.batch,
            attn_cost_type_name(q->request.type), keys, device->record.name);
@@ -180,7 +211,8 @@ static void print_advice(const cli_cost_question *q, const attn_advice *a,
     }
     change_text(a, keys, text, sizeof text);
     attn_format_wrapped(stdout, text, 0, 0, 80);
-    attn_format_wrapped(stdout, sure_text(a), 0, 0, 80);
+    sure_text(a, text, sizeof text);
+    attn_format_wrapped(stdout, text, 0, 0, 80);
     if (a->candidates)
         printf("\n%-16s %8s %9s %6s %8s %10s  %-6s %9s\n", "mechanism", "time", "energy", "attn",
                "bound", "memory", "kind", "ahead at");
@@ -194,22 +226,25 @@ static void print_advice(const cli_cost_question *q, const attn_advice *a,
 
 /* ---- JSON ----------------------------------------------------------------------------------- */
 
-static json_t *span_json(attn_cost_span span)
+static json_t *span_json(attn_cost_span span, attn_sureness sure)
 {
     if (!(span.value > 0.0)) return json_null();
     return json_pack("{s:f, s:f, s:f, s:s}", "value", span.value, "low", span.low, "high",
-                     span.high, "provenance", "modelled");
+                     span.high, "provenance", sure == ATTN_SURE_MEASURED ? "measured" : "modelled");
 }
 
 static json_t *line_json(const attn_advice_line *line)
 {
-    return json_pack("{s:s, s:s, s:s, s:o, s:o, s:s, s:f, s:f, s:I, s:I, s:o}", "mechanism",
-                     line->mechanism.label, "quality", attn_quality_name(line->quality), "why_not",
-                     line->why_not, "time_s", span_json(line->time_s), "energy_j",
-                     span_json(line->energy_j), "bound", attn_cost_bound_name(line->bound),
-                     "core_share", line->core_share, "attention_share", line->attention_share,
-                     "memory_bytes", (json_int_t)line->memory_bytes, "cache_bytes",
-                     (json_int_t)line->cache_bytes, "ahead_of_flash_from_tokens",
+    return json_pack("{s:s, s:s, s:o, s:s, s:s, s:o, s:o, s:s, s:f, s:f, s:I, s:I, s:o}",
+                     "mechanism", line->mechanism.label, "sure", attn_sureness_name(line->sure),
+                     "run", line->run ? json_integer(line->run) : json_null(), "quality",
+                     attn_quality_name(line->quality), "why_not", line->why_not, "time_s",
+                     span_json(line->time_s, line->sure), "energy_j",
+                     span_json(line->energy_j, ATTN_SURE_MODELLED), "bound",
+                     attn_cost_bound_name(line->bound), "core_share", line->core_share,
+                     "attention_share", line->attention_share, "memory_bytes",
+                     (json_int_t)line->memory_bytes, "cache_bytes", (json_int_t)line->cache_bytes,
+                     "ahead_of_flash_from_tokens",
                      line->ahead_from ? json_integer((json_int_t)line->ahead_from) : json_null());
 }
 
@@ -225,8 +260,8 @@ static json_t *advice_json(const attn_advice *a, const attn_device *device, size
                      "keys", (json_int_t)keys, "verdict", verdicts[a->verdict], "pick",
                      a->candidates ? json_string(a->lines[a->pick].mechanism.label) : json_null(),
                      "why", why, "change", change, "sure",
-                     a->is_calibrated ? "calibrated" : "modelled", "provenance", "modelled",
-                     "lines", lines);
+                     attn_sureness_name(a->candidates ? a->lines[a->pick].sure : a->reference.sure),
+                     "provenance", "modelled", "lines", lines);
 }
 
 /* ---- the command ---------------------------------------------------------------------------- */
@@ -238,15 +273,19 @@ static attn_status answer(const settings *s, const cli_cost_question *q, attn_er
                                                                  : ATTN_QUALITY_ANY;
     const attn_advice_limits limits = {
         .memory_bytes = (double)s->memory, .energy_j = s->energy, .worst = worst};
+    cli_cost_evidence evidence = {0};
     attn_advice *advice = attn_alloc(ATTN_MEMORY_OTHER, sizeof *advice);
     json_t *list = json_array();
     attn_status status = advice && list ? ATTN_OK : attn_fail(error, ATTN_EMEMORY, "no memory");
+    if (status == ATTN_OK) status = cli_cost_evidence_read(&evidence, s->store, q, error);
     bool is_first = true;
     for (size_t d = 0; d < q->n_devices && status == ATTN_OK; d++)
         for (size_t l = 0; l < q->lengths.count && status == ATTN_OK; l++) {
             const attn_cost_request request = cli_cost_request(q, 0, l);
-            status = attn_advise(&request, q->mechanisms, q->n_mechanisms, q->devices[d], &limits,
-                                 advice, error);
+            const bool is_here = strcmp(q->devices[d]->record.name, "this") == 0;
+            status =
+                attn_advise(&request, q->mechanisms, q->n_mechanisms, q->devices[d], &limits,
+                            is_here ? evidence.found : (attn_advice_evidences){0}, advice, error);
             if (status != ATTN_OK) break;
             if (s->json) {
                 json_array_append_new(list, advice_json(advice, q->devices[d], request.keys));
@@ -262,6 +301,7 @@ static attn_status answer(const settings *s, const cli_cost_question *q, attn_er
         putchar('\n');
     }
     json_decref(list);
+    cli_cost_evidence_free(&evidence);
     attn_free(advice);
     return status;
 }

@@ -2,11 +2,9 @@
  * shows how far a prediction with them is off. */
 #define _DEFAULT_SOURCE
 #include "base/error.h"
-#include "base/memory.h"
 #include "base/threads.h"
+#include "cli/calibrate_check.h"
 #include "cli/cost_options.h"
-#include "cost/roofline.h"
-#include "experiment/bench_step.h"
 #include "experiment/calibrate.h"
 #include "files/atomic_file.h"
 
@@ -24,7 +22,7 @@ typedef struct settings {
     size_t threads;
     const char *isa, *out;
     double seconds;
-    bool check;
+    const char *check;
 } settings;
 
 static const cli_option options[] = {
@@ -47,7 +45,7 @@ static const cli_option options[] = {
      .initial = "1",
      .minimum = 0.01,
      .maximum = 60,
-     .help = "Of each of eight probes."},
+     .help = "Of each of nine probes, and of the core of each mechanism."},
     {.name = "out",
      .kind = CLI_TEXT,
      .offset = offsetof(settings, out),
@@ -55,9 +53,12 @@ static const cli_option options[] = {
      .help = "Where the device is kept, beside others that are there. Default: devices.json in "
              "~/.config/attnscope, where cost and advise find it."},
     {.name = "check",
-     .kind = CLI_FLAG,
+     .kind = CLI_TEXT,
      .offset = offsetof(settings, check),
-     .help = "Then time steps of a small GPT-2, and show how far their predictions are off."},
+     .argument = "LIST",
+     .help = "Then time steps of a small GPT-2 with these mechanisms, or all, and their cores from "
+             "512 to 8192 tokens, and show how far predictions are off, where, and why. Takes 20 "
+             "seconds a mechanism."},
 };
 
 /* ---- the device ------------------------------------------------------------------------------ */
@@ -72,6 +73,24 @@ static json_t *rounded(double value)
 static void put(json_t *device, const char *field, double value)
 {
     if (isfinite(value) && value > 0.0) json_object_set_new(device, field, rounded(value));
+}
+
+static void put_quantity(json_t *device, const char *field, const attn_quantity *q)
+{
+    if (!isfinite(q->value) || !(q->high > 0.0)) return;
+    json_t *range = json_array();
+    json_array_append_new(range, rounded(q->low));
+    json_array_append_new(range, rounded(q->high));
+    json_object_set_new(device, field, range);
+}
+
+static void put_cores(json_t *device, const char *field, const double *factors)
+{
+    json_t *object = json_object();
+    for (size_t i = 0; i < ATTN_DEVICE_MECHANISMS; i++)
+        if (factors[i] > 0.0)
+            json_object_set_new(object, attn_mechanism_name(i), rounded(factors[i]));
+    json_object_set_new(device, field, object);
 }
 
 /* Memory and cache come from the system, all else was measured. */
@@ -95,14 +114,17 @@ static json_t *device_json(const attn_calibration *c)
     put(device, "exponential_tops", 1e-12 * c->value[ATTN_PROBE_EXPONENTIAL]);
     put(device, "other_tops", 1e-12 * c->value[ATTN_PROBE_OTHER]);
     put(device, "bandwidth_gb_s", 1e-9 * c->value[ATTN_PROBE_MEMORY]);
-    put(device, "core_tflops", 1e-12 * c->value[ATTN_PROBE_CORE]);
+    put(device, "bf16_tflops", 1e-12 * c->value[ATTN_PROBE_HALF]);
+    put(device, "projection_tflops", 1e-12 * c->value[ATTN_PROBE_PROJECTION]);
     put(device, "head_tflops", 1e-12 * c->value[ATTN_PROBE_HEAD]);
     put(device, "launch_s", c->value[ATTN_PROBE_LAUNCH]);
-    put(device, "idle_w", c->idle_w);
-    put(device, "matmul_pj", c->picojoule[ATTN_PROBE_PRODUCT]);
-    put(device, "exponential_pj", c->picojoule[ATTN_PROBE_EXPONENTIAL]);
-    put(device, "other_pj", c->picojoule[ATTN_PROBE_OTHER]);
-    put(device, "dram_pj", c->picojoule[ATTN_PROBE_MEMORY]);
+    put_cores(device, "core_forward", c->forward);
+    put_cores(device, "core_backward", c->backward);
+    put_quantity(device, "idle_w", &c->energy.idle_w);
+    put_quantity(device, "matmul_pj", &c->energy.matmul_pj);
+    put_quantity(device, "exponential_pj", &c->energy.exponential_pj);
+    put_quantity(device, "other_pj", &c->energy.other_pj);
+    put_quantity(device, "dram_pj", &c->energy.dram_pj);
     json_object_set_new(device, "sources",
                         json_pack("{s:{s:s, s:s}}", "*", "from", from, "confidence", "measured"));
     return device;
@@ -160,118 +182,53 @@ static attn_status keep(const char *path, json_t *device, attn_error *error)
     return status;
 }
 
-/* ---- residuals ------------------------------------------------------------------------------ */
-
-/* A step of four layers of GPT-2, measured and predicted. */
-static attn_status check_one(const settings *s, const attn_catalog *catalog, const char *mechanism,
-                             attn_error *error)
-{
-    enum { BATCH = 2, LENGTH = 512, LAYERS = 4, WORDS = 8192, REPEATS = 5 };
-    attn_model_config config;
-    attn_status status = attn_model_preset("gpt2", &config, error);
-    if (status != ATTN_OK) return status;
-    config.layers = LAYERS;
-    config.vocabulary = WORDS;
-    config.mechanism = mechanism;
-    attn_bench_step measured;
-    const attn_bench_step_options bench = {.model = &config,
-                                           .batch = BATCH,
-                                           .length = LENGTH,
-                                           .repeats = REPEATS,
-                                           .threads = s->threads,
-                                           .isa = s->isa,
-                                           .seed = 1};
-    status = attn_bench_step_run(&bench, &measured, error);
-    attn_spec spec = *(const attn_spec *)attn_records_find(&catalog->models, "gpt2", NULL);
-    spec.layers = LAYERS;
-    spec.vocabulary = WORDS;
-    attn_cost_request request = {
-        .catalog = catalog, .spec = &spec, .type = ATTN_COST_F32, .batch = BATCH, .keys = LENGTH};
-    if (status == ATTN_OK) status = attn_pattern_parse(mechanism, &request.pattern, error);
-    attn_cost_estimate *estimate = attn_alloc(ATTN_MEMORY_OTHER, sizeof *estimate);
-    attn_prediction prediction;
-    if (!estimate && status == ATTN_OK) status = attn_fail(error, ATTN_EMEMORY, "no memory");
-    if (status == ATTN_OK) status = attn_cost_estimate_make(&request, estimate, error);
-    if (status == ATTN_OK)
-        status = attn_cost_predict(estimate, attn_records_find(&catalog->devices, "this", error),
-                                   &prediction, error);
-    if (status == ATTN_OK)
-        printf("%-16s %9.1f ms %9.1f ms %+8.0f%%\n", mechanism, 1e3 * measured.step.median_s,
-               1e3 * prediction.time_s.value,
-               100.0 * (prediction.time_s.value / measured.step.median_s - 1.0));
-    attn_free(estimate);
-    return status;
-}
-
-/* The tile engine alone, at lengths that the probe did not have. */
-static attn_status check_core(const settings *s, const attn_catalog *catalog, size_t length,
-                              attn_error *error)
-{
-    const attn_calibration_options wanted = {.threads = s->threads, .isa = s->isa};
-    const attn_cost_request request = {.catalog = catalog,
-                                       .spec = attn_records_find(&catalog->models, "gpt2", NULL),
-                                       .pattern = attn_cost_flash,
-                                       .type = ATTN_COST_F32,
-                                       .batch = 1,
-                                       .keys = length};
-    attn_cost_estimate *estimate = attn_alloc(ATTN_MEMORY_OTHER, sizeof *estimate);
-    attn_prediction prediction;
-    double time_s = 0.0;
-    attn_status status = estimate ? attn_cost_estimate_make(&request, estimate, error)
-                                  : attn_fail(error, ATTN_EMEMORY, "no memory");
-    if (status == ATTN_OK)
-        status = attn_cost_predict(estimate, attn_records_find(&catalog->devices, "this", error),
-                                   &prediction, error);
-    if (status == ATTN_OK) status = attn_calibration_core_time(&wanted, length, &time_s, error);
-    if (status == ATTN_OK) {
-        const double predicted_s = prediction.core_s.value / (double)request.spec->layers;
-        printf("flash, %-9zu %9.1f ms %9.1f ms %+8.0f%%\n", length, 1e3 * time_s, 1e3 * predicted_s,
-               100.0 * (predicted_s / time_s - 1.0));
-    }
-    attn_free(estimate);
-    return status;
-}
-
-static attn_status check(const settings *s, const char *path, attn_error *error)
-{
-    static const char *const mechanisms[] = {"softmax", "flash", "sliding", "linear", "gla"};
-    attn_catalog catalog;
-    attn_status status = attn_catalog_load(&catalog, path, NULL, error);
-    if (status == ATTN_OK)
-        printf("\nresiduals: a training step of four layers of GPT-2, batch 2, 512 tokens\n"
-               "%-16s %12s %12s %9s\n",
-               "mechanism", "measured", "predicted", "off by");
-    for (size_t i = 0; i < sizeof mechanisms / sizeof *mechanisms && status == ATTN_OK; i++)
-        status = check_one(s, &catalog, mechanisms[i], error);
-    if (status == ATTN_OK)
-        puts("\nresiduals: attention between projections, forward and backward, 12 heads of 64");
-    for (size_t length = 512; length <= 8192 && status == ATTN_OK; length *= 2)
-        status = check_core(s, &catalog, length, error);
-    attn_catalog_free(&catalog);
-    return status;
-}
-
 /* ---- the command ---------------------------------------------------------------------------- */
+
+/* Picojoules a unit of a probe's work; NULL where the fit has none for it. */
+static const attn_quantity *picojoules(const attn_calibration *c, attn_probe probe)
+{
+    switch (probe) {
+    case ATTN_PROBE_PRODUCT:
+        return &c->energy.matmul_pj;
+    case ATTN_PROBE_EXPONENTIAL:
+        return &c->energy.exponential_pj;
+    case ATTN_PROBE_OTHER:
+        return &c->energy.other_pj;
+    case ATTN_PROBE_MEMORY:
+        return &c->energy.dram_pj;
+    default:
+        return NULL;
+    }
+}
+
+static void print_probe(const attn_calibration *c, attn_probe probe)
+{
+    static const char *const units[] = {"GFLOP/s", "GFLOP/s", "GFLOP/s", "GFLOP/s",
+                                        "G/s",     "G/s",     "GB/s",    "us"};
+    const double scale = probe == ATTN_PROBE_LAUNCH ? 1e6 : 1e-9;
+    const attn_quantity *pj = picojoules(c, probe);
+    char range[48], energy[48] = "-";
+    snprintf(range, sizeof range, "%.4g to %.4g", scale * c->low[probe], scale * c->high[probe]);
+    if (pj && isfinite(pj->value))
+        snprintf(energy, sizeof energy, "%.3g to %.3g", pj->low, pj->high);
+    printf("%-12s %9.4g %20s  %-8s %18s\n", attn_probe_name(probe), scale * c->value[probe], range,
+           units[probe], energy);
+}
 
 static void print(const attn_calibration *c)
 {
-    static const char *const units[] = {"GFLOP/s", "G/s",     "G/s", "GB/s",
-                                        "GFLOP/s", "GFLOP/s", "us"};
-    printf("%s, %zu threads, %s, %s\n\n%-14s %10s %21s  %-8s %12s\n", c->processor, c->threads,
-           c->isa, c->dense, "probe", "median", "quartiles", "unit", "pJ a unit");
-    for (size_t i = 0; i < ATTN_PROBES; i++) {
-        const double scale = i == ATTN_PROBE_LAUNCH ? 1e6 : 1e-9;
-        char range[48], energy[32] = "-";
-        snprintf(range, sizeof range, "%.4g to %.4g", scale * c->low[i], scale * c->high[i]);
-        if (isfinite(c->picojoule[i]) && i < ATTN_PROBE_HEAD)
-            snprintf(energy, sizeof energy, "%.3g", c->picojoule[i]);
-        printf("%-14s %10.4g %21s  %-8s %12s\n", attn_probe_name((attn_probe)i),
-               scale * c->value[i], range, units[i], energy);
-    }
-    if (isfinite(c->idle_w))
-        printf("at rest        %10.3g %21s  W\n", c->idle_w, "");
+    printf("%s, %zu threads, %s, %s\n\n%-12s %9s %20s  %-8s %18s\n", c->processor, c->threads,
+           c->isa, c->dense, "probe", "median", "quartiles", "unit", "pJ a unit, modelled");
+    for (size_t i = 0; i < ATTN_PROBES; i++) print_probe(c, (attn_probe)i);
+    if (isfinite(c->energy.idle_w.value))
+        printf("at rest %.3g to %.3g W; the energies leave %.0f%% of a probe's unexplained\n",
+               c->energy.idle_w.low, c->energy.idle_w.high, 100.0 * c->energy.spread);
     else
         printf("energy: not measured: %s\n", c->energy_why);
+    puts("\ncores: times longer than their operations at these rates, forward and backward");
+    for (size_t i = 0; i < ATTN_DEVICE_MECHANISMS; i++)
+        if (c->forward[i] > 0.0)
+            printf("%-16s %9.2f %9.2f\n", attn_mechanism_name(i), c->forward[i], c->backward[i]);
 }
 
 /* Probes beside other busy programs measure those too. */
@@ -298,6 +255,8 @@ static int run(const void *settings_pointer, size_t n_operands, char *const *ope
                   "calibrate: there is no home folder to keep the result in: give --out FILE");
         return cli_cost_fail(&error);
     }
+    if (s->check && cli_calibrate_check_list(s->check, &error) != ATTN_OK)
+        return cli_cost_fail(&error);
     const attn_calibration_options wanted = {
         .threads = s->threads, .isa = s->isa, .probe_s = s->seconds};
     attn_calibration result;
@@ -310,7 +269,8 @@ static int run(const void *settings_pointer, size_t n_operands, char *const *ope
         json_decref(device);
     }
     if (status == ATTN_OK) printf("\nkept as the device 'this' in %s\n", path);
-    if (status == ATTN_OK && s->check) status = check(s, path, &error);
+    if (status == ATTN_OK && s->check)
+        status = cli_calibrate_check(s->check, path, s->threads, s->isa, &error);
     return status == ATTN_OK ? cli_finish(CLI_OK) : cli_cost_fail(&error);
 }
 
@@ -319,10 +279,10 @@ const cli_command cli_command_calibrate = {
     .summary = "measure this machine for cost and advise",
     .operands = "",
     .description = "Measures the rates of dense products, exponentials, other vector work, memory, "
-                   "the attention engine and the start of a parallel region, and, where the "
-                   "hardware counts energy, the picojoules of each. The result is kept in a file "
-                   "of the user as the device 'this'.\n\n"
-                   "  attnscope calibrate --check\n"
+                   "the start of a parallel region and the core of every mechanism, and, where the "
+                   "hardware counts energy, fits the picojoules of each. The result is kept in a "
+                   "file of the user as the device 'this'.\n\n"
+                   "  attnscope calibrate --check all\n"
                    "  attnscope cost --dtype f32 --device this",
     .options = options,
     .n_options = sizeof options / sizeof *options,

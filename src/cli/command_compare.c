@@ -1,11 +1,10 @@
 /* attnscope compare: two runs, or two mechanisms of one. */
 #include "base/error.h"
 #include "cli/options.h"
+#include "cli/run_operand.h"
 #include "report/comparison.h"
-#include "store/store.h"
 
 #include <stdio.h>
-#include <stdlib.h>
 #include <string.h>
 
 typedef struct settings {
@@ -53,27 +52,6 @@ static const cli_option options[] = {
     {.name = "json", .offset = offsetof(settings, json), .help = "Print JSON."},
 };
 
-/* "FILE", "FILE@RUN" or "RUN" of attnscope.db. */
-static attn_status load(const char *operand, attn_store_result **out, attn_error *error)
-{
-    char path[4096];
-    const char *at = strrchr(operand, '@');
-    const char *number = at ? at + 1 : operand;
-    const bool has_number = *number && number[strspn(number, "0123456789")] == '\0';
-    attn_store *store = NULL;
-    int64_t run_id = has_number ? strtoll(number, NULL, 10) : 0;
-    if (has_number && !at)
-        snprintf(path, sizeof path, "attnscope.db");
-    else
-        snprintf(path, sizeof path, "%.*s",
-                 (int)(at && has_number ? at - operand : (long)strlen(operand)), operand);
-    attn_status status = attn_store_open(&store, path, ATTN_STORE_READ, error);
-    if (status == ATTN_OK && !has_number) status = attn_store_newest_run(store, &run_id, error);
-    if (status == ATTN_OK) status = attn_store_load(store, run_id, out, error);
-    attn_store_close(store);
-    return status;
-}
-
 static int gate_status(const attn_comparison *comparison, const char *conditions)
 {
     static const int statuses[] = {[ATTN_GATE_PASSED] = CLI_OK,
@@ -96,9 +74,9 @@ static int run(const void *settings_pointer, size_t n_operands, char *const *ope
     attn_store_result *a = NULL, *b = NULL;
     attn_comparison *comparison = NULL;
     int exit_status = CLI_OK;
-    attn_status status = load(operands[0], &a, &error);
+    attn_status status = cli_run_load(operands[0], 0, &a, &error);
     const bool is_one = n_operands < 2 || strcmp(operands[0], operands[1]) == 0;
-    if (status == ATTN_OK && !is_one) status = load(operands[1], &b, &error);
+    if (status == ATTN_OK && !is_one) status = cli_run_load(operands[1], 0, &b, &error);
     if (status == ATTN_OK && is_one && (!wanted->mechanism_a || !wanted->mechanism_b))
         status = attn_fail(&error, ATTN_EARGUMENT,
                            "one run has nothing to be compared with but itself: name two of its "
@@ -135,8 +113,8 @@ const cli_command cli_command_compare = {
     .description =
         "Says how much B is above or below A, round by round, and whether the pairs really tell: "
         "an exact interval of the median ratio, at 95 % for all rows of one figure together. A and "
-        "B are runs: a number of attnscope.db, a store (its newest run), or STORE@NUMBER. Runs of "
-        "other data, models, settings or machines are refused.\n\n"
+        "B are runs: " CLI_RUN_OPERAND_HELP
+        ". Runs of other data, models, settings or machines are refused.\n\n"
         "  attnscope compare 3 4 --fail-if 'time>+2%'\n"
         "  attnscope compare 4 --a softmax --b flash",
     .options = options,

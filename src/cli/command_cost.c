@@ -54,8 +54,9 @@ static const cli_option options[] = {
      .offset = offsetof(settings, against),
      .argument = "RUN",
      .maximum = 1e15,
-     .help = "Predict the steps of a run of the store, whose model and sizes it takes, and print "
-             "them beside what was measured."},
+     .help = "Predict the steps of a run of the store, whose model and sizes it takes, beside what "
+             "was measured, with the part that carries the error and the resource behind it; "
+             "--explain prints every part."},
     {.name = "against-newest",
      .kind = CLI_FLAG,
      .offset = offsetof(settings, newest),
@@ -80,7 +81,10 @@ static attn_status compare(const settings *s, const cli_cost_question *question,
         return attn_fail(error, ATTN_ENOTFOUND,
                          "this machine was not measured yet: run attnscope calibrate");
     return cli_cost_against(stdout, s->store, (int64_t)s->against, &question->catalog, device,
-                            s->markdown, error);
+                            s->markdown  ? CLI_COST_MARKDOWN
+                            : s->explain ? CLI_COST_EXPLAIN
+                                         : CLI_COST_TABLE,
+                            error);
 }
 
 static attn_status print_page(const char *path, const cli_cost_rows *rows, attn_error *error)

@@ -1,10 +1,10 @@
 /* attnscope export: a run for other programs. */
 #include "base/error.h"
 #include "cli/options.h"
+#include "cli/run_operand.h"
 #include "report/export.h"
 #include "report/ranking.h"
 #include "report/report.h"
-#include "store/store.h"
 
 #include <stdio.h>
 #include <string.h>
@@ -68,14 +68,10 @@ static int run(const void *settings_pointer, size_t n_operands, char *const *ope
 {
     const settings *wanted = settings_pointer;
     attn_error error = {0};
-    attn_store *store = NULL;
     attn_store_result *result = NULL;
     attn_summary *summary = NULL;
-    int64_t run_id = (int64_t)wanted->run_id;
-    attn_status status = attn_store_open(&store, n_operands > 0 ? operands[0] : "attnscope.db",
-                                         ATTN_STORE_READ, &error);
-    if (status == ATTN_OK && run_id == 0) status = attn_store_newest_run(store, &run_id, &error);
-    if (status == ATTN_OK) status = attn_store_load(store, run_id, &result, &error);
+    attn_status status = cli_run_load(n_operands > 0 ? operands[0] : "attnscope.db", wanted->run_id,
+                                      &result, &error);
     if (status == ATTN_OK) status = attn_summary_make(result, &summary, &error);
     if (status == ATTN_OK) {
         const job j = {.format = format_of(wanted),
@@ -87,16 +83,16 @@ static int run(const void *settings_pointer, size_t n_operands, char *const *ope
     }
     attn_summary_free(summary);
     attn_store_result_free(result);
-    attn_store_close(store);
     return status == ATTN_OK ? cli_finish(CLI_OK) : cli_fail(&error);
 }
 
 const cli_command cli_command_export = {
     .name = "export",
     .summary = "a run as Markdown, CSV, JSON, JSON Lines or SQL",
-    .operands = "[STORE]",
-    .description = "Writes a run that the store holds for other programs. STORE is attnscope.db "
-                   "when it is not given. Every number keeps its provenance; one that is absent "
+    .operands = "[RUN]",
+    .description = "Writes a stored run for other programs. RUN is " CLI_RUN_OPERAND_HELP
+                   "; without it, the newest run of attnscope.db. Every number keeps its "
+                   "provenance; one that is absent "
                    "keeps its reason.\n\n"
                    "  attnscope export --format sql | sqlite3 results.db",
     .options = options,

@@ -1,12 +1,11 @@
-/* A run's plan gives the request; its median step time is what the prediction is held against. */
+/* A run's plan gives the request; the medians of its step and of the model's parts are what the
+ * prediction is held against. Runs of older versions have no parts: their passes stand in. */
 #include "cli/cost_against.h"
 
 #include "base/error.h"
 #include "base/memory.h"
 #include "base/text.h"
-#include "cost/roofline.h"
 #include "model/model.h"
-#include "report/format.h"
 #include "report/summary.h"
 
 #include <jansson.h>
@@ -19,8 +18,8 @@ typedef struct against {
     attn_spec spec;
     attn_cost_request request;
     attn_cost_estimate *estimate;
-    bool is_markdown;
-    size_t within, compared; /* mechanisms off by at most 15 %, and all */
+    cli_cost_comparison *comparison;
+    cli_cost_form form;
     attn_error *error;
 } against;
 
@@ -73,71 +72,89 @@ static attn_status read_plan(against *a, const attn_catalog *catalog, const char
     return status;
 }
 
-/* "matmul 71%, core 9%": where the model says the time goes */
-static void where_text(const attn_prediction *p, char *text, size_t room)
+/* ---- what was measured ------------------------------------------------------------------------ */
+
+/* The sum of two figures; the second may be absent. */
+static double measured_sum(const attn_summary_mechanism *m, const char *first, const char *second,
+                           const char *pass)
 {
-    snprintf(text, room, "%s %.0f%%, core %.0f%%", attn_cost_bound_name(p->bound),
-             100.0 * p->bound_share, 100.0 * p->core_share);
+    char name[2][ATTN_FIGURE_NAME_BYTES];
+    snprintf(name[0], sizeof name[0], "%s_%s_time_s", first, pass);
+    snprintf(name[1], sizeof name[1], "%s_%s_time_s", second, pass);
+    const double more = attn_summary_value(m, name[1]);
+    return attn_summary_value(m, name[0]) + (isnan(more) ? 0.0 : more);
 }
 
-static attn_status print_mechanism(against *a, const attn_summary_mechanism *m)
+static attn_cost_measured measured_of(const attn_summary_mechanism *m)
 {
-    const attn_summary_figure *step = attn_summary_find(m, "step_time_s");
+    static const char *const parts[ATTN_PLACES][2] = {{"attention", "-"}, {"mlp_dense", "gelu"},
+                                                      {"norm", "-"},      {"embedding", "-"},
+                                                      {"head", "loss"},   {"-", "-"}};
+    attn_cost_measured out = {.step_s = attn_summary_value(m, "step_time_s"),
+                              .forward_s = attn_summary_value(m, "forward_time_s"),
+                              .backward_s = attn_summary_value(m, "backward_time_s"),
+                              .update_s = attn_summary_value(m, "optimizer_time_s")};
+    for (size_t place = 0; place < ATTN_PLACES; place++) {
+        const char *const *names = parts[place];
+        out.place_s[place][ATTN_COST_FORWARD] = measured_sum(m, names[0], names[1], "forward");
+        out.place_s[place][ATTN_COST_BACKWARD] = measured_sum(m, names[0], names[1], "backward");
+    }
+    return out;
+}
+
+/* ---- the run -------------------------------------------------------------------------------- */
+
+/* A run's A/A twin is the mechanism once more. */
+static attn_status pattern_of(const attn_summary_mechanism *m, attn_pattern *pattern,
+                              attn_error *error)
+{
+    char name[ATTN_PATTERN_BYTES];
+    attn_text_copy(name, sizeof name, m->name);
+    char *space = strchr(name, ' ');
+    if (space) *space = '\0';
+    return attn_pattern_parse(name, pattern, error);
+}
+
+static attn_status add_mechanism(against *a, const attn_summary_mechanism *m)
+{
     attn_prediction p;
-    attn_status status = attn_pattern_parse(m->name, &a->request.pattern, a->error);
-    if (status != ATTN_OK) return status;
-    status = attn_cost_estimate_make(&a->request, a->estimate, a->error);
+    attn_status status = pattern_of(m, &a->request.pattern, a->error);
+    if (status == ATTN_OK) status = attn_cost_estimate_make(&a->request, a->estimate, a->error);
     if (status == ATTN_OK) status = attn_cost_predict(a->estimate, a->device, &p, a->error);
     if (status != ATTN_OK) return status;
-    const char *form =
-        a->is_markdown ? "| %s | %s | %s | %s | %s |\n" : "%-24s %10s %10s %8s  %s\n";
-    char where[64], off[32] = "-";
-    where_text(&p, where, sizeof where);
-    const bool is_measured = step && step->n > 0 && step->provenance == ATTN_MEASURED;
-    if (is_measured) {
-        const double error = p.time_s.value / step->median - 1.0;
-        snprintf(off, sizeof off, "%+.0f%%", 100.0 * error);
-        a->compared++;
-        a->within += fabs(error) <= 0.15;
-    }
-    fprintf(a->out, form, m->name,
-            is_measured ? attn_format_si(step->median, 3, "s").text : "not measured",
-            attn_format_si(p.time_s.value, 3, "s").text, off, where);
+    const attn_cost_measured measured = measured_of(m);
+    cli_cost_compare(a->comparison, m->name, &p, &measured);
     return ATTN_OK;
 }
 
 static attn_status print_run(against *a, const attn_store_result *result,
                              const attn_summary *summary)
 {
+    attn_status status = ATTN_OK;
+    for (size_t i = 0; i < summary->n_mechanisms && i < ATTN_PATTERNS_MAX && status == ATTN_OK; i++)
+        status = add_mechanism(a, &summary->mechanisms[i]);
+    if (status != ATTN_OK) return status;
     fprintf(a->out,
             "run %lld: %s, batch %zu, %zu tokens, %s; predicted for %s, a training step\n\n",
             (long long)result->run.id, a->spec.record.name, a->request.batch, a->request.keys,
             attn_cost_type_name(a->request.type), a->device->record.name);
-    if (a->is_markdown)
-        fputs("| mechanism | measured | predicted | off by | the model's time goes to |\n"
-              "|---|---:|---:|---:|---|\n",
-              a->out);
-    else
-        fprintf(a->out, "%-24s %10s %10s %8s  %s\n", "mechanism", "measured", "predicted", "off by",
-                "time goes to");
-    attn_status status = ATTN_OK;
-    for (size_t i = 0; i < summary->n_mechanisms && status == ATTN_OK; i++)
-        status = print_mechanism(a, &summary->mechanisms[i]);
-    if (status == ATTN_OK) fprintf(a->out, "\nwithin 15%%: %zu of %zu\n", a->within, a->compared);
-    return status;
+    cli_cost_comparison_print(a->out, a->comparison, a->form);
+    return ATTN_OK;
 }
 
 attn_status cli_cost_against(FILE *out, const char *store_path, int64_t run,
                              const attn_catalog *catalog, const attn_device *device,
-                             bool is_markdown, attn_error *error)
+                             cli_cost_form form, attn_error *error)
 {
-    against a = {.out = out, .device = device, .is_markdown = is_markdown, .error = error};
+    against a = {.out = out, .device = device, .form = form, .error = error};
     attn_store *store = NULL;
     attn_store_result *result = NULL;
     attn_summary *summary = NULL;
     a.estimate = attn_alloc(ATTN_MEMORY_OTHER, sizeof *a.estimate);
-    attn_status status = a.estimate ? attn_store_open(&store, store_path, ATTN_STORE_READ, error)
-                                    : attn_fail(error, ATTN_EMEMORY, "no memory to compare");
+    a.comparison = attn_alloc(ATTN_MEMORY_OTHER, sizeof *a.comparison);
+    attn_status status = a.estimate && a.comparison
+                             ? attn_store_open(&store, store_path, ATTN_STORE_READ, error)
+                             : attn_fail(error, ATTN_EMEMORY, "no memory to compare");
     if (status == ATTN_OK && run == 0) status = attn_store_newest_run(store, &run, error);
     if (status == ATTN_OK) status = attn_store_load(store, run, &result, error);
     if (status == ATTN_OK) status = attn_summary_make(result, &summary, error);
@@ -147,5 +164,6 @@ attn_status cli_cost_against(FILE *out, const char *store_path, int64_t run,
     attn_store_result_free(result);
     attn_store_close(store);
     attn_free(a.estimate);
+    attn_free(a.comparison);
     return status;
 }

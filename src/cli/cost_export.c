@@ -119,12 +119,13 @@ static json_t *part_json(const cli_cost_rows *rows, const attn_cost_request *r,
 
 static json_t *prediction_json(const attn_prediction *p)
 {
-    return json_pack("{s:s, s:b, s:o, s:o, s:s, s:s, s:f, s:f, s:f, s:f, s:b}", "device",
+    return json_pack("{s:s, s:b, s:o, s:o, s:s, s:s, s:f, s:f, s:f, s:f, s:f, s:b}", "device",
                      p->device->record.name, "is_calibrated", p->is_calibrated, "time_s",
                      span_json(p->time_s), "energy_j", span_json(p->energy_j), "energy_why",
                      p->energy_why, "bound", attn_cost_bound_name(p->bound), "bound_share",
                      p->bound_share, "core_share", p->core_share, "attention_share",
-                     p->attention_share, "traffic_bytes", p->bytes, "fits_memory", p->fits);
+                     p->attention_share, "traffic_bytes", p->bytes, "memory_bytes", p->memory_bytes,
+                     "fits_memory", p->fits);
 }
 
 static json_t *row_json(const cli_cost_rows *rows, const cli_cost_row *row)

@@ -81,7 +81,8 @@ attn_status cli_cost_html(FILE *out, const cli_cost_rows *rows, attn_error *erro
           out);
     escaped(out, rows->question->request.spec->title);
     fprintf(out,
-            "</h1>\n<p>%s. Counts are exact; times are modelled, not measured.</p>\n</header>\n"
+            "</h1>\n<p>What is counted: %s. Counts are exact; times are modelled, not "
+            "measured.</p>\n</header>\n"
             "<main>\n<noscript><p>The charts need JavaScript; their values stand in the tables."
             "</p></noscript>\n",
             cli_cost_phase_text(rows->question->request.phase));

@@ -159,7 +159,7 @@ static void time_cells(cells *row, const cli_cost_rows *rows, const cli_cost_row
     snprintf(share, sizeof share, "%.0f%%", 100.0 * p->attention_share);
     put(row, share);
     put(row, energy_text(p).text);
-    put(row, p->fits ? bytes_text((double)r->estimate.memory.total).text : "no room");
+    put(row, p->fits ? bytes_text(p->memory_bytes).text : "no room");
     put(row, attn_cost_bound_name(p->bound));
 }
 

@@ -5,6 +5,7 @@
 #include "report/format.h"
 
 #include <stdio.h>
+#include <string.h>
 
 /* Seconds of one trial: its steps, its evaluations and the latency of inference, which take a
  * forward pass each, about a third of a step. */
@@ -39,9 +40,10 @@ attn_status cli_dry_run(const attn_plan *plan, attn_error *error)
         times_s[i] = trial_time_s(plan, step.step.median_s);
         round_s += times_s[i];
     }
-    printf("%s, batch %zu, %zu tokens, %zu steps; %zu round%s of %zu trials\n", plan->model,
-           plan->batch, plan->length, plan->steps, plan->rounds, plan->rounds == 1 ? "" : "s",
-           plan->n_mechanisms);
+    printf("%s, batch %zu, %zu tokens, %zu steps%s; %zu round%s of %zu trials\n", plan->model,
+           plan->batch, plan->length, plan->steps,
+           strcmp(plan->dtype, "bf16") == 0 ? " in bfloat16" : "", plan->rounds,
+           plan->rounds == 1 ? "" : "s", plan->n_mechanisms);
     for (size_t i = 0; i < plan->n_mechanisms; i++)
         printf("  %-30s about %s a trial\n", plan->mechanisms[i].label,
                attn_format_duration(times_s[i]).text);

@@ -151,8 +151,10 @@ const cli_option cli_run_options[] = {
      FIELD(dtype),
      .argument = "TYPE",
      .initial = "f32",
-     .choices = "f32",
-     .help = "Precision of weights, activations and products."},
+     .choices = "f32|bf16",
+     .help =
+         "f32: everything in float32. bf16: the factors of dense products in bfloat16, as under "
+         "autocast; sums, attention, loss and the trained weights stay float32."},
     {.help = "Data"},
     {.name = "data",
      .kind = CLI_TEXT,
@@ -436,6 +438,7 @@ attn_status cli_run_title(const cli_run_settings *s, const attn_plan *plan, char
             "--learning-rate-warmup %zu --schedule %s --weight-decay %.15g --clip %.15g --loss %s",
             plan->batch, plan->length, plan->steps, plan->rounds, plan->learning_rate,
             s->learning_rate_warmup, s->schedule, s->weight_decay, s->clip, s->loss);
+    if (strcmp(s->dtype, "f32") != 0) fprintf(out, " --dtype %s", s->dtype);
     append_flag(out, "pack", s->pack);
     fprintf(out,
             " --held-out %.15g --evaluate-every %zu --evaluate-batches %zu --timing-warmup %zu "

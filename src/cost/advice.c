@@ -35,24 +35,81 @@ static attn_quality quality_of(const attn_pattern *pattern)
     return worst;
 }
 
+const char *attn_sureness_name(attn_sureness sureness)
+{
+    static const char *const names[] = {"modelled", "calibrated", "near", "measured"};
+    return names[sureness];
+}
+
 /* ---- one mechanism -------------------------------------------------------------------------- */
 
 /* Estimates are large: one of each serves all. */
 typedef struct workspace {
     attn_cost_request request;
     const attn_device *device;
+    attn_advice_evidences evidences;
     attn_cost_estimate estimate;
     attn_prediction prediction;
+    attn_sureness sure; /* of the prediction */
+    int64_t run;
 } workspace;
 
-static attn_status predict(workspace *w, const attn_pattern *mechanism, size_t keys,
-                           attn_error *error)
+static attn_status model(workspace *w, const attn_pattern *mechanism, size_t batch, size_t keys,
+                         attn_error *error)
 {
     w->request.pattern = *mechanism;
+    w->request.batch = batch;
     w->request.keys = keys;
     const attn_status status = attn_cost_estimate_make(&w->request, &w->estimate, error);
     if (status != ATTN_OK) return status;
     return attn_cost_predict(&w->estimate, w->device, &w->prediction, error);
+}
+
+static double distance(size_t a, size_t b)
+{
+    return fabs(log((double)a / (double)b));
+}
+
+/* The measurement nearest to the sizes, of those that are near; NULL: none. */
+static const attn_advice_evidence *nearest(const workspace *w, const char *label, size_t batch,
+                                           size_t keys)
+{
+    const attn_advice_evidence *best = NULL;
+    const double most = log(ATTN_ADVICE_NEAR) + 1e-9;
+    double least = INFINITY;
+    for (size_t i = 0; i < w->evidences.count; i++) {
+        const attn_advice_evidence *e = &w->evidences.list[i];
+        if (strcmp(e->mechanism, label) != 0) continue;
+        const double in_keys = distance(e->keys, keys), in_batch = distance(e->batch, batch);
+        if (in_keys > most || in_batch > most || in_keys + in_batch >= least) continue;
+        least = in_keys + in_batch;
+        best = e;
+    }
+    return best;
+}
+
+/* A measurement of the sizes themselves takes the model's place; one of near sizes moves it by as
+ * much as it is off there. */
+static attn_status predict(workspace *w, const attn_pattern *mechanism, size_t keys,
+                           attn_error *error)
+{
+    const size_t batch = w->request.batch;
+    const attn_advice_evidence *e = nearest(w, mechanism->label, batch, keys);
+    const bool is_same = e && e->keys == keys && e->batch == batch;
+    double off = 1.0;
+    if (e && !is_same && model(w, mechanism, e->batch, e->keys, NULL) == ATTN_OK)
+        off = e->time_s / w->prediction.time_s.value;
+    const attn_status status = model(w, mechanism, batch, keys, error);
+    if (status != ATTN_OK) return status;
+    attn_cost_span *time = &w->prediction.time_s;
+    w->run = e ? e->run : 0;
+    w->sure = is_same                       ? ATTN_SURE_MEASURED
+              : e                           ? ATTN_SURE_NEAR
+              : w->prediction.is_calibrated ? ATTN_SURE_CALIBRATED
+                                            : ATTN_SURE_MODELLED;
+    *time = is_same ? (attn_cost_span){e->time_s, e->low, e->high}
+                    : (attn_cost_span){off * time->value, off * time->low, off * time->high};
+    return ATTN_OK;
 }
 
 /* Time at a length; infinite where there is no form. */
@@ -88,12 +145,14 @@ static size_t ahead_from(workspace *w, const attn_pattern *mechanism)
 static void fill_line(const workspace *w, attn_advice_line *line)
 {
     const attn_prediction *p = &w->prediction;
+    line->sure = w->sure;
+    line->run = w->run;
     line->time_s = p->time_s;
     line->energy_j = p->energy_j;
     line->bound = p->bound;
     line->core_share = p->core_share;
     line->attention_share = p->attention_share;
-    line->memory_bytes = w->estimate.memory.total;
+    line->memory_bytes = (uint64_t)p->memory_bytes;
     line->cache_bytes = w->estimate.cache_bytes;
 }
 
@@ -144,9 +203,9 @@ static void judge(attn_advice *out)
 {
     qsort(out->lines, out->count, sizeof *out->lines, by_time);
     while (out->candidates < out->count && !out->lines[out->candidates].why_not[0])
-        out->candidates++;
+        out->n_sure[out->lines[out->candidates++].sure]++;
     if (!out->candidates) {
-        out->verdict = ATTN_VERDICT_NOTHING_FITS;
+        out->verdict = ATTN_ADVICE_NOTHING_FITS;
         return;
     }
     const size_t exact = best_exact(out);
@@ -155,18 +214,19 @@ static void judge(attn_advice *out)
         out->lines[exact].time_s.value > (1.0 + ATTN_ADVICE_MATTERS) * out->lines[0].time_s.value;
     out->pick = matters ? 0 : exact;
     const bool is_first = out->lines[0].quality == ATTN_QUALITY_EXACT;
-    out->verdict = matters || is_first ? ATTN_VERDICT_TAKE : ATTN_VERDICT_NO_DIFFERENCE;
+    out->verdict = matters || is_first ? ATTN_ADVICE_TAKE : ATTN_ADVICE_NO_DIFFERENCE;
 }
 
 attn_status attn_advise(const attn_cost_request *request, const attn_pattern *mechanisms,
                         size_t count, const attn_device *device, const attn_advice_limits *limits,
-                        attn_advice *out, attn_error *error)
+                        attn_advice_evidences evidences, attn_advice *out, attn_error *error)
 {
     *out = (attn_advice){0};
     workspace *w = attn_alloc(ATTN_MEMORY_OTHER, sizeof *w);
     if (!w) return attn_fail(error, ATTN_EMEMORY, "no memory for advice");
     w->request = *request;
     w->device = device;
+    w->evidences = evidences;
     attn_status status = predict(w, &attn_cost_flash, request->keys, error);
     if (status == ATTN_OK) {
         out->reference.mechanism = attn_cost_flash;

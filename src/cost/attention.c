@@ -247,6 +247,17 @@ static bool fits(const counting *c)
     return is_small(one) && (double)(one.matmul + one.other) * (double)c->call->batch < 0x1p62;
 }
 
+/* Each meets every token once a pass. */
+static void list_projections(const counting *c, attn_cost_core *out)
+{
+    out->n_projections = c->layer.n_projections;
+    for (size_t i = 0; i < out->n_projections; i++) {
+        const attn_projection *p = &c->layer.projections[i];
+        out->projections[i] =
+            (attn_cost_dense){.in = p->in, .out = p->out, .has_bias = p->bias != ATTN_NO_BIAS};
+    }
+}
+
 static attn_status count_layer(counting *c, attn_cost_core *out)
 {
     const attn_cost_call *call = c->call;
@@ -268,6 +279,7 @@ static attn_status count_layer(counting *c, attn_cost_core *out)
     } else {
         out->forward = layer_work(c, ATTN_PHASE_FORWARD, batch, call->keys, starts);
         out->backward = layer_work(c, ATTN_PHASE_BACKWARD, batch, call->keys, starts);
+        list_projections(c, out);
     }
     attn_free(starts);
     out->useful_forward = out->dense_forward = out->forward.matmul;

@@ -28,9 +28,17 @@ typedef struct attn_cost_call {
     size_t tile;      /* of queries and of keys; 0: as the kernel that would run */
 } attn_cost_call;
 
+/* A dense product of every token with weights of the mechanism's own. */
+typedef struct attn_cost_dense {
+    size_t in, out;
+    bool has_bias;
+} attn_cost_dense;
+
 /* Of the whole batch. */
 typedef struct attn_cost_core {
-    bool has_pairs;                   /* false: the work holds the mechanism's own projections */
+    bool has_pairs; /* false: the work holds the mechanism's own projections, */
+    attn_cost_dense projections[ATTN_PROJECTIONS_MAX]; /* which are these; none when decoding */
+    size_t n_projections;
     size_t kv_heads;                  /* that the projections must make */
     attn_work forward;                /* executed; of decoding's one token */
     attn_work backward;               /* {0} when decoding */

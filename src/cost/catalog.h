@@ -37,6 +37,14 @@ const char *attn_cost_type_name(attn_cost_type type);
 attn_cost_type attn_cost_type_parse(const char *name); /* ATTN_COST_TYPES when unknown */
 size_t attn_cost_type_bytes(attn_cost_type type);
 
+/* The registry's. */
+enum {
+    ATTN_DEVICE_MECHANISMS = 0
+#define ATTN_MECHANISM(token, name) +1
+#include "mechanisms/mechanisms.def"
+#undef ATTN_MECHANISM
+};
+
 /* Rates are dense peaks, in 1e12 a second; bytes in 1e9. */
 typedef struct attn_device {
     attn_record record;
@@ -46,7 +54,10 @@ typedef struct attn_device {
     attn_quantity memory_gb, bandwidth_gb_s, on_chip_kib, units, cache_mib, tdp_w;
     attn_quantity matmul_measured; /* best bf16 product anybody has shown */
     /* Of a machine that was measured: its own constants. */
-    attn_quantity other_rate, core_rate, head_rate, launch_s;
+    attn_quantity other_rate, projection_rate, head_rate, launch_s;
+    /* Of the mechanisms' cores: how many times longer a pass takes than its operations would at the
+     * rates above; NaN: not measured. */
+    double core_forward[ATTN_DEVICE_MECHANISMS], core_backward[ATTN_DEVICE_MECHANISMS];
     attn_quantity idle_w, matmul_pj, exponential_pj, other_pj, dram_pj;
 } attn_device;
 

@@ -13,6 +13,13 @@
         n, ATTN_RECORD_QUANTITY, AT(member), 0, hi, false, NULL                                    \
     }
 
+/* The registry's names, in its order. */
+static const char mechanisms[] =
+#define ATTN_MECHANISM(token, name) name "|"
+#include "mechanisms/mechanisms.def"
+#undef ATTN_MECHANISM
+    ;
+
 static const attn_record_field fields[] = {
     {"title", ATTN_RECORD_TEXT, AT(title), 0, 0, true, NULL},
     {"kind", ATTN_RECORD_CHOICE, AT(kind), 0, 0, true, "gpu|cpu|accelerator"},
@@ -30,7 +37,7 @@ static const attn_record_field fields[] = {
     QUANTITY("fp16_narrow_tflops", fp16_narrow, 1e5),
     QUANTITY("exponential_tops", exponential, 1e4),
     QUANTITY("other_tops", other_rate, 1e5),
-    QUANTITY("core_tflops", core_rate, 1e5),
+    QUANTITY("projection_tflops", projection_rate, 1e5),
     QUANTITY("head_tflops", head_rate, 1e5),
     {"memory_gb", ATTN_RECORD_QUANTITY, AT(memory_gb), 1e-3, 1e6, true, NULL},
     {"bandwidth_gb_s", ATTN_RECORD_QUANTITY, AT(bandwidth_gb_s), 1e-3, 1e6, true, NULL},
@@ -45,6 +52,8 @@ static const attn_record_field fields[] = {
     QUANTITY("exponential_pj", exponential_pj, 1e6),
     QUANTITY("other_pj", other_pj, 1e6),
     QUANTITY("dram_pj", dram_pj, 1e6),
+    {"core_forward", ATTN_RECORD_NUMBERS, AT(core_forward), 1e-3, 1e3, false, mechanisms},
+    {"core_backward", ATTN_RECORD_NUMBERS, AT(core_backward), 1e-3, 1e3, false, mechanisms},
 };
 
 static const char *const type_names[] = {"f32", "tf32", "bf16", "fp16", "fp8", "int8"};
@@ -70,6 +79,9 @@ size_t attn_cost_type_bytes(attn_cost_type type)
 /* Nothing is known before the file says it. */
 static void clear(void *record)
 {
+    attn_device *device = record;
+    for (size_t i = 0; i < ATTN_DEVICE_MECHANISMS; i++)
+        device->core_forward[i] = device->core_backward[i] = NAN;
     for (size_t i = 0; i < sizeof fields / sizeof *fields; i++)
         if (fields[i].kind == ATTN_RECORD_QUANTITY)
             *(attn_quantity *)((char *)record + fields[i].offset) = (attn_quantity){NAN, NAN, NAN};

@@ -12,6 +12,7 @@
 
 #include <jansson.h>
 #include <math.h>
+#include <stdio.h>
 #include <string.h>
 
 static const char confidences[] = "verified|partly|unverified|derived|remembered|measured";
@@ -103,7 +104,29 @@ static attn_status read_text(const place *p, const attn_record_field *field, con
     return ATTN_OK;
 }
 
-static attn_status read_field(const place *p, const attn_record_field *field, const json_t *value,
+/* Words that the object does not have keep what they had. */
+static attn_status read_numbers(const place *p, const attn_record_field *field, json_t *object,
+                                double *out)
+{
+    if (!json_is_object(object)) return wrong_field(p, field->name, "is an object of numbers");
+    for (void *at = json_object_iter(object); at; at = json_object_iter_next(object, at)) {
+        const char *word = json_object_iter_key(at);
+        const double number = json_number_value(json_object_iter_value(at));
+        size_t i;
+        if (!is_name(word) || !find_choice(field->choices, word, &i)) {
+            char why[160];
+            snprintf(why, sizeof why, "has a number for '%.48s', which is not known here",
+                     is_name(word) ? word : "?");
+            return wrong_field(p, field->name, why);
+        }
+        if (!json_is_number(json_object_iter_value(at)) || !in_limits(field, number))
+            return wrong_number(p, field, "numbers");
+        out[i] = number;
+    }
+    return ATTN_OK;
+}
+
+static attn_status read_field(const place *p, const attn_record_field *field, json_t *value,
                               void *record)
 {
     void *out = (char *)record + field->offset;
@@ -136,6 +159,8 @@ static attn_status read_field(const place *p, const attn_record_field *field, co
             return wrong_field(p, field->name, why);
         }
         return ATTN_OK;
+    case ATTN_RECORD_NUMBERS:
+        return read_numbers(p, field, value, out);
     }
     return ATTN_OK;
 }
@@ -187,7 +212,7 @@ static attn_status unknown_field(const place *p, const char *name)
                      p->table->what, p->record, name, attn_nearest_hint(&nearest, ""));
 }
 
-static attn_status read_named(const place *p, const char *name, const json_t *value,
+static attn_status read_named(const place *p, const char *name, json_t *value,
                               const json_t *sources, attn_record *record)
 {
     const attn_record_table *table = p->table;
@@ -307,6 +332,12 @@ const void *attn_records_find(const attn_records *records, const char *name, att
     attn_nearest nearest = {.wanted = name};
     for (size_t i = 0; i < records->count; i++)
         attn_nearest_offer(&nearest, ((const attn_record *)attn_records_at(records, i))->name);
+    /* "h100" is no typing error of "h100-sxm", but it is what was meant */
+    for (size_t i = 0; *name && !nearest.name[0] && i < records->count; i++) {
+        const char *other = ((const attn_record *)attn_records_at(records, i))->name;
+        if (strncmp(other, name, strlen(name)) == 0)
+            attn_text_copy(nearest.name, sizeof nearest.name, other);
+    }
     attn_fail(error, ATTN_ENOTFOUND, "unknown %s '%s'%s", records->table->what, name,
               attn_nearest_hint(&nearest, ""));
     return NULL;

@@ -24,7 +24,8 @@ typedef enum attn_record_kind {
     ATTN_RECORD_FLAG,     /* bool */
     ATTN_RECORD_NAME,     /* char[ATTN_RECORD_NAME_BYTES] */
     ATTN_RECORD_TEXT,     /* char[ATTN_RECORD_TEXT_BYTES] */
-    ATTN_RECORD_CHOICE    /* size_t, the place of the word in `choices` */
+    ATTN_RECORD_CHOICE,   /* size_t, the place of the word in `choices` */
+    ATTN_RECORD_NUMBERS   /* double[]: an object that gives some of the words of `choices` one */
 } attn_record_kind;
 
 typedef struct attn_record_field {
@@ -33,7 +34,7 @@ typedef struct attn_record_field {
     size_t offset; /* in the record's struct */
     double minimum, maximum;
     bool is_required;
-    const char *choices; /* "gpu|cpu" */
+    const char *choices; /* "gpu|cpu"; a word may be empty and is then nobody's */
 } attn_record_field;
 
 /* Where a field's value comes from, and how sure that is: "verified", "partly", "unverified",

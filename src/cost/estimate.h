@@ -70,6 +70,7 @@ typedef struct attn_cost_part {
     char name[40];
     char formula[200]; /* of the forward matmul, in letters and in numbers; "" without */
     attn_cost_class class;
+    size_t mechanism; /* of a core: its place in the registry; SIZE_MAX: another part */
     bool is_in_layer;
     uint64_t times;
     attn_work work[ATTN_COST_PASSES];

@@ -22,8 +22,11 @@ attn_cost_part *attn_part_add(attn_cost_builder *b, const char *name, attn_cost_
         return &out->parts[ATTN_COST_PARTS_MAX];
     }
     attn_cost_part *part = &out->parts[out->n_parts++];
-    *part = (attn_cost_part){
-        .class = class, .times = times, .is_in_layer = b->is_in_layer, .kernels = {1, 1}};
+    *part = (attn_cost_part){.class = class,
+                             .mechanism = SIZE_MAX,
+                             .times = times,
+                             .is_in_layer = b->is_in_layer,
+                             .kernels = {1, 1}};
     snprintf(part->name, sizeof part->name, "%s%s", b->prefix, name);
     return part;
 }

@@ -2,6 +2,7 @@
 #include "cost/parts.h"
 
 #include <stdio.h>
+#include <string.h>
 
 static attn_cost_call call_of(const attn_cost_builder *b, size_t queries, size_t keys)
 {
@@ -33,11 +34,44 @@ static void count_bytes(attn_cost_builder *b, attn_cost_part *part, const attn_c
     part->bytes[ATTN_COST_BACKWARD] = 2 * once + 12 * rows;
 }
 
+/* The place of a mechanism in the registry. */
+static size_t place_of(const char *name)
+{
+    size_t i = 0;
+    while (strcmp(attn_mechanisms[i].name, name) != 0) i++;
+    return i;
+}
+
+/* Takes the products that a mechanism's own projections do out of its layer, as parts of their own:
+ * what remains is the core. */
+static void part_projections(attn_cost_builder *b, attn_cost_part *core_part, uint64_t times,
+                             const attn_cost_core *core)
+{
+    for (size_t i = 0; i < core->n_projections; i++) {
+        const attn_cost_dense *p = &core->projections[i];
+        char name[40];
+        snprintf(name, sizeof name, "projection %zu%s%.20s", i + 1,
+                 b->pattern->n_kinds > 1 ? ", " : "",
+                 b->pattern->n_kinds > 1 ? b->mechanism->label : "");
+        attn_part_linear(b, name, ATTN_COST_PROJECTION, times, b->rows, p->in, p->out, p->has_bias,
+                         0, "in out");
+        const attn_cost_part *linear = &b->out->parts[b->out->n_parts - 1];
+        for (size_t pass = 0; pass < ATTN_COST_PASSES; pass++) {
+            core_part->work[pass].matmul -= linear->work[pass].matmul;
+            core_part->work[pass].other -= linear->work[pass].other;
+            core_part->useful[pass] -= linear->useful[pass];
+            core_part->dense[pass] -= linear->dense[pass];
+        }
+        core_part->parameters -= linear->parameters;
+    }
+}
+
 void attn_part_core(attn_cost_builder *b, const char *name, uint64_t times,
                     const attn_cost_core *core, const attn_cost_heads *heads, size_t queries,
                     size_t keys)
 {
     attn_cost_part *part = attn_part_add(b, name, ATTN_COST_CORE, times);
+    part->mechanism = b->mechanism ? place_of(b->mechanism->name) : SIZE_MAX;
     part->work[ATTN_COST_FORWARD] = core->forward;
     part->work[ATTN_COST_BACKWARD] = core->backward;
     part->useful[ATTN_COST_FORWARD] = core->useful_forward;
@@ -66,17 +100,18 @@ void attn_part_core(attn_cost_builder *b, const char *name, uint64_t times,
                  (unsigned long long)core->executed, heads->key_width + heads->value_width,
                  (unsigned long long)core->pairs, (unsigned long long)core->square);
     } else {
+        part_projections(b, part, times, core);
         /* what comes in, goes out, is kept and the weights, each once; backward twice */
         const uint64_t ends = ATTN_PRODUCT(&b->whole, 2, b->rows, b->spec->width);
         const uint64_t once =
-            attn_whole_times(&b->whole, ends + core->parameters, b->element_bytes);
+            attn_whole_times(&b->whole, ends + part->parameters, b->element_bytes);
         const uint64_t kept = b->is_training ? part->kept_bytes : 0;
         part->bytes[ATTN_COST_FORWARD] = once + kept;
         part->bytes[ATTN_COST_BACKWARD] = 2 * once + kept;
         part->kernels[ATTN_COST_FORWARD] = 4;
         part->kernels[ATTN_COST_BACKWARD] = 8;
-        snprintf(part->formula, sizeof part->formula,
-                 "the mechanism's own closed form, with its projections");
+        snprintf(part->formula, sizeof part->formula, "the mechanism's own closed form%s",
+                 core->n_projections ? ", less its projections" : ", with its projections");
     }
     /* states are sums: float32 whatever the type */
     const uint64_t held =
@@ -120,13 +155,12 @@ void attn_part_attention(attn_cost_builder *b, uint64_t times, size_t window, si
     attn_cost_core core;
     if (!counted(b, &heads, &call, &core)) return;
     char name[40];
-    const char *what = core.has_pairs ? "core" : "attention";
     if (b->pattern->n_kinds > 1)
-        snprintf(name, sizeof name, "%s, %.24s", what, b->mechanism->label);
+        snprintf(name, sizeof name, "core, %.24s", b->mechanism->label);
     else if (window)
         snprintf(name, sizeof name, "core, window %zu", window);
     else
-        snprintf(name, sizeof name, "%s", what);
+        snprintf(name, sizeof name, "core");
     if (!core.has_pairs) {
         attn_part_core(b, name, times, &core, &heads, queries, keys);
         return;

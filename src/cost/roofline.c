@@ -12,7 +12,7 @@ const char *attn_cost_bound_name(attn_cost_bound bound)
 
 /* One way to see the device: as its data sheet, as programs find it, or worse. */
 typedef struct view {
-    double matmul, core, head, exponential, other, bandwidth; /* a second */
+    double matmul, core, projection, head, exponential, other, bandwidth; /* a second */
     double overlap, launch_s;
 } view;
 
@@ -25,7 +25,13 @@ static double known_or(attn_quantity q, double otherwise)
 
 static bool is_calibrated(const attn_device *d)
 {
-    return d->core_rate.value > 0.0;
+    return d->other_rate.value > 0.0;
+}
+
+/* libattn keeps cores in float32 whatever the products' type. */
+static bool keeps_float32(const attn_device *d, const attn_cost_part *part, double element_bytes)
+{
+    return is_calibrated(d) && part->class == ATTN_COST_CORE && element_bytes < 4.0;
 }
 
 /* The share of the peak that large products reach. */
@@ -46,12 +52,15 @@ static view view_of(const attn_device *d, double rate, size_t which)
               .bandwidth = 1e9 * d->bandwidth_gb_s.value * (is_known ? 1.0 : 0.85),
               .overlap = is_gpu ? 0.5 : 0.0,
               .launch_s = known_or(d->launch_s, is_gpu ? 4e-6 : 10e-6)};
-    v.core = is_known ? 1e12 * d->core_rate.value : v.matmul;
-    v.head = is_known ? 1e12 * known_or(d->head_rate, rate) : v.matmul;
+    /* the kinds of products differ by as much in every type */
+    v.core = is_known ? 1e12 * fp32 : v.matmul;
+    v.projection = v.matmul * (is_known ? known_or(d->projection_rate, fp32) / fp32 : 1.0);
+    v.head = v.matmul * (is_known ? known_or(d->head_rate, fp32) / fp32 : 1.0);
     if (which == HOPEFUL) {
         const double more = is_known ? 1.25 : 1.0;
         v.matmul = is_known ? more * v.matmul : 1e12 * rate;
         v.core = is_known ? more * v.core : v.matmul;
+        v.projection = is_known ? more * v.projection : v.matmul;
         v.head = is_known ? more * v.head : v.matmul;
         v.bandwidth = is_known ? more * v.bandwidth : 1e9 * d->bandwidth_gb_s.high;
         v.overlap = is_gpu ? 1.0 : v.overlap;
@@ -61,6 +70,7 @@ static view view_of(const attn_device *d, double rate, size_t which)
         const double less = is_known ? 0.7 : 0.5;
         v.matmul *= less;
         v.core *= less;
+        v.projection *= less;
         v.head *= less;
         v.exponential *= less;
         v.other *= less;
@@ -156,24 +166,59 @@ double attn_cost_part_bytes(const attn_cost_part *part, const attn_device *d, si
 
 /* ---- time ----------------------------------------------------------------------------------- */
 
-static double pass_time(const attn_cost_part *part, size_t pass, double bytes, const view *v,
-                        attn_cost_bound *bound)
+static double rate_of(attn_cost_class class, const view *v)
+{
+    switch (class) {
+    case ATTN_COST_CORE:
+        return v->core;
+    case ATTN_COST_PROJECTION:
+        return v->projection;
+    case ATTN_COST_HEAD:
+        return v->head;
+    default:
+        return v->matmul;
+    }
+}
+
+/* How many times longer the core's pass takes than its operations. Decoding has kernels of its own. */
+static double core_factor(const attn_device *d, const attn_cost_part *part, size_t pass)
+{
+    if (part->mechanism == SIZE_MAX || part->traffic.queries == 1) return 1.0;
+    const double factor =
+        (pass == ATTN_COST_FORWARD ? d->core_forward : d->core_backward)[part->mechanism];
+    return factor > 0.0 ? factor : 1.0;
+}
+
+static attn_cost_terms terms_of(const attn_cost_part *part, size_t pass, double bytes,
+                                double factor, const view *v)
 {
     const attn_work *work = &part->work[pass];
-    const double rate = part->class == ATTN_COST_CORE   ? v->core
-                        : part->class == ATTN_COST_HEAD ? v->head
-                                                        : v->matmul;
-    const double matmul = (double)work->matmul / rate;
-    const double vector =
-        (double)work->exponential / v->exponential + (double)work->other / v->other;
-    const double compute = fmax(matmul + (1.0 - v->overlap) * vector, vector);
-    const double memory = bytes / v->bandwidth, launch = v->launch_s * (double)part->kernels[pass];
-    const double busy = fmax(compute, memory);
-    *bound = launch > busy       ? ATTN_BOUND_LAUNCH
-             : memory >= compute ? ATTN_BOUND_MEMORY
-             : matmul >= vector  ? ATTN_BOUND_MATMUL
-                                 : ATTN_BOUND_VECTOR;
-    return busy + launch;
+    return (attn_cost_terms){.matmul_s = factor * (double)work->matmul / rate_of(part->class, v),
+                             .exponential_s = factor * (double)work->exponential / v->exponential,
+                             .other_s = factor * (double)work->other / v->other,
+                             .memory_s = bytes / v->bandwidth,
+                             .launch_s = v->launch_s * (double)part->kernels[pass]};
+}
+
+static double pass_time(const attn_cost_terms *t, double overlap, attn_cost_bound *bound)
+{
+    const double vector = t->exponential_s + t->other_s;
+    const double compute = fmax(t->matmul_s + (1.0 - overlap) * vector, vector);
+    const double busy = fmax(compute, t->memory_s);
+    *bound = t->launch_s > busy       ? ATTN_BOUND_LAUNCH
+             : t->memory_s >= compute ? ATTN_BOUND_MEMORY
+             : t->matmul_s >= vector  ? ATTN_BOUND_MATMUL
+                                      : ATTN_BOUND_VECTOR;
+    return busy + t->launch_s;
+}
+
+static void add_terms(attn_cost_terms *sum, const attn_cost_terms *t, double times)
+{
+    sum->matmul_s += times * t->matmul_s;
+    sum->exponential_s += times * t->exponential_s;
+    sum->other_s += times * t->other_s;
+    sum->memory_s += times * t->memory_s;
+    sum->launch_s += times * t->launch_s;
 }
 
 /* How often a pass of a part runs in the step. */
@@ -190,6 +235,18 @@ static double runs(const attn_cost_estimate *e, const attn_cost_part *part, size
     return (again ? 2.0 : 1.0) * (double)part->times;
 }
 
+/* Bytes of a pass as the device's program moves them. */
+static double moved_bytes(const attn_cost_estimate *e, const attn_device *d,
+                          const attn_cost_part *part, size_t pass, double element)
+{
+    double bytes = attn_cost_part_bytes(part, d, pass, element);
+    if (keeps_float32(d, part, element)) bytes *= 4.0 / element;
+    /* the update writes both packed forms of the weights */
+    if (is_calibrated(d) && element < 4.0 && part->class == ATTN_COST_UPDATE)
+        bytes += 2.0 * element * (double)e->parameters;
+    return bytes;
+}
+
 static void predict_time(const attn_cost_estimate *e, const attn_device *d, double rate,
                          attn_prediction *out)
 {
@@ -199,19 +256,22 @@ static void predict_time(const attn_cost_estimate *e, const attn_device *d, doub
         const attn_cost_part *part = &e->parts[i];
         double longest = 0.0;
         for (size_t pass = 0; pass < ATTN_COST_PASSES; pass++) {
-            const double bytes = attn_cost_part_bytes(part, d, pass, element);
-            const double n = runs(e, part, pass);
+            const double bytes = moved_bytes(e, d, part, pass, element);
+            const double n = runs(e, part, pass), factor = core_factor(d, part, pass);
             out->bytes += n * bytes;
             for (size_t which = 0; which < VIEWS; which++) {
                 const view v = view_of(d, rate, which);
+                const attn_cost_terms terms = terms_of(part, pass, bytes, factor, &v);
                 attn_cost_bound bound;
-                const double time = n * pass_time(part, pass, bytes, &v, &bound);
+                const double time = n * pass_time(&terms, v.overlap, &bound);
                 times[which] += time;
                 if (part->class == ATTN_COST_CORE) core[which] += time;
                 if (which != CENTRAL) continue;
                 bounds[bound] += time;
                 if (part->class == ATTN_COST_CORE || part->class == ATTN_COST_PROJECTION)
                     out->attention_share += time;
+                add_terms(&out->terms[part->class][pass], &terms, n);
+                out->class_s[part->class][pass] += time;
                 out->part_s[i] += time;
                 if (time > longest) out->part_bound[i] = bound;
                 longest = fmax(longest, time);
@@ -229,24 +289,50 @@ static void predict_time(const attn_cost_estimate *e, const attn_device *d, doub
 
 /* ---- energy --------------------------------------------------------------------------------- */
 
-/* Picojoules; guessed from the power limit where nobody measured. */
+/* Picojoules and watts at rest. */
 typedef struct energies {
-    double matmul, exponential, other, dram, idle_w;
+    attn_quantity matmul, exponential, other, dram, idle_w;
 } energies;
+
+/* A guess is right within a factor; a data sheet's typical value within less. Where nothing can be
+ * guessed, a fit found nothing. */
+static attn_quantity energy_or(attn_quantity known, double guess)
+{
+    if (known.value > 0.0 && known.high > known.low) return known;
+    if (!(known.value > 0.0) && isnan(guess)) return (attn_quantity){0};
+    const double spread = known.value > 0.0 ? 1.3 : 2.0;
+    const double value = known_or(known, guess);
+    return (attn_quantity){value, value / spread, value * spread};
+}
+
+static attn_quantity scaled(attn_quantity q, double factor)
+{
+    return (attn_quantity){q.value * factor, q.low * factor, q.high * factor};
+}
 
 static energies energies_of(const attn_device *d, attn_cost_type type, double rate)
 {
     static const double dram[] = {50.0, 65.0, 150.0, 40.0}; /* hbm, gddr, ddr, lpddr */
     const double tdp = d->tdp_w.value;
     const double best = type == ATTN_COST_BF16 ? rate * matmul_share(d) : rate;
-    energies e = {.matmul = known_or(d->matmul_pj, 0.6 * tdp / best),
-                  .dram = known_or(d->dram_pj, dram[d->memory_kind]),
-                  .idle_w = known_or(d->idle_w, 0.1 * tdp)};
-    const bool is_cpu = d->kind == ATTN_DEVICE_CPU;
     const double fp32 = known_or(d->rates[ATTN_COST_F32], rate / 16.0);
-    e.other = known_or(d->other_pj, is_cpu ? 0.6 * tdp / fp32 : 10.0 * e.matmul);
-    e.exponential = known_or(d->exponential_pj, (is_cpu ? 20.0 : 4.0) * e.other);
+    const bool is_cpu = d->kind == ATTN_DEVICE_CPU, is_fitted = is_calibrated(d);
+    const double rest = is_fitted ? 0.0 : 0.1 * tdp;
+    energies e = {.matmul = energy_or(d->matmul_pj, 0.6 * tdp / best),
+                  .dram = energy_or(d->dram_pj, is_fitted ? NAN : dram[d->memory_kind]),
+                  .idle_w = d->idle_w.value > 0.0 ? d->idle_w : (attn_quantity){rest, rest, rest}};
+    /* fitted in float32; another type's products draw the same power */
+    if (is_fitted) e.matmul = scaled(e.matmul, fp32 / rate);
+    e.other = energy_or(d->other_pj, is_cpu ? 0.6 * tdp / fp32 : 10.0 * e.matmul.value);
+    e.exponential = energy_or(d->exponential_pj, (is_cpu ? 20.0 : 4.0) * e.other.value);
     return e;
+}
+
+static double joules(double matmul, double exponential, double other, double dram,
+                     const attn_work *work, double bytes)
+{
+    return 1e-12 * (matmul * (double)work->matmul + exponential * (double)work->exponential +
+                    other * (double)work->other + dram * bytes);
 }
 
 static void predict_energy(const attn_cost_estimate *e, const attn_device *d, double rate,
@@ -261,17 +347,19 @@ static void predict_energy(const attn_cost_estimate *e, const attn_device *d, do
     }
     const energies pj = energies_of(d, e->request.type, rate);
     const attn_work work = attn_cost_total(e);
-    const double dynamic =
-        1e-12 * (pj.matmul * (double)work.matmul + pj.exponential * (double)work.exponential +
-                 pj.other * (double)work.other + pj.dram * out->bytes);
-    const double tdp = d->tdp_w.value;
+    const double dynamic = joules(pj.matmul.value, pj.exponential.value, pj.other.value,
+                                  pj.dram.value, &work, out->bytes);
+    const double tdp = d->tdp_w.value, rest_w = pj.idle_w.value;
     /* More than the limit cannot flow: then time follows power. */
-    if (tdp > 0.0 && dynamic + pj.idle_w * out->time_s.value > tdp * out->time_s.value)
-        out->time_s.value = fmin(out->time_s.high, dynamic / (tdp - pj.idle_w));
-    const double spread = d->matmul_pj.value > 0.0 ? 1.3 : 2.0;
-    out->energy_j.value = dynamic + pj.idle_w * out->time_s.value;
-    out->energy_j.low = dynamic / spread + pj.idle_w * out->time_s.low;
-    out->energy_j.high = dynamic * spread + pj.idle_w * out->time_s.high;
+    if (tdp > 0.0 && dynamic + rest_w * out->time_s.value > tdp * out->time_s.value)
+        out->time_s.value = fmin(out->time_s.high, dynamic / (tdp - rest_w));
+    out->energy_j.value = dynamic + rest_w * out->time_s.value;
+    out->energy_j.low =
+        joules(pj.matmul.low, pj.exponential.low, pj.other.low, pj.dram.low, &work, out->bytes) +
+        pj.idle_w.low * out->time_s.low;
+    out->energy_j.high = joules(pj.matmul.high, pj.exponential.high, pj.other.high, pj.dram.high,
+                                &work, out->bytes) +
+                         pj.idle_w.high * out->time_s.high;
 }
 
 attn_status attn_cost_predict(const attn_cost_estimate *e, const attn_device *d,
@@ -280,7 +368,12 @@ attn_status attn_cost_predict(const attn_cost_estimate *e, const attn_device *d,
     *out = (attn_prediction){.device = d, .is_calibrated = is_calibrated(d)};
     const attn_quantity *rate = attn_device_rate(d, e->request.type, error);
     if (!rate) return ATTN_EARGUMENT;
-    out->fits = (double)e->memory.total <= 1e9 * d->memory_gb.value;
+    /* gradients stay float32, and weights are packed once for each direction */
+    out->memory_bytes = (double)e->memory.total;
+    if (is_calibrated(d) && attn_cost_type_bytes(e->request.type) < 4)
+        out->memory_bytes +=
+            (e->request.phase == ATTN_COST_TRAIN ? 4.0 : 2.0) * (double)e->parameters;
+    out->fits = out->memory_bytes <= 1e9 * d->memory_gb.value;
     predict_time(e, d, rate->value, out);
     predict_energy(e, d, rate->value, out);
     return ATTN_OK;

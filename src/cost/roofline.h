@@ -3,7 +3,12 @@
  *
  *     time of a kernel = max(MM / P + (1 - o) v, v, bytes / bandwidth) + launch,
  *     v = EX / P_ex + EW / P_ew,  o the share of v that hides behind matrix products
- *     energy = idle t + pJ/FLOP of each class + pJ/byte of memory */
+ *     energy = idle t + pJ/FLOP of each class + pJ/byte of memory
+ *
+ * On a machine that was measured (attnscope calibrate) every core takes so many times longer than its
+ * operations alone as its own probe did, and products of projections, of feed-forward layers and of
+ * the head have a rate each. There, bfloat16 is what libattn does with it: factors of dense products
+ * alone; cores, gradients and master weights stay float32, and weights are packed twice. */
 #ifndef COST_ROOFLINE_H
 #define COST_ROOFLINE_H
 
@@ -25,6 +30,11 @@ typedef struct attn_cost_span {
     double value, low, high; /* NaN: not known */
 } attn_cost_span;
 
+/* What one resource would take alone. */
+typedef struct attn_cost_terms {
+    double matmul_s, exponential_s, other_s, memory_s, launch_s;
+} attn_cost_terms;
+
 typedef struct attn_prediction {
     const attn_device *device;
     bool is_calibrated; /* the device's constants were measured on it */
@@ -37,8 +47,12 @@ typedef struct attn_prediction {
     attn_cost_span core_s;
     double part_s[ATTN_COST_PARTS_MAX]; /* of all times of a part */
     attn_cost_bound part_bound[ATTN_COST_PARTS_MAX];
-    double bytes; /* of memory traffic */
-    bool fits;    /* in the device's memory */
+    /* Of all parts of a class, by pass; what recomputation adds is forward. */
+    double class_s[ATTN_COST_CLASSES][ATTN_COST_PASSES];
+    attn_cost_terms terms[ATTN_COST_CLASSES][ATTN_COST_PASSES];
+    double bytes;        /* of memory traffic */
+    double memory_bytes; /* held at once: the estimate's, and what this device's program adds */
+    bool fits;           /* in the device's memory */
 } attn_prediction;
 
 /* ATTN_EARGUMENT: the device has no rate for the type. */

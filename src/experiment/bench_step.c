@@ -5,8 +5,8 @@
 #include "base/error.h"
 #include "base/memory.h"
 #include "base/random.h"
-#include "base/statistics.h"
 #include "kernels/dense.h"
+#include "kernels/dense_bf16.h"
 #include "model/training.h"
 
 #include <stdio.h>
@@ -25,9 +25,15 @@ typedef struct bench {
     attn_trainer *trainer;
     uint32_t *tokens; /* inputs, then targets, [batch][length] each */
     float *weights;
-    float *x, *y;    /* rows of the widest product */
-    double *samples; /* [SAMPLES][repeats] */
+    float *x, *y;                                            /* rows of the widest product */
+    attn_bf16 *x_half, *y_half, *weights_half, *result_half; /* in bfloat16; weights packed */
+    double *samples;                                         /* [SAMPLES][repeats] */
 } bench;
+
+static bool is_half(const bench *b)
+{
+    return b->options->model->dtype == ATTN_BF16;
+}
 
 /* Elements of the largest input and output of a product. */
 static size_t largest_matrix(const attn_bench_step *result)
@@ -37,6 +43,18 @@ static size_t largest_matrix(const attn_bench_step *result)
         const attn_model_product *p = &result->products[i].product;
         const size_t widest = p->in > p->out ? p->in : p->out;
         if (p->rows * widest > most) most = p->rows * widest;
+    }
+    return most;
+}
+
+/* Numbers of the largest packed weights. */
+static size_t largest_packed(const attn_bench_step *result)
+{
+    size_t most = 0;
+    for (size_t i = 0; i < result->n_products; i++) {
+        const attn_model_product *p = &result->products[i].product;
+        const size_t packed = attn_dense_bf16_packed(p->out, p->in);
+        if (packed > most) most = packed;
     }
     return most;
 }
@@ -67,21 +85,41 @@ static attn_status set_up(bench *b, attn_error *error)
     status =
         attn_trainer_create(&b->trainer, b->model, b->context, o->batch, o->length, true, error);
     if (status != ATTN_OK) return status;
-    list_products(b);
     b->tokens = attn_alloc_array(ATTN_MEMORY_OTHER, 2 * rows, sizeof *b->tokens);
     b->weights = attn_alloc_array(ATTN_MEMORY_OTHER, rows, sizeof *b->weights);
-    b->x = attn_alloc_array(ATTN_MEMORY_OTHER, largest_matrix(b->result), sizeof *b->x);
-    b->y = attn_alloc_array(ATTN_MEMORY_OTHER, largest_matrix(b->result), sizeof *b->y);
     b->samples = attn_alloc_array(ATTN_MEMORY_OTHER, SAMPLES * o->repeats, sizeof *b->samples);
-    if (!b->tokens || !b->weights || !b->x || !b->y || !b->samples)
+    if (!b->tokens || !b->weights || !b->samples)
         return attn_fail(error, ATTN_EMEMORY, "no memory for the benchmark");
     const uint64_t stream = attn_random_stream(ATTN_RANDOM_TEST, 0);
     for (size_t i = 0; i < 2 * rows; i++)
         b->tokens[i] = (uint32_t)attn_random_below(o->seed, stream, i, o->model->vocabulary);
     for (size_t i = 0; i < rows; i++) b->weights[i] = 1.0f;
-    attn_random_fill_normal(o->seed, attn_random_stream(ATTN_RANDOM_TEST, 1), 1.0,
-                            largest_matrix(b->result), b->x);
-    memcpy(b->y, b->x, largest_matrix(b->result) * sizeof *b->y);
+    return ATTN_OK;
+}
+
+/* What the products alone need, after the step's memory has been read. */
+static attn_status set_up_products(bench *b, attn_error *error)
+{
+    list_products(b);
+    const size_t n = largest_matrix(b->result);
+    b->x = attn_alloc_array(ATTN_MEMORY_OTHER, n, sizeof *b->x);
+    b->y = attn_alloc_array(ATTN_MEMORY_OTHER, n, sizeof *b->y);
+    if (is_half(b)) {
+        b->x_half = attn_alloc_array(ATTN_MEMORY_OTHER, n, sizeof *b->x_half);
+        b->y_half = attn_alloc_array(ATTN_MEMORY_OTHER, n, sizeof *b->y_half);
+        b->result_half = attn_alloc_array(ATTN_MEMORY_OTHER, n, sizeof *b->result_half);
+        b->weights_half =
+            attn_alloc_array(ATTN_MEMORY_OTHER, largest_packed(b->result), sizeof *b->weights_half);
+    }
+    if (!b->x || !b->y ||
+        (is_half(b) && (!b->x_half || !b->y_half || !b->result_half || !b->weights_half)))
+        return attn_fail(error, ATTN_EMEMORY, "no memory for the benchmark");
+    attn_random_fill_normal(b->options->seed, attn_random_stream(ATTN_RANDOM_TEST, 1), 1.0, n,
+                            b->x);
+    memcpy(b->y, b->x, n * sizeof *b->y);
+    if (!is_half(b)) return ATTN_OK;
+    attn_dense_bf16_round(b->context, n, b->x, b->x_half);
+    attn_dense_bf16_round(b->context, n, b->x, b->y_half);
     return ATTN_OK;
 }
 
@@ -93,6 +131,10 @@ static void tear_down(bench *b)
     attn_free(b->weights);
     attn_free(b->x);
     attn_free(b->y);
+    attn_free(b->x_half);
+    attn_free(b->y_half);
+    attn_free(b->result_half);
+    attn_free(b->weights_half);
     attn_free(b->samples);
     attn_context_free(b->context);
 }
@@ -121,6 +163,47 @@ static attn_status run_step(bench *b, double *time_s, attn_error *error)
     return status;
 }
 
+/* One product in bfloat16 as often as a step does it. Forward weights come from as far away as in
+ * a step; those of the input's gradient are packed right before, as in a step, but outside of the
+ * time. */
+static double run_half_product(bench *b, const attn_model_product *p)
+{
+    const attn_model_offsets *layout = attn_model_layout(b->model);
+    const attn_bf16 *packed = attn_model_packed(b->model);
+    float *gradients = attn_trainer_gradients(b->trainer);
+    const bool is_head = strcmp(p->name, "head") == 0;
+    const attn_dense_output result = {.single = p->is_half ? NULL : b->x,
+                                      .half = p->is_half ? b->result_half : NULL,
+                                      .accumulate = p->accumulate};
+    double time_s = 0.0;
+    for (size_t i = 0; i < p->times; i++) {
+        const attn_block_offsets *block = &layout->blocks[i % b->options->model->layers];
+        const size_t at = is_head ? layout->tokens : block->norm1_gain;
+        if (p->kind == ATTN_PRODUCT_INPUT_GRADIENT)
+            attn_dense_bf16_pack(b->context, p->out, p->in, attn_model_parameters(b->model) + at,
+                                 NULL, b->weights_half);
+        const uint64_t begin_ns = attn_clock_ns();
+        switch (p->kind) {
+        case ATTN_PRODUCT_FORWARD:
+            attn_dense_bf16_forward(
+                b->context, p->rows, p->in, p->out, b->x_half,
+                packed + (is_head ? layout->packed_head : block->packed_attention), NULL, result);
+            break;
+        case ATTN_PRODUCT_INPUT_GRADIENT:
+            attn_dense_bf16_input_gradient(b->context, p->rows, p->in, p->out, b->y_half,
+                                           b->weights_half, result);
+            break;
+        case ATTN_PRODUCT_WEIGHT_GRADIENT:
+        case ATTN_PRODUCT_KINDS:
+            attn_dense_bf16_weight_gradient(b->context, p->rows, p->in, p->out, b->x_half,
+                                            b->y_half, gradients + at, NULL, p->accumulate);
+            break;
+        }
+        time_s += attn_clock_seconds(begin_ns, attn_clock_ns());
+    }
+    return time_s;
+}
+
 /* One product as often as a step does it, on the weights of one layer after the other, so that
  * they come from as far away as in a step. */
 static double run_product(bench *b, const attn_model_product *p)
@@ -128,7 +211,8 @@ static double run_product(bench *b, const attn_model_product *p)
     const attn_model_offsets *layout = attn_model_layout(b->model);
     float *parameters = attn_model_parameters(b->model);
     float *gradients = attn_trainer_gradients(b->trainer);
-    const bool is_head = p->out == b->options->model->vocabulary;
+    const bool is_head = strcmp(p->name, "head") == 0;
+    if (is_half(b)) return run_half_product(b, p);
     const uint64_t begin_ns = attn_clock_ns();
     for (size_t i = 0; i < p->times; i++) {
         const size_t layer = i % b->options->model->layers;
@@ -152,7 +236,7 @@ static double run_product(bench *b, const attn_model_product *p)
     return attn_clock_seconds(begin_ns, attn_clock_ns());
 }
 
-/* One step and one round of products; `repeat` SIZE_MAX warms up. */
+/* One step and one round of products; `repeat` SIZE_MAX warms the products up. */
 static attn_status run_repeat(bench *b, size_t repeat, attn_error *error)
 {
     double step_s = 0.0, dense_s = 0.0;
@@ -178,12 +262,7 @@ static attn_status run_repeat(bench *b, size_t repeat, attn_error *error)
 
 static attn_bench_time summary_of(bench *b, size_t quantity)
 {
-    double *values = b->samples + quantity * b->options->repeats;
-    const size_t n = b->options->repeats;
-    attn_statistics_sort(values, n);
-    return (attn_bench_time){.median_s = attn_statistics_median(values, n),
-                             .p10_s = attn_statistics_quantile(values, n, 0.1),
-                             .p90_s = attn_statistics_quantile(values, n, 0.9)};
+    return attn_bench_time_of(b->samples + quantity * b->options->repeats, b->options->repeats);
 }
 
 static void summarise(bench *b)
@@ -197,6 +276,7 @@ static void summarise(bench *b)
     for (size_t i = 0; i < result->n_products; i++)
         result->products[i].all = summary_of(b, SAMPLE_PRODUCTS + i);
     result->threads = attn_context_threads(b->context);
+    result->dtype = b->options->model->dtype;
     snprintf(result->isa, sizeof result->isa, "%s", attn_context_isa(b->context));
     snprintf(result->dense_name, sizeof result->dense_name, "%s", attn_context_dense(b->context));
 }
@@ -207,14 +287,15 @@ attn_status attn_bench_step_run(const attn_bench_step_options *options, attn_ben
     bench b = {.options = options, .result = result};
     memset(result, 0, sizeof *result);
     attn_memory_reset_peaks();
+    double first_s = 0.0;
     attn_status status = set_up(&b, error);
+    if (status == ATTN_OK) status = run_step(&b, &first_s, error);
+    result->peak_bytes = (double)attn_memory_usage(ATTN_MEMORY_CATEGORIES).peak_bytes;
+    if (status == ATTN_OK) status = set_up_products(&b, error);
     if (status == ATTN_OK) status = run_repeat(&b, SIZE_MAX, error);
     for (size_t i = 0; i < options->repeats && status == ATTN_OK; i++)
         status = run_repeat(&b, i, error);
-    if (status == ATTN_OK) {
-        summarise(&b);
-        result->peak_bytes = (double)attn_memory_usage(ATTN_MEMORY_CATEGORIES).peak_bytes;
-    }
+    if (status == ATTN_OK) summarise(&b);
     tear_down(&b);
     return status;
 }

@@ -3,6 +3,7 @@
 #ifndef EXPERIMENT_BENCH_STEP_H
 #define EXPERIMENT_BENCH_STEP_H
 
+#include "experiment/bench_time.h"
 #include "model/model.h"
 #include "model/profile.h"
 
@@ -13,11 +14,6 @@ typedef struct attn_bench_step_options {
     const char *isa;
     uint64_t seed;
 } attn_bench_step_options;
-
-/* Seconds over the repeats. */
-typedef struct attn_bench_time {
-    double median_s, p10_s, p90_s;
-} attn_bench_time;
 
 typedef struct attn_bench_product {
     attn_model_product product;
@@ -31,12 +27,13 @@ typedef struct attn_bench_step {
     attn_bench_product products[ATTN_MODEL_PRODUCTS_MAX];
     size_t n_products;
     double dense_flop, step_matmul_flop;
-    double peak_bytes; /* of our allocator */
+    double peak_bytes; /* of our allocator, by a step */
+    attn_dtype dtype;
     char isa[16], dense_name[32];
     size_t threads;
 } attn_bench_step;
 
-/* Random tokens, all of which count; one step to warm up. ATTN_ESHAPE, ATTN_EMEMORY, ... */
+/* Random tokens, all of which count; two steps to warm up. ATTN_ESHAPE, ATTN_EMEMORY, ... */
 ATTN_MUST_CHECK attn_status attn_bench_step_run(const attn_bench_step_options *options,
                                                 attn_bench_step *result, attn_error *error);
 

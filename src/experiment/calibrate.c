@@ -2,7 +2,7 @@
 #define _DEFAULT_SOURCE
 #include "experiment/calibrate.h"
 
-#include "attn/context.h"
+#include "attn/layer.h"
 #include "base/clock.h"
 #include "base/error.h"
 #include "base/memory.h"
@@ -10,8 +10,9 @@
 #include "base/statistics.h"
 #include "base/text.h"
 #include "base/threads.h"
+#include "experiment/calibrate_core.h"
 #include "kernels/dense.h"
-#include "mechanisms/exact_core.h"
+#include "kernels/dense_bf16.h"
 #include "meters/energy.h"
 #include "meters/machine.h"
 
@@ -20,9 +21,16 @@
 #include <string.h>
 #include <unistd.h>
 
-enum { SLICES = 15, SMALL = 4096, ROWS = 1024, IN = 768, OUT = 3072 };
-enum { CORE_BATCH = 1, CORE_LENGTH = 1024 };
-enum { CORE_HEADS = ATTN_CALIBRATION_HEADS, CORE_WIDTH = ATTN_CALIBRATION_WIDTH };
+enum {
+    SLICES = 15,
+    SMALL = 4096,
+    ROWS = 1024,
+    WIDTH = 768,
+    WIDE = 3072,
+    CORE_LENGTH = 1024,
+    TRIES = 4
+};
+static const double steady = 0.05; /* between the quartiles, of the median */
 static const size_t stream_count = (size_t)64
                                    << 20; /* floats of each of two arrays: more than caches hold */
 
@@ -32,30 +40,77 @@ typedef struct probing {
     attn_context *context;
     attn_energy_meter *meter;
     attn_energy_snapshot *before, *after;
-    float *x, *y;   /* stream_count floats each: every probe's memory */
-    float *scratch; /* of the tile engine */
+    float *x, *y; /* stream_count floats each: every probe's memory */
     size_t n_threads;
+    attn_energy_probe energy[ATTN_PROBES + 1]; /* the first is rest */
+    size_t n_energy;
     attn_error *error;
 } probing;
 
 const char *attn_probe_name(attn_probe probe)
 {
-    static const char *const names[] = {"product", "exponential", "other", "memory",
-                                        "head",    "core",        "launch"};
+    static const char *const names[] = {"product",     "projection", "head",   "bfloat16",
+                                        "exponential", "other",      "memory", "launch"};
     return names[probe];
 }
 
-/* ---- what is probed; each gives its units of work --------------------------------------------- */
+/* ---- what is probed; each gives its work and traffic ------------------------------------------- */
 
-typedef double probe_function(probing *p);
+typedef attn_energy_probe probe_function(probing *p);
 
-static double probe_product(probing *p)
+/* The three products of a dense layer; what each reads and writes once. */
+static attn_energy_probe dense(probing *p, size_t rows, size_t in, size_t out, bool accumulate)
 {
-    const float *w = p->x + ROWS * OUT;
-    attn_dense_forward(p->context, ROWS, IN, OUT, p->x, w, NULL, p->y);
-    attn_dense_input_gradient(p->context, ROWS, IN, OUT, p->x, w, p->y, false);
-    attn_dense_weight_gradient(p->context, ROWS, IN, OUT, p->x, w, p->y, NULL, false);
-    return 3.0 * 2.0 * ROWS * IN * OUT;
+    const float *w = p->x + rows * (in + out);
+    float *y = p->y + rows * in + in * out;
+    attn_dense_forward(p->context, rows, in, out, p->x, w, NULL, y);
+    attn_dense_input_gradient(p->context, rows, in, out, p->x, w, p->y, false);
+    attn_dense_weight_gradient(p->context, rows, in, out, p->x, p->x + rows * in, p->y + rows * in,
+                               NULL, accumulate);
+    return (attn_energy_probe){.matmul = 3.0 * 2.0 * (double)(rows * in * out),
+                               .bytes = 3.0 * 4.0 * (double)(rows * (in + out) + in * out)};
+}
+
+static attn_energy_probe sum(attn_energy_probe a, attn_energy_probe b)
+{
+    return (attn_energy_probe){.matmul = a.matmul + b.matmul,
+                               .exponential = a.exponential + b.exponential,
+                               .other = a.other + b.other,
+                               .bytes = a.bytes + b.bytes};
+}
+
+/* Up and down are in turns in a model. */
+static attn_energy_probe probe_product(probing *p)
+{
+    const attn_energy_probe up = dense(p, ROWS, WIDTH, WIDE, false);
+    return sum(up, dense(p, ROWS, WIDE, WIDTH, false));
+}
+
+static attn_energy_probe probe_projection(probing *p)
+{
+    const attn_energy_probe heads = dense(p, ROWS, WIDTH, 3 * WIDTH, false);
+    return sum(heads, dense(p, ROWS, WIDTH, WIDTH, false));
+}
+
+static attn_energy_probe probe_head(probing *p)
+{
+    enum { HEAD_ROWS = 256, WORDS = 50257 }; /* rows as in the blocks of the model's head */
+    return dense(p, HEAD_ROWS, WIDTH, WORDS, true);
+}
+
+/* Numbers that were left there by floats are as good as any. */
+static attn_energy_probe probe_half(probing *p)
+{
+    const attn_bf16 *x = (const attn_bf16 *)p->x, *dy = x + ROWS * WIDE;
+    const size_t packed = attn_dense_bf16_packed(WIDE, WIDTH);
+    attn_bf16 *forward = (attn_bf16 *)p->y, *backward = forward + packed;
+    float *y = p->y + packed, *dw = y + ROWS * WIDE;
+    attn_dense_bf16_forward(p->context, ROWS, WIDTH, WIDE, x, forward, NULL,
+                            (attn_dense_output){.single = y});
+    attn_dense_bf16_input_gradient(p->context, ROWS, WIDTH, WIDE, dy, backward,
+                                   (attn_dense_output){.single = y});
+    attn_dense_bf16_weight_gradient(p->context, ROWS, WIDTH, WIDE, x, dy, dw, NULL, false);
+    return (attn_energy_probe){.matmul = 3.0 * 2.0 * ROWS * (double)(WIDTH * WIDE)};
 }
 
 enum { TASK_REPEATS = 64 };
@@ -71,10 +126,10 @@ static void task_exponential(void *argument, size_t index, size_t worker)
     }
 }
 
-static double probe_exponential(probing *p)
+static attn_energy_probe probe_exponential(probing *p)
 {
     attn_parallel(p->n_threads, p->n_threads, task_exponential, p);
-    return (double)p->n_threads * TASK_REPEATS * SMALL;
+    return (attn_energy_probe){.exponential = (double)p->n_threads * TASK_REPEATS * SMALL};
 }
 
 static void task_other(void *argument, size_t index, size_t worker)
@@ -85,10 +140,10 @@ static void task_other(void *argument, size_t index, size_t worker)
         p->context->kernels->add_scaled(SMALL, 1e-9f, p->x, p->y + worker * SMALL);
 }
 
-static double probe_other(probing *p)
+static attn_energy_probe probe_other(probing *p)
 {
     attn_parallel(p->n_threads, p->n_threads, task_other, p);
-    return 2.0 * (double)p->n_threads * TASK_REPEATS * SMALL;
+    return (attn_energy_probe){.other = 2.0 * (double)p->n_threads * TASK_REPEATS * SMALL};
 }
 
 static void task_memory(void *argument, size_t index, size_t worker)
@@ -100,67 +155,11 @@ static void task_memory(void *argument, size_t index, size_t worker)
 }
 
 /* x and y read, y written */
-static double probe_memory(probing *p)
+static attn_energy_probe probe_memory(probing *p)
 {
     attn_parallel(p->n_threads, p->n_threads, task_memory, p);
-    return 12.0 * (double)(stream_count / p->n_threads * p->n_threads);
-}
-
-static double probe_head(probing *p)
-{
-    enum { HEAD_ROWS = 256, WORDS = 50257 }; /* rows as in the blocks of the model's head */
-    float *logits = p->y + IN * HEAD_ROWS;
-    attn_dense_forward(p->context, HEAD_ROWS, IN, WORDS, p->y, p->x, NULL, logits);
-    attn_dense_input_gradient(p->context, HEAD_ROWS, IN, WORDS, logits, p->x, p->y, false);
-    attn_dense_weight_gradient(p->context, HEAD_ROWS, IN, WORDS, p->x, p->x + IN * HEAD_ROWS, p->y,
-                               NULL, true);
-    return 3.0 * 2.0 * HEAD_ROWS * IN * WORDS;
-}
-
-static attn_tile_shape core_shape(size_t batch, size_t length)
-{
-    return (attn_tile_shape){.batch = batch,
-                             .heads = CORE_HEADS,
-                             .kv_heads = CORE_HEADS,
-                             .queries = length,
-                             .keys = length,
-                             .key_width = CORE_WIDTH,
-                             .value_width = CORE_WIDTH};
-}
-
-/* Products of one pass forward and backward; x and y are the memory of everything. */
-static double run_core(probing *p, size_t batch, size_t length)
-{
-    const attn_visibility causal = {.is_causal = true, .window = ATTN_NO_WINDOW};
-    const size_t n = batch * length * CORE_HEADS * CORE_WIDTH;
-    const attn_head_layout at = {.row = CORE_HEADS * CORE_WIDTH, .head = CORE_WIDTH};
-    attn_tile_call call = {.context = p->context,
-                           .shape = core_shape(batch, length),
-                           .rule = attn_rule_tiles(&causal, ATTN_TILE_ONLINE),
-                           .q_at = at,
-                           .k_at = at,
-                           .v_at = at,
-                           .o_at = at,
-                           .q = p->x,
-                           .k = p->x + n,
-                           .v = p->x + 2 * n,
-                           .o = p->y,
-                           .saved = p->y + n,
-                           .scratch = p->scratch,
-                           .d_o = p->x + 3 * n,
-                           .dq = p->y + 2 * n,
-                           .dk = p->y + 3 * n,
-                           .dv = p->y + 4 * n};
-    attn_tile_forward(&call);
-    attn_tile_backward(&call);
-    const attn_tile_rule rule = call.rule;
-    return (double)(attn_tile_work(&call.shape, &rule, ATTN_PHASE_FORWARD, NULL).matmul +
-                    attn_tile_work(&call.shape, &rule, ATTN_PHASE_BACKWARD, NULL).matmul);
-}
-
-static double probe_core(probing *p)
-{
-    return run_core(p, CORE_BATCH, CORE_LENGTH);
+    const double count = (double)(stream_count / p->n_threads * p->n_threads);
+    return (attn_energy_probe){.other = 2.0 * count, .bytes = 12.0 * count};
 }
 
 static void task_nothing(void *argument, size_t index, size_t worker)
@@ -170,11 +169,29 @@ static void task_nothing(void *argument, size_t index, size_t worker)
     (void)worker;
 }
 
-static double probe_launch(probing *p)
+enum { REGIONS = 64 };
+
+static attn_energy_probe probe_launch(probing *p)
 {
-    enum { REGIONS = 64 };
     for (size_t i = 0; i < REGIONS; i++) attn_parallel(p->n_threads, p->n_threads, task_nothing, p);
-    return REGIONS;
+    return (attn_energy_probe){0};
+}
+
+/* What the probe's rate counts. */
+static double units_of(attn_probe probe, const attn_energy_probe *done)
+{
+    switch (probe) {
+    case ATTN_PROBE_EXPONENTIAL:
+        return done->exponential;
+    case ATTN_PROBE_OTHER:
+        return done->other;
+    case ATTN_PROBE_MEMORY:
+        return done->bytes;
+    case ATTN_PROBE_LAUNCH:
+        return REGIONS;
+    default:
+        return done->matmul;
+    }
 }
 
 /* ---- measuring ------------------------------------------------------------------------------ */
@@ -192,30 +209,51 @@ static double energy_since(probing *p)
     return package->value + (isnan(dram->value) ? 0.0 : dram->value);
 }
 
-static void measure(probing *p, attn_probe probe, probe_function *function)
+/* One try: rates of the slices, ascending, and what was done in all of them. */
+static attn_energy_probe try_probe(probing *p, attn_probe probe, probe_function *function,
+                                   double rates[SLICES])
 {
-    double rates[SLICES];
-    attn_calibration *out = p->out;
-    (void)function(p); /* warms up */
-    attn_energy_mark(p->meter, p->before);
-    const uint64_t begin_ns = attn_clock_ns();
-    double all = 0.0;
+    attn_energy_probe all = {0};
     for (size_t i = 0; i < SLICES; i++) {
         const uint64_t slice_ns = attn_clock_ns();
         double work = 0.0, time_s = 0.0;
         while (time_s < p->options->probe_s / SLICES) {
-            work += function(p);
+            const attn_energy_probe done = function(p);
+            all = sum(all, done);
+            work += units_of(probe, &done);
             time_s = attn_clock_seconds(slice_ns, attn_clock_ns());
         }
         rates[i] = work / time_s;
-        all += work;
     }
-    const double time_s = attn_clock_seconds(begin_ns, attn_clock_ns());
-    out->picojoule[probe] = 1e12 * (energy_since(p) - out->idle_w * time_s) / all;
     attn_statistics_sort(rates, SLICES);
-    out->value[probe] = attn_statistics_median(rates, SLICES);
-    out->low[probe] = attn_statistics_quantile(rates, SLICES, 0.25);
-    out->high[probe] = attn_statistics_quantile(rates, SLICES, 0.75);
+    return all;
+}
+
+/* A probe that something disturbs is done again, a few times; the steadiest try counts. */
+static void measure(probing *p, attn_probe probe, probe_function *function)
+{
+    double rates[SLICES], least = INFINITY;
+    attn_calibration *out = p->out;
+    attn_energy_probe kept = {0};
+    (void)function(p); /* warms up */
+    for (size_t try = 0; try < TRIES && least > steady; try++) {
+        attn_energy_mark(p->meter, p->before);
+        const uint64_t begin_ns = attn_clock_ns();
+        attn_energy_probe all = try_probe(p, probe, function, rates);
+        all.time_s = attn_clock_seconds(begin_ns, attn_clock_ns());
+        all.energy_j = energy_since(p);
+        const double median = attn_statistics_median(rates, SLICES);
+        const double low = attn_statistics_quantile(rates, SLICES, 0.25);
+        const double high = attn_statistics_quantile(rates, SLICES, 0.75);
+        if (!((high - low) / median < least)) continue;
+        least = (high - low) / median;
+        kept = all;
+        out->value[probe] = median;
+        out->low[probe] = low;
+        out->high[probe] = high;
+    }
+    /* a FLOP of another type has another energy */
+    if (probe != ATTN_PROBE_HALF) p->energy[p->n_energy++] = kept;
 }
 
 static void measure_rest(probing *p)
@@ -223,32 +261,34 @@ static void measure_rest(probing *p)
     attn_energy_mark(p->meter, p->before);
     const uint64_t begin_ns = attn_clock_ns();
     usleep((useconds_t)(1e6 * p->options->probe_s));
-    p->out->idle_w = energy_since(p) / attn_clock_seconds(begin_ns, attn_clock_ns());
+    p->energy[p->n_energy++] = (attn_energy_probe){
+        .time_s = attn_clock_seconds(begin_ns, attn_clock_ns()), .energy_j = energy_since(p)};
 }
 
-double attn_calibration_core_rate(double matmul, double exponential, double other, double time_s,
-                                  double exponential_rate, double other_rate)
+double attn_calibration_factor(const attn_calibration *c, attn_work work, double time_s)
 {
-    const double vector_s = exponential / exponential_rate + other / other_rate;
-    /* vector work that the engine does better than the loops of the probes leaves no remainder */
-    return matmul / fmax(time_s - vector_s, 0.25 * time_s);
+    const double operations_s = (double)work.matmul / c->value[ATTN_PROBE_PRODUCT] +
+                                (double)work.exponential / c->value[ATTN_PROBE_EXPONENTIAL] +
+                                (double)work.other / c->value[ATTN_PROBE_OTHER];
+    return time_s / operations_s;
 }
 
-/* From FLOP of products a second to the rate of products alone, behind the vector work. */
-static void fit_core(attn_calibration *out)
+/* The core of every mechanism that can be trained. */
+static attn_status measure_cores(probing *p)
 {
-    const attn_tile_shape shape = core_shape(CORE_BATCH, CORE_LENGTH);
-    const attn_visibility causal = {.is_causal = true, .window = ATTN_NO_WINDOW};
-    const attn_tile_rule rule = attn_rule_tiles(&causal, ATTN_TILE_ONLINE);
-    attn_work work = attn_tile_work(&shape, &rule, ATTN_PHASE_FORWARD, NULL);
-    attn_work_add(&work, attn_tile_work(&shape, &rule, ATTN_PHASE_BACKWARD, NULL));
-    double *const ends[] = {&out->value[ATTN_PROBE_CORE], &out->low[ATTN_PROBE_CORE],
-                            &out->high[ATTN_PROBE_CORE]};
-    for (size_t i = 0; i < 3; i++)
-        *ends[i] = attn_calibration_core_rate((double)work.matmul, (double)work.exponential,
-                                              (double)work.other, (double)work.matmul / *ends[i],
-                                              out->value[ATTN_PROBE_EXPONENTIAL],
-                                              out->value[ATTN_PROBE_OTHER]);
+    for (size_t i = 0; i < ATTN_DEVICE_MECHANISMS; i++) {
+        const char *name = attn_mechanism_name(i);
+        attn_core_times times;
+        attn_label label = {.options = ""};
+        if (!attn_mechanism_is_causal(name)) continue;
+        attn_text_copy(label.name, sizeof label.name, name);
+        const attn_status status =
+            attn_core_time(p->context, &label, CORE_LENGTH, p->options->probe_s, &times, p->error);
+        if (status != ATTN_OK) return status;
+        p->out->forward[i] = attn_calibration_factor(p->out, times.forward, times.forward_s);
+        p->out->backward[i] = attn_calibration_factor(p->out, times.backward, times.backward_s);
+    }
+    return ATTN_OK;
 }
 
 /* ---- the whole ------------------------------------------------------------------------------ */
@@ -259,15 +299,12 @@ static attn_status set_up(probing *p)
         attn_context_create(&p->context, p->options->threads, p->options->isa, p->error);
     if (status == ATTN_OK) status = attn_energy_open(&p->meter, NULL, p->error);
     if (status != ATTN_OK) return status;
-    const attn_tile_shape shape = core_shape(CORE_BATCH, CORE_LENGTH);
     p->n_threads = attn_context_threads(p->context);
     p->x = attn_alloc_array(ATTN_MEMORY_OTHER, stream_count, sizeof *p->x);
     p->y = attn_alloc_array(ATTN_MEMORY_OTHER, stream_count, sizeof *p->y);
-    p->scratch = attn_alloc_array(ATTN_MEMORY_OTHER, attn_tile_scratch(&shape, p->n_threads),
-                                  sizeof *p->scratch);
     p->before = attn_alloc(ATTN_MEMORY_OTHER, sizeof *p->before);
     p->after = attn_alloc(ATTN_MEMORY_OTHER, sizeof *p->after);
-    if (!p->x || !p->y || !p->scratch || !p->before || !p->after)
+    if (!p->x || !p->y || !p->before || !p->after)
         return attn_fail(p->error, ATTN_EMEMORY, "no memory for the probes");
     attn_random_fill_normal(1, attn_random_stream(ATTN_RANDOM_TEST, 0), 1.0, stream_count, p->x);
     return ATTN_OK;
@@ -288,68 +325,38 @@ static void describe(probing *p)
     out->cache_mib = cache > 0 ? (double)cache / 1048576.0 : NAN;
 }
 
+static attn_status measure_all(probing *p)
+{
+    static probe_function *const functions[] = {probe_product, probe_projection,  probe_head,
+                                                probe_half,    probe_exponential, probe_other,
+                                                probe_memory,  probe_launch};
+    attn_calibration *out = p->out;
+    describe(p);
+    measure_rest(p);
+    for (size_t i = 0; i < ATTN_PROBES; i++) measure(p, (attn_probe)i, functions[i]);
+    /* regions a second to seconds a region */
+    out->value[ATTN_PROBE_LAUNCH] = 1.0 / out->value[ATTN_PROBE_LAUNCH];
+    const double slow = 1.0 / out->low[ATTN_PROBE_LAUNCH];
+    out->low[ATTN_PROBE_LAUNCH] = 1.0 / out->high[ATTN_PROBE_LAUNCH];
+    out->high[ATTN_PROBE_LAUNCH] = slow;
+    if (!attn_energy_fit(p->energy, p->n_energy, &out->energy) && !out->energy_why[0])
+        attn_text_copy(out->energy_why, sizeof out->energy_why,
+                       "the probes' energies do not tell the kinds of work apart");
+    return measure_cores(p);
+}
+
 attn_status attn_calibrate(const attn_calibration_options *options, attn_calibration *out,
                            attn_error *error)
 {
     *out = (attn_calibration){0};
     probing p = {.options = options, .out = out, .error = error};
-    const attn_status status = set_up(&p);
-    if (status == ATTN_OK) {
-        static probe_function *const functions[] = {probe_product, probe_exponential, probe_other,
-                                                    probe_memory,  probe_head,        probe_core,
-                                                    probe_launch};
-        describe(&p);
-        measure_rest(&p);
-        for (size_t i = 0; i < ATTN_PROBES; i++) measure(&p, (attn_probe)i, functions[i]);
-        fit_core(out);
-        /* regions a second to seconds a region */
-        out->value[ATTN_PROBE_LAUNCH] = 1.0 / out->value[ATTN_PROBE_LAUNCH];
-        const double slow = 1.0 / out->low[ATTN_PROBE_LAUNCH];
-        out->low[ATTN_PROBE_LAUNCH] = 1.0 / out->high[ATTN_PROBE_LAUNCH];
-        out->high[ATTN_PROBE_LAUNCH] = slow;
-    }
+    attn_status status = set_up(&p);
+    if (status == ATTN_OK) status = measure_all(&p);
     attn_context_free(p.context);
     attn_energy_close(p.meter);
     attn_free(p.x);
     attn_free(p.y);
-    attn_free(p.scratch);
     attn_free(p.before);
     attn_free(p.after);
-    return status;
-}
-
-attn_status attn_calibration_core_time(const attn_calibration_options *options, size_t length,
-                                       double *time_s, attn_error *error)
-{
-    enum { REPEATS = 5 };
-    probing p = {.options = options, .error = error};
-    double times[REPEATS];
-    const attn_tile_shape shape = core_shape(1, length);
-    const size_t n = length * CORE_HEADS * CORE_WIDTH, kept = attn_tile_saved(&shape);
-    attn_status status = attn_context_create(&p.context, options->threads, options->isa, error);
-    if (status == ATTN_OK) {
-        p.x = attn_alloc_array(ATTN_MEMORY_OTHER, 4 * n, sizeof *p.x);
-        p.y = attn_alloc_array(ATTN_MEMORY_OTHER, 5 * n + kept, sizeof *p.y);
-        p.scratch = attn_alloc_array(ATTN_MEMORY_OTHER,
-                                     attn_tile_scratch(&shape, attn_context_threads(p.context)),
-                                     sizeof *p.scratch);
-        if (!p.x || !p.y || !p.scratch)
-            status = attn_fail(error, ATTN_EMEMORY, "no memory for %zu tokens", length);
-    }
-    if (status == ATTN_OK) {
-        attn_random_fill_normal(1, attn_random_stream(ATTN_RANDOM_TEST, 0), 1.0, 4 * n, p.x);
-        (void)run_core(&p, 1, length);
-        for (size_t i = 0; i < REPEATS; i++) {
-            const uint64_t begin_ns = attn_clock_ns();
-            (void)run_core(&p, 1, length);
-            times[i] = attn_clock_seconds(begin_ns, attn_clock_ns());
-        }
-        attn_statistics_sort(times, REPEATS);
-        *time_s = attn_statistics_median(times, REPEATS);
-    }
-    attn_context_free(p.context);
-    attn_free(p.x);
-    attn_free(p.y);
-    attn_free(p.scratch);
     return status;
 }

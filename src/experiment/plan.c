@@ -66,6 +66,7 @@ attn_model_config attn_plan_model(const attn_plan *plan, const attn_plan_mechani
         strcmp(mechanism->label, plan->mechanisms[plan->n_mechanisms - 1].label) == 0;
     config.mechanism = is_again ? plan->mechanisms[0].label : mechanism->label;
     config.is_causal = !plan->allows_leak;
+    config.dtype = strcmp(plan->dtype, "bf16") == 0 ? ATTN_BF16 : ATTN_F32;
     return config;
 }
 

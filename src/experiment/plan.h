@@ -39,7 +39,7 @@ typedef struct attn_plan {
     attn_model_config sizes;     /* of that model; the mechanism is the trial's */
     bool is_model_file;          /* start from the weights of the file `model` */
     size_t batch, length, steps; /* of each trial */
-    const char *dtype;           /* "f32" */
+    const char *dtype;           /* "f32" or "bf16": of the factors of dense products */
 
     const char *data;        /* path of the data set */
     bool is_packed;          /* documents behind each other instead of one padded row each */

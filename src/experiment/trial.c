@@ -114,8 +114,9 @@ static attn_status set_up(workshop *w, attn_error *error)
     w->log.steps = attn_alloc_array(ATTN_MEMORY_OTHER, plan->steps, sizeof *w->log.steps);
     w->log.closed_form =
         attn_alloc_array(ATTN_MEMORY_OTHER, plan->steps, sizeof *w->log.closed_form);
+    w->log.profiles = attn_alloc_array(ATTN_MEMORY_OTHER, plan->steps, sizeof *w->log.profiles);
     w->scratch = attn_alloc_array(ATTN_MEMORY_OTHER, plan->steps, sizeof *w->scratch);
-    if (!w->log.steps || !w->log.closed_form || !w->scratch)
+    if (!w->log.steps || !w->log.closed_form || !w->log.profiles || !w->scratch)
         return attn_fail(error, ATTN_EMEMORY, "no memory for the record of %zu steps", plan->steps);
     return ATTN_OK;
 }
@@ -130,6 +131,7 @@ static void tear_down(workshop *w)
     attn_energy_close(w->meter);
     attn_free(w->log.steps);
     attn_free(w->log.closed_form);
+    attn_free(w->log.profiles);
     attn_free(w->scratch);
     attn_context_free(w->context);
 }
@@ -277,6 +279,7 @@ static attn_status run_step(workshop *w, attn_phases *phases, size_t step, attn_
     record.exponential_op = after.exponential - before.exponential;
     record.other_op = after.other - before.other;
     w->log.steps[w->log.n] = record;
+    w->log.profiles[w->log.n] = *profile;
     w->log.closed_form[w->log.n++] = step_closed_form(w);
     const attn_record message = {.kind = ATTN_RECORD_STEP, .step = record};
     return attn_record_write(w->sink.descriptor, &message, error);
@@ -336,6 +339,10 @@ static attn_status put_size_figures(attn_figure_sink *sink, const workshop *w, a
     const attn_model_kind *kinds = attn_model_kinds(w->model, &n_kinds);
     for (size_t i = 0; i < n_kinds; i++)
         attention += kinds[i].n_blocks * attn_layer_parameter_count(kinds[i].layer);
+    const bool is_half = attn_model_configuration(w->model)->dtype == ATTN_BF16;
+    attn_sink_value(sink, "product_factor_bits", "bit", is_half ? 16.0 : 32.0, ATTN_COUNTED,
+                    is_half ? "factors of dense products in bfloat16, all else in float32"
+                            : "everything in float32");
     attn_sink_value(sink, "parameters", "", (double)parameters, ATTN_COUNTED,
                     "trained parameters of the model");
     attn_sink_value(sink, "attention_parameters", "", (double)attention, ATTN_COUNTED,

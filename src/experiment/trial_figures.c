@@ -68,6 +68,24 @@ static double put_median(attn_figure_sink *sink, const attn_step_log *log, const
     return median;
 }
 
+/* "attention_forward_time_s" and so on; the optimizer has its own figure. */
+static void put_parts(attn_figure_sink *sink, const attn_step_log *log, double *scratch)
+{
+    const size_t n = log->n - log->warmup;
+    for (int part = 0; part < ATTN_PARTS; part++)
+        for (int pass = 0; pass < ATTN_PASS_UPDATE; pass++) {
+            char name[ATTN_FIGURE_NAME_BYTES];
+            for (size_t i = 0; i < n; i++)
+                scratch[i] = 1e-9 * (double)log->profiles[log->warmup + i].ns[part][pass];
+            attn_statistics_sort(scratch, n);
+            if (!(attn_statistics_median(scratch, n) > 0.0)) continue;
+            snprintf(name, sizeof name, "%s_%s_time_s", attn_part_name((attn_part)part),
+                     attn_pass_name((attn_pass)pass));
+            attn_sink_value(sink, name, "s", attn_statistics_median(scratch, n), ATTN_MEASURED,
+                            "median of the part's time over the steps of step_time_s");
+        }
+}
+
 static void put_work(attn_figure_sink *sink, const attn_step_log *log)
 {
     const attn_store_step *last = &log->steps[log->n - 1];
@@ -104,6 +122,7 @@ void attn_put_step_figures(attn_figure_sink *sink, const attn_plan *plan, attn_s
     put_median(sink, log, "backward_time_s", backward_s, scratch);
     put_median(sink, log, "optimizer_time_s", optimizer_s, scratch);
     put_median(sink, log, "data_time_s", data_s, scratch);
+    put_parts(sink, log, scratch);
     attn_sink_value(sink, "tokens_per_s", "token/s",
                     (double)(plan->batch * plan->length) / step_time_s, ATTN_DERIVED,
                     "batch * seq / step_time_s, padding included");

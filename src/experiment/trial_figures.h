@@ -5,12 +5,14 @@
 #include "attn/work.h"
 #include "experiment/plan.h"
 #include "experiment/window.h"
+#include "model/profile.h"
 #include "store/store.h"
 
 /* What the steps left behind. */
 typedef struct attn_step_log {
     attn_store_step *steps; /* plan->steps of them */
     attn_work *closed_form; /* of each step */
+    attn_profile *profiles; /* likewise */
     size_t n;
     size_t warmup; /* first steps that timings leave out */
 } attn_step_log;
@@ -29,7 +31,7 @@ void attn_sink_put(attn_figure_sink *sink, const attn_figure *figure);
 void attn_sink_value(attn_figure_sink *sink, const char *name, const char *unit, double value,
                      attn_provenance provenance, const char *source);
 
-/* Median times, losses and rates of the steps behind the warm-up; counted work. */
+/* Median times of the whole and of the model's parts, losses and rates of the steps behind the warm-up; counted work. */
 void attn_put_step_figures(attn_figure_sink *sink, const attn_plan *plan, attn_step_log *log,
                            double *scratch);
 

@@ -10,19 +10,64 @@ size_t attn_dense_bf16_packed(size_t out, size_t in)
     return attn_strips(out) * attn_strips(in) * ATTN_CELL;
 }
 
-void attn_dense_bf16_pack(attn_context *context, size_t out, size_t in, const float *w,
-                          attn_bf16 *forward, attn_bf16 *backward)
+static void pack(const attn_context *context, size_t threads, const attn_bf16_packing *packing)
 {
-    const attn_bf16_packing packing = {
-        .rows = out, .columns = in, .single = w, .along_columns = forward, .along_rows = backward};
 #if defined(__x86_64__)
     if (context->isa >= ATTN_ISA_AMX) {
-        attn_bf16_amx_pack(context->threads, &packing);
+        attn_bf16_amx_pack(threads, packing);
         return;
     }
 #endif
-    attn_bf16_plain_pack(context->threads, &packing);
+    (void)context;
+    attn_bf16_plain_pack(threads, packing);
 }
+
+void attn_dense_bf16_pack(attn_context *context, size_t out, size_t in, const float *w,
+                          attn_bf16 *forward, attn_bf16 *backward)
+{
+    pack(context, context->threads,
+         &(attn_bf16_packing){.rows = out,
+                              .columns = in,
+                              .single = w,
+                              .along_columns = forward,
+                              .along_rows = backward});
+}
+
+_Static_assert((int)ATTN_DENSE_BF16_ROWS == (int)ATTN_STRIP, "pieces are whole strips");
+
+void attn_dense_bf16_pack_rows(const attn_context *context, size_t rows, size_t in, const float *w,
+                               attn_bf16 *forward)
+{
+    pack(context, 1,
+         &(attn_bf16_packing){.rows = rows, .columns = in, .single = w, .along_columns = forward});
+}
+
+/* ---- rounding ---------------------------------------------------------------------------- */
+
+enum { PIECE = 1 << 14 }; /* numbers of a task */
+
+typedef struct rounding {
+    const attn_kernels *kernels;
+    size_t count;
+    const float *from;
+    attn_bf16 *to;
+} rounding;
+
+static void round_piece(void *argument, size_t index, size_t worker)
+{
+    (void)worker;
+    const rounding *r = argument;
+    const size_t first = index * PIECE, left = r->count - first;
+    r->kernels->bf16_from_float(left < PIECE ? left : PIECE, r->from + first, r->to + first);
+}
+
+void attn_dense_bf16_round(attn_context *context, size_t count, const float *from, attn_bf16 *to)
+{
+    rounding r = {.kernels = context->kernels, .count = count, .from = from, .to = to};
+    attn_parallel(context->threads, (count + PIECE - 1) / PIECE, round_piece, &r);
+}
+
+/* ---- products ---------------------------------------------------------------------------- */
 
 static void multiply(attn_context *context, const attn_bf16_product *p)
 {

@@ -31,6 +31,16 @@ size_t attn_dense_bf16_packed(size_t out, size_t in);
 void attn_dense_bf16_pack(attn_context *context, size_t out, size_t in, const float *w,
                           attn_bf16 *forward, attn_bf16 *backward);
 
+/* The first of these forms piece by piece, within a task: `rows` rows of a matrix, from w and into
+ * `forward`, which are the piece's. Pieces begin at multiples of this many rows; the piece from row
+ * r on lies attn_dense_bf16_packed(r, in) numbers behind the first. */
+enum { ATTN_DENSE_BF16_ROWS = 32 };
+void attn_dense_bf16_pack_rows(const attn_context *context, size_t rows, size_t in, const float *w,
+                               attn_bf16 *forward);
+
+/* Numbers rounded, as a factor of the products below. */
+void attn_dense_bf16_round(attn_context *context, size_t count, const float *from, attn_bf16 *to);
+
 /* y[rows][out] = x[rows][in] w^T + bias; bias may be NULL */
 void attn_dense_bf16_forward(attn_context *context, size_t rows, size_t in, size_t out,
                              const attn_bf16 *x, const attn_bf16 *forward, const float *bias,

@@ -1,21 +1,10 @@
-/* Private to kernels: the ways to do a dense product in bfloat16.
- *
- * Packed numbers lie in strips. A strip is 32 rows of the left factor, or 32 columns of the right
- * one, over all of k in cells of 32:
- *     a cell of the left   [2][16 rows][32 of k]
- *     a cell of the right  [2][16 pairs of k][16 columns][2 of a pair]
- * which is what the AMX tiles of a cell read, 1 KiB each. Numbers beyond the matrix are 0. */
+/* Private to kernels: the ways to do a dense product in bfloat16. Factors are packed in strips of
+ * cells (bf16_cells.h). */
 #ifndef KERNELS_DENSE_BF16_INTERNAL_H
 #define KERNELS_DENSE_BF16_INTERNAL_H
 
+#include "kernels/bf16_cells.h"
 #include "kernels/dense_bf16.h"
-
-enum { ATTN_STRIP = 32, ATTN_CELL = ATTN_STRIP * ATTN_STRIP };
-
-static inline size_t attn_strips(size_t n)
-{
-    return (n + ATTN_STRIP - 1) / ATTN_STRIP;
-}
 
 /* out[m][n] = left[m][k] right[k][n] + bias[n] */
 typedef struct attn_bf16_product {

@@ -33,6 +33,7 @@ typedef struct attn_running_rows {
     float *total; /* [rows][ATTN_RUNNING_SUMS], partial sums: the row's total is their sum */
     float *o;     /* [rows][width], o_row apart: the weighted sum so far */
     size_t o_row, width;
+    bool has_whole_tops; /* tops are rounded up to whole numbers: p only changes its exponent */
 } attn_running_rows;
 
 typedef struct attn_kernels {
@@ -129,9 +130,9 @@ typedef struct attn_kernels {
                                   float *dx);
 
     /* Elementwise, for gates and recurrences. */
-    void (*multiply)(size_t n, const float *x, float *y);                        /* y *= x */
-    void (*add_product)(size_t n, const float *a, const float *b, float *y);     /* y += a b */
-    void (*silu)(size_t n, const float *x, float *y);                            /* x sigmoid(x) */
+    void (*multiply)(size_t n, const float *x, float *y);                    /* y *= x */
+    void (*add_product)(size_t n, const float *a, const float *b, float *y); /* y += a b */
+    void (*silu)(size_t n, const float *x, float *y); /* x sigmoid(x); y may be x */
     void (*silu_gradient)(size_t n, const float *x, const float *dy, float *dx); /* dx may be dy */
     void (*log_sigmoid)(size_t n, const float *x, float *y); /* -log(1 + exp(-x)); y may be x */
     /* dx = dy (1 - sigmoid(x)); dx may be dy */

@@ -2,5 +2,8 @@
 #include "kernels/simd_avx2.h"
 
 #include "kernels/kernels_simd.h"
+#include "kernels/kernels_simd_peak.h"
 
 const attn_kernels attn_kernels_avx2 = KERNELS_TABLE(ATTN_ISA_AVX2);
+
+const attn_peaks attn_peaks_avx2 = PEAKS_TABLE(ATTN_ISA_AVX2);

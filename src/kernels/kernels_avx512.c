@@ -2,5 +2,8 @@
 #include "kernels/simd_avx512.h"
 
 #include "kernels/kernels_simd.h"
+#include "kernels/kernels_simd_peak.h"
 
 const attn_kernels attn_kernels_avx512 = KERNELS_TABLE(ATTN_ISA_AVX512);
+
+const attn_peaks attn_peaks_avx512 = PEAKS_TABLE(ATTN_ISA_AVX512);

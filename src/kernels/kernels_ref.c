@@ -157,10 +157,11 @@ static void running_softmax(size_t rows, size_t n, float factor, float *s, size_
         float *si = s + i * s_row, *top = &state->top[i];
         const float largest = factor * maximum(n, si);
         if (largest - *top > ATTN_RUNNING_ROOM) {
-            const float down = exp2f(*top - largest);
+            const float next = state->has_whole_tops ? ceilf(largest) : largest;
+            const float down = exp2f(*top - next);
             scale(ATTN_RUNNING_SUMS, down, state->total + i * ATTN_RUNNING_SUMS);
             scale(state->width, down, state->o + i * state->o_row);
-            *top = largest;
+            *top = next;
         }
         for (size_t j = 0; j < n; j++) {
             si[j] = exp2f(fmaf(factor, si[j], -*top));

@@ -4,8 +4,6 @@
 #ifndef KERNELS_SIMD_PRODUCT_H
 #define KERNELS_SIMD_PRODUCT_H
 
-#define UNROLL _Pragma("GCC unroll 16")
-
 static inline __attribute__((always_inline)) void
 product_tile(size_t rows, size_t vectors, vmask last, bool is_tail, size_t k, const float *a,
              size_t a_row, size_t a_column, const float *b, size_t b_row, float *c, size_t c_row,

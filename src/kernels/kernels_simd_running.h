@@ -21,6 +21,7 @@ static inline vf power_of_two(vf x)
 static __attribute__((noinline)) void raise_top(const attn_running_rows *state, size_t i,
                                                 float largest)
 {
+    if (state->has_whole_tops) largest = ceilf(largest);
     const float down = first_lane(power_of_two(all(state->top[i] - largest)));
     state->top[i] = largest;
     kernel_scale(ATTN_RUNNING_SUMS, down, state->total + i * ATTN_RUNNING_SUMS);

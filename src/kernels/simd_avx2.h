@@ -4,6 +4,7 @@
 #define KERNELS_SIMD_AVX2_H
 
 #include "kernels/bf16.h"
+#include "kernels/simd_unroll.h"
 
 #include <immintrin.h>
 #include <stdbool.h>
@@ -151,7 +152,7 @@ static inline vf scale_by_floor(vf a, vf x, vf bound)
 static inline void transpose_square(vf a[LANES])
 {
     vf b[LANES];
-    _Pragma("GCC unroll 4") for (int i = 0; i < LANES; i += 4)
+    UNROLL for (int i = 0; i < LANES; i += 4)
     {
         const vf low0 = _mm256_unpacklo_ps(a[i], a[i + 1]);
         const vf high0 = _mm256_unpackhi_ps(a[i], a[i + 1]);
@@ -162,7 +163,7 @@ static inline void transpose_square(vf a[LANES])
         b[i + 2] = _mm256_shuffle_ps(high0, high1, 0x44);
         b[i + 3] = _mm256_shuffle_ps(high0, high1, 0xee);
     }
-    _Pragma("GCC unroll 4") for (int i = 0; i < 4; i++)
+    UNROLL for (int i = 0; i < 4; i++)
     {
         a[i] = _mm256_permute2f128_ps(b[i], b[i + 4], 0x20);
         a[i + 4] = _mm256_permute2f128_ps(b[i], b[i + 4], 0x31);

@@ -4,6 +4,7 @@
 #define KERNELS_SIMD_AVX512_H
 
 #include "kernels/bf16.h"
+#include "kernels/simd_unroll.h"
 
 #include <immintrin.h>
 #include <stdbool.h>
@@ -140,7 +141,7 @@ static inline vf scale_by_floor(vf a, vf x, vf bound)
 static inline void transpose_square(vf a[LANES])
 {
     vf b[LANES];
-    _Pragma("GCC unroll 4") for (int i = 0; i < LANES; i += 4)
+    UNROLL for (int i = 0; i < LANES; i += 4)
     {
         const vf low0 = _mm512_unpacklo_ps(a[i], a[i + 1]);
         const vf high0 = _mm512_unpackhi_ps(a[i], a[i + 1]);
@@ -151,7 +152,7 @@ static inline void transpose_square(vf a[LANES])
         b[i + 2] = _mm512_shuffle_ps(high0, high1, 0x44);
         b[i + 3] = _mm512_shuffle_ps(high0, high1, 0xee);
     }
-    _Pragma("GCC unroll 4") for (int i = 0; i < 4; i++)
+    UNROLL for (int i = 0; i < 4; i++)
     {
         const vf even0 = _mm512_shuffle_f32x4(b[i], b[i + 4], 0x88);
         const vf odd0 = _mm512_shuffle_f32x4(b[i], b[i + 4], 0xdd);

@@ -54,7 +54,8 @@ static attn_tile_shape shape_of(const attn_layer *layer, size_t batch, size_t le
                              .queries = length,
                              .keys = layer->memory_length,
                              .key_width = layer->head_dim,
-                             .value_width = layer->head_dim};
+                             .value_width = layer->head_dim,
+                             .dtype = layer->dtype};
 }
 
 /* q [B T][C], [k | v] [B S][2 C] and o [B T][C]: kept when training, and their gradients. */
@@ -143,8 +144,7 @@ static void backward(attn_context *context, const attn_layer *layer, const attn_
     const rows at = cut_rows(layer, call->batch, call->length, &saved_room);
     const rows d = cut_rows(layer, call->batch, call->length, &scratch_room);
 
-    attn_projection_weight_gradient(context, layer, call, O, tokens, at.o, call->dy);
-    attn_projection_input_gradient(context, layer, call, O, tokens, call->dy, d.o);
+    attn_projection_backward(context, layer, call, O, tokens, at.o, call->dy, d.o);
     attn_tile_call tiles = tile_call(context, layer, call, &at);
     tiles.saved = saved_room;
     tiles.scratch = scratch_room;
@@ -153,11 +153,9 @@ static void backward(attn_context *context, const attn_layer *layer, const attn_
     tiles.dk = d.kv;
     tiles.dv = d.kv + C;
     attn_tile_backward(&tiles);
-    attn_projection_weight_gradient(context, layer, call, Q, tokens, call->x, d.q);
-    attn_projection_input_gradient(context, layer, call, Q, tokens, d.q, call->dx);
-    attn_projection_weight_gradient(context, layer, call, KV, positions, call->memory, d.kv);
-    if (call->d_memory)
-        attn_projection_input_gradient(context, layer, call, KV, positions, d.kv, call->d_memory);
+    attn_projection_backward(context, layer, call, Q, tokens, call->x, d.q, call->dx);
+    attn_projection_backward(context, layer, call, KV, positions, call->memory, d.kv,
+                             call->d_memory);
 }
 
 static attn_work work(const attn_layer *layer, attn_phase phase, size_t batch, size_t length,

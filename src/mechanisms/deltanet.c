@@ -17,6 +17,8 @@
 
 static const float norm_epsilon = 1e-6f;
 
+enum { AHEAD = 8 }; /* rows */
+
 static bool is_gated(const attn_layer *layer)
 {
     return layer->mechanism->recurrence->has_gate;
@@ -88,9 +90,9 @@ static void load_rows(const attn_recurrent_head *head, const float *from, float 
 {
     const attn_counted on = head->on;
     const size_t T = head->run->call->length, d = head->run->shape.key_dim;
-    for (size_t t = 0; t < T; t++, to += d) {
-        attn_counted_silu(on, d, from + t * head->run->shape.row, to);
-        if (scale == 0.0f) continue;
+    on.kernels->copy_rows(T, d, 1.0f, NULL, from, head->run->shape.row, to, d);
+    attn_counted_silu(on, T * d, to, to);
+    for (size_t t = 0; scale != 0.0f && t < T; t++, to += d) {
         const float squares = (float)on.kernels->sum_squares(d, to);
         attn_counted_scale(on, d, scale / sqrtf(squares + norm_epsilon), to);
         on.work->exponential += 1;
@@ -106,6 +108,10 @@ static void load_rows_gradient(const attn_recurrent_head *head, const float *fro
     const size_t T = head->run->call->length, d = head->run->shape.key_dim;
     const size_t stride = head->run->shape.row;
     for (size_t t = 0; t < T; t++, grad += d) {
+        if (t + AHEAD < T) {
+            attn_fetch_rows(1, d, from + (t + AHEAD) * stride, 0);
+            attn_claim_row(d, to + (t + AHEAD) * stride);
+        }
         if (scale != 0.0f) {
             /* n = s / |s|: ds = (dn - n (n . dn)) / |s| */
             attn_counted_silu(on, d, from + t * stride, row);
@@ -132,6 +138,25 @@ static double sigmoid(double x)
     return 1.0 / (1.0 + exp(-x));
 }
 
+/* log a_t = -rate softplus(u_t + bias), u = x wa */
+typedef struct forgetting {
+    double rate, bias;
+} forgetting;
+
+static forgetting forgetting_of(const attn_recurrent_head *head)
+{
+    const attn_layer *layer = head->run->layer;
+    const float *parameters = head->run->call->parameters;
+    return (forgetting){.rate =
+                            exp((double)parameters[attn_layer_offset(layer, "a_log") + head->h]),
+                        .bias = (double)parameters[attn_layer_offset(layer, "dt_bias") + head->h]};
+}
+
+static double log_decay_of(forgetting f, double u)
+{
+    return -f.rate * softplus(u + f.bias);
+}
+
 /* The two numbers a token that a head has: T of each, far fewer than its vectors. */
 enum { RATE_WORK = 2, DECAY_WORK = 5 }; /* sum, quotient; bias, softplus, product */
 
@@ -145,11 +170,9 @@ static void load_gates(const attn_recurrent_head *head, float *rate, float *log_
     head->on.work->exponential += T;
     head->on.work->other += RATE_WORK * (uint64_t)T;
     if (!is_gated(layer)) return;
-    const float *parameters = head->run->call->parameters;
-    const double a = exp((double)parameters[attn_layer_offset(layer, "a_log") + head->h]);
-    const double dt = (double)parameters[attn_layer_offset(layer, "dt_bias") + head->h];
+    const forgetting f = forgetting_of(head);
     for (size_t t = 0; t < T; t++)
-        log_decay[t] = (float)fmax(-a * softplus((double)row[t * s->row + heads] + dt), -1e30);
+        log_decay[t] = (float)fmax(log_decay_of(f, (double)row[t * s->row + heads]), -1e30);
     head->on.work->exponential += 2 * (uint64_t)T + 1;
     head->on.work->other += DECAY_WORK * (uint64_t)T;
 }
@@ -167,14 +190,12 @@ static void gate_gradients(const attn_recurrent_head *head, const float *rate,
     for (size_t t = 0; t < T; t++) d_row[t * s->row] = d_rate[t] * rate[t] * (1.0f - rate[t]);
     head->on.work->other += 3 * (uint64_t)T;
     if (!is_gated(layer)) return;
-    const float *parameters = head->run->call->parameters;
-    const double a = exp((double)parameters[attn_layer_offset(layer, "a_log") + head->h]);
-    const double dt = (double)parameters[attn_layer_offset(layer, "dt_bias") + head->h];
+    const forgetting f = forgetting_of(head);
     double d_a_log = 0.0, d_dt = 0.0;
     for (size_t t = 0; t < T; t++) {
-        /* log a_t = -a softplus(u): d/du = -a sigmoid(u), d/d a_log = log a_t */
+        /* d/du = -rate sigmoid(u + bias), d/d a_log = log a_t */
         const double d_u =
-            -(double)d_log_decay[t] * a * sigmoid((double)row[t * s->row + heads] + dt);
+            -(double)d_log_decay[t] * f.rate * sigmoid((double)row[t * s->row + heads] + f.bias);
         d_a_log += (double)d_log_decay[t] * (double)log_decay[t];
         d_dt += d_u;
         d_row[t * s->row + heads] = (float)d_u;
@@ -254,6 +275,32 @@ static void backward(const attn_recurrent_head *head, const float *d_o)
     load_rows_gradient(head, rows + s->k, 1.0f, to.dk, row, d_rows + s->k);
     load_rows_gradient(head, rows + s->v, 0.0f, to.dv, row, d_rows + s->v);
     gate_gradients(head, inner.rate, inner.log_decay, to.d_rate, to.d_log_decay);
+}
+
+/* x = silu(x), divided by its length where it is a direction */
+static void activate(size_t n, double *x, bool is_direction)
+{
+    double squares = 0.0;
+    for (size_t i = 0; i < n; i++) {
+        x[i] *= sigmoid(x[i]);
+        squares += x[i] * x[i];
+    }
+    for (size_t i = 0; i < n && is_direction; i++) x[i] /= sqrt(squares + (double)norm_epsilon);
+}
+
+static void token(const attn_recurrent_head *head, attn_recurrent_token *t)
+{
+    const attn_layer *layer = head->run->layer;
+    const size_t d = head->run->shape.key_dim;
+    activate(d, t->q, true);
+    activate(d, t->k, true);
+    activate(d, t->v, false);
+    t->rate = sigmoid(t->more[head->h]);
+    for (size_t i = 0; i < d; i++) t->q[i] /= sqrt((double)d);
+    if (!is_gated(layer)) return;
+    const double u = t->more[layer->heads + head->h];
+    const double a = exp(log_decay_of(forgetting_of(head), u));
+    for (size_t i = 0; i < d; i++) t->decay[i] = a;
 }
 
 static attn_work head_work(const attn_layer *layer, attn_phase phase, size_t length,
@@ -342,6 +389,7 @@ static attn_node *oracle(attn_tape *tape, const attn_layer *layer, size_t head, 
 
 static const attn_recurrence plain = {
     .has_norm_weight = true,
+    .corrects = true,
     .key_dim = key_dim,
     .more = more,
     .declare_more = declare_more,
@@ -349,6 +397,7 @@ static const attn_recurrence plain = {
     .room = room,
     .forward = forward,
     .backward = backward,
+    .token = token,
     .head_work = head_work,
     .oracle = oracle,
 };
@@ -356,6 +405,7 @@ static const attn_recurrence plain = {
 static const attn_recurrence gated = {
     .has_gate = true,
     .has_norm_weight = true,
+    .corrects = true,
     .key_dim = key_dim,
     .more = more,
     .declare_more = declare_more,
@@ -365,6 +415,7 @@ static const attn_recurrence gated = {
     .room = room,
     .forward = forward,
     .backward = backward,
+    .token = token,
     .finish = finish,
     .head_work = head_work,
     .shared_work = shared_work,

@@ -19,7 +19,8 @@ void attn_exact_backward(const attn_core_call *call, const attn_tile_rule *rule)
 attn_work attn_exact_work(const attn_layer *layer, const attn_tile_rule *rule, attn_phase phase,
                           size_t batch, size_t length, const uint32_t *document_start);
 
-/* In float64, for one head: scale q k^T, and softmax(scores over what `mask` shows) v. */
+/* In float64, for one head: scale q k^T, and softmax(scores over what `mask` shows) v. On a tape
+ * that rounds, with the roundings of the tile engine in bfloat16. */
 attn_node *attn_oracle_scores(attn_tape *tape, attn_node *q, attn_node *k);
 attn_node *attn_oracle_attend(attn_tape *tape, const attn_mask *mask, size_t head,
                               attn_node *scores, attn_node *v, const uint32_t *document_start);
@@ -32,6 +33,10 @@ attn_mask attn_all_mask(const attn_layer *layer, attn_visibility *room);
 attn_node *attn_all_oracle(attn_tape *tape, const attn_layer *layer, size_t head, attn_node *q,
                            attn_node *k, attn_node *v, attn_node *const *parameters,
                            const uint32_t *document_start);
+/* The same without roundings, for a core that is float32 in every layer. */
+attn_node *attn_all_oracle_single(attn_tape *tape, const attn_layer *layer, size_t head,
+                                  attn_node *q, attn_node *k, attn_node *v,
+                                  attn_node *const *parameters, const uint32_t *document_start);
 
 /* FlashAttention over all earlier keys, any number of key/value heads: flash, gqa, mqa. */
 extern const attn_core attn_core_flash;

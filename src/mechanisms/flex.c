@@ -326,6 +326,7 @@ static const attn_core core = {
     .forward = forward,
     .backward = backward,
     .decode = decode,
+    .has_bf16 = true,
     .oracle = oracle,
     .walk = ATTN_WALK_SCORED,
     .mask = mask,

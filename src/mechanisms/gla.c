@@ -105,7 +105,8 @@ static void prepare(const attn_recurrent_run *run)
     const attn_layer *layer = run->layer;
     const size_t rows = run->call->batch * run->call->length, r = rank(layer);
     const decays d = decays_of(run);
-    attn_copy_head(rows, r, run->rows + run->shape.more, run->shape.row, d.a1);
+    run->context->kernels->copy_rows(rows, r, 1.0f, NULL, run->rows + run->shape.more,
+                                     run->shape.row, d.a1, r);
     attn_projection_forward(run->context, layer, run->call, ATTN_RECURRENT_OWN, rows, d.a1, d.z);
 }
 
@@ -116,10 +117,8 @@ static void finish(const attn_recurrent_run *run)
     const attn_call *call = run->call;
     const size_t rows = call->batch * call->length, r = rank(layer);
     const decays d = decays_of(run);
-    attn_projection_weight_gradient(run->context, layer, call, ATTN_RECURRENT_OWN, rows, d.a1,
-                                    d.d_z);
-    attn_projection_input_gradient(run->context, layer, call, ATTN_RECURRENT_OWN, rows, d.d_z,
-                                   d.d_a1);
+    attn_projection_backward(run->context, layer, call, ATTN_RECURRENT_OWN, rows, d.a1, d.d_z,
+                             d.d_a1);
     for (size_t i = 0; i < rows; i++)
         memcpy(run->d_rows + i * run->shape.row + run->shape.more, d.d_a1 + i * r,
                r * sizeof(float));
@@ -150,12 +149,14 @@ static attn_decay_head load(const attn_recurrent_head *head, float **memory)
     const float *rows = head->run->rows + attn_recurrent_at(head, 0);
     const float *z = decays_of(head->run).z + head->first * keys + head->h * dk;
     float *q = attn_cut(memory, T * dk), *k = attn_cut(memory, T * dk);
-    float *log_a = attn_cut(memory, T * dk), *v = attn_cut(memory, T * dv);
-    attn_copy_head(T, dk, rows + s->q + head->h * dk, s->row, q);
-    attn_copy_head(T, dk, rows + s->k + head->h * dk, s->row, k);
-    attn_copy_head(T, dv, rows + s->v + head->h * dv, s->row, v);
+    float *v = attn_cut(memory, T * dv), *log_a = attn_cut(memory, T * dk);
+    const attn_kernels *kernels = head->on.kernels;
+    kernels->copy_rows(T, dk, 1.0f, NULL, rows + s->q + head->h * dk, s->row, q, dk);
+    kernels->copy_rows(T, dk, 1.0f, NULL, rows + s->k + head->h * dk, s->row, k, dk);
+    kernels->copy_rows(T, dv, 1.0f, NULL, rows + s->v + head->h * dv, s->row, v, dv);
+    kernels->copy_rows(T, dk, 1.0f, NULL, z, keys, log_a, dk);
     attn_counted_scale(head->on, T * dk, 1.0f / sqrtf((float)dk), q);
-    for (size_t t = 0; t < T; t++) head->on.kernels->log_sigmoid(dk, z + t * keys, log_a + t * dk);
+    kernels->log_sigmoid(T * dk, log_a, log_a);
     head->on.work->exponential += 2 * (uint64_t)T * dk; /* an exponential and a logarithm */
     head->on.work->other += 2 * (uint64_t)T * dk;
     attn_counted_scale(head->on, T * dk, exponent, log_a);
@@ -205,6 +206,21 @@ static void backward(const attn_recurrent_head *head, const float *d_o)
     }
     head->on.work->exponential += (uint64_t)T * dk;
     head->on.work->other += 2 * (uint64_t)T * dk;
+}
+
+static void token(const attn_recurrent_head *head, attn_recurrent_token *t)
+{
+    const attn_layer *layer = head->run->layer;
+    const size_t dk = key_dim(layer), r = rank(layer);
+    const float *parameters = head->run->call->parameters;
+    const float *w = parameters + attn_layer_offset(layer, "w_a2.weight") + head->h * dk * r;
+    const float *bias = parameters + attn_layer_offset(layer, "w_a2.bias") + head->h * dk;
+    for (size_t i = 0; i < dk; i++) {
+        double z = (double)bias[i];
+        for (size_t j = 0; j < r; j++) z += (double)w[i * r + j] * t->more[j];
+        t->q[i] /= sqrt((double)dk);
+        t->decay[i] = pow(1.0 + exp(-z), -(double)exponent);
+    }
 }
 
 static attn_work head_work(const attn_layer *layer, attn_phase phase, size_t length,
@@ -263,6 +279,7 @@ static const attn_recurrence gated_linear = {
     .prepare = prepare,
     .forward = forward,
     .backward = backward,
+    .token = token,
     .finish = finish,
     .head_work = head_work,
     .shared_work = shared_work,

@@ -105,8 +105,7 @@ static void heads_backward(attn_context *context, const attn_layer *layer, const
     float *d_qkv = call->scratch, *d_o = d_qkv + attn_rounded(rows * W);
 
     /* y = o Wo^T + b */
-    attn_projection_weight_gradient(context, layer, call, O, rows, o, call->dy);
-    attn_projection_input_gradient(context, layer, call, O, rows, call->dy, d_o);
+    attn_projection_backward(context, layer, call, O, rows, o, call->dy, d_o);
     /* o = core(q, k, v) */
     attn_core_call inner = core_call(context, layer, call, qkv, o);
     inner.saved = o + attn_rounded(rows * C);
@@ -117,8 +116,7 @@ static void heads_backward(attn_context *context, const attn_layer *layer, const
     inner.dv = d_qkv + (layer->heads + layer->kv_heads) * d;
     layer->mechanism->core->backward(&inner);
     /* qkv = x Wqkv^T + b */
-    attn_projection_weight_gradient(context, layer, call, QKV, rows, call->x, d_qkv);
-    attn_projection_input_gradient(context, layer, call, QKV, rows, d_qkv, call->dx);
+    attn_projection_backward(context, layer, call, QKV, rows, call->x, d_qkv, call->dx);
 }
 
 static attn_work heads_work(const attn_layer *layer, attn_phase phase, size_t batch, size_t length,

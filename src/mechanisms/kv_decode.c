@@ -15,18 +15,19 @@ typedef struct decode_job {
     const attn_tile_rule *rule;   /* NULL: every occupied slot is seen */
     size_t live;                  /* occupied slots, the new one included */
     size_t parts;
-    float factor;  /* of scores that become exponents of 2 */
-    float *found;  /* [batch][heads][parts] records: top, total, o[d] */
-    float *scores; /* [threads][PART] */
+    size_t group; /* query heads of a key/value head */
+    float factor; /* of scores that become exponents of 2 */
+    float *found; /* [batch][kv_heads][parts]: top[group], total[group], o[group][d] */
+    float *rooms; /* [threads]: scores[group][PART], sums[group] of the running softmax */
     attn_tally tally;
 } decode_job;
 
-/* One query head and one part of its keys, from key j0 on. */
+/* The query heads of a key/value head and one part of its keys, from key j0 on. */
 typedef struct decode_part {
-    size_t head, j0, n;
-    const float *q, *keys, *values; /* of the part's first key */
-    float *s;
-    attn_running_rows state;
+    size_t first_head, j0, n;
+    const float *q, *keys, *values; /* of the first head; of the part's first key */
+    float *s;                       /* [group][PART] */
+    attn_running_rows state;        /* of the group's heads */
 } decode_part;
 
 static size_t part_count(size_t keys)
@@ -34,30 +35,38 @@ static size_t part_count(size_t keys)
     return (keys + PART - 1) / PART;
 }
 
+/* Floats of what one part finds for a group of heads. */
 static size_t record_count(const attn_layer *layer)
 {
-    return 2 + layer->head_dim;
+    return layer->heads / layer->kv_heads * (2 + layer->head_dim);
+}
+
+static size_t room_count(const attn_layer *layer)
+{
+    return layer->heads / layer->kv_heads * (PART + ATTN_RUNNING_SUMS);
 }
 
 size_t attn_kv_cache_scratch(const attn_layer *layer, size_t threads, size_t batch)
 {
-    return threads * PART +
-           batch * layer->heads * part_count(layer->positions) * record_count(layer);
+    return threads * room_count(layer) +
+           batch * layer->kv_heads * part_count(layer->positions) * record_count(layer);
 }
 
 /* ---- parts ------------------------------------------------------------------------------- */
 
-/* o += softmax(s) V for n keys, of which the first has its values at `values` */
-static void add_values(const decode_job *job, const decode_part *part, size_t n, float *s,
-                       const float *values, attn_work *work)
+/* o += softmax(s) V for n keys, of which the first has its values at `values`, and for `rows`
+ * heads whose scores lie PART apart */
+static void add_values(const decode_job *job, size_t rows, size_t n, float *s, const float *values,
+                       const attn_running_rows *state, attn_work *work)
 {
     const attn_kernels *kernels = job->call->context->kernels;
     const size_t d = job->call->layer->head_dim;
-    kernels->running_softmax(1, n, job->factor, s, n, &part->state);
-    kernels->product(1, d, n, s, n, 1, values, d, part->state.o, d, true);
-    attn_work_add(
-        work,
-        (attn_work){.matmul = 4 * (uint64_t)n * d, .exponential = n, .other = 4 * (uint64_t)n + 1});
+    kernels->running_softmax(rows, n, job->factor, s, PART, state);
+    kernels->product(rows, d, n, s, PART, 1, values, d, state->o, d, true);
+    attn_work_add(work, attn_work_times((attn_work){.matmul = 4 * (uint64_t)n * d,
+                                                    .exponential = n,
+                                                    .other = 4 * (uint64_t)n + 1},
+                                        rows));
 }
 
 /* The next tile of keys [j0, end) that the newest query sees; false when there is none. */
@@ -72,64 +81,74 @@ static bool next_tile(const attn_mask *mask, size_t head, size_t query, size_t j
     return false;
 }
 
-static void attend_to_seen(const decode_job *job, const decode_part *part, attn_work *work)
+/* One head under its mask. */
+static void attend_to_seen(const decode_job *job, const decode_part *part, size_t row,
+                           attn_work *work)
 {
     const attn_kernels *kernels = job->call->context->kernels;
     const attn_tile_rule *rule = job->rule;
     const size_t d = job->call->layer->head_dim, end = part->j0 + part->n;
+    const size_t head = part->first_head + row;
+    const attn_running_rows state = {part->state.top + row,
+                                     part->state.total + row * ATTN_RUNNING_SUMS,
+                                     part->state.o + row * d, d, d, false};
     attn_tile tile;
     attn_tile_kind kind;
-    for (size_t j0 = part->j0;
-         next_tile(&rule->mask, part->head, job->live - 1, j0, end, &tile, &kind);
+    for (size_t j0 = part->j0; next_tile(&rule->mask, head, job->live - 1, j0, end, &tile, &kind);
          j0 = tile.j0 + ATTN_TILE_KEYS) {
         const size_t at = (tile.j0 - part->j0) * d;
-        kernels->dot_rows(tile.nj, d, part->q, part->keys + at, d, part->s);
-        attn_tile_finish_scores(rule, kernels, part->head, &tile, kind, NULL,
-                                1.0f / sqrtf((float)d), part->s, tile.nj, NULL, 0);
+        kernels->dot_rows(tile.nj, d, part->q + row * d, part->keys + at, d, part->s);
+        attn_tile_finish_scores(rule, kernels, head, &tile, kind, NULL, 1.0f / sqrtf((float)d),
+                                part->s, tile.nj, NULL, 0);
         if (kind == ATTN_TILE_PARTIAL) work->other += tile.nj;
         if (rule->score) attn_work_add(work, attn_work_times(rule->score->value, tile.nj));
-        add_values(job, part, tile.nj, part->s, part->values + at, work);
+        add_values(job, 1, tile.nj, part->s, part->values + at, &state, work);
     }
 }
 
+/* The group's heads, which read the values together. */
 static void attend_to_all(const decode_job *job, const decode_part *part, attn_work *work)
 {
     const size_t d = job->call->layer->head_dim;
-    job->call->context->kernels->dot_rows(part->n, d, part->q, part->keys, d, part->s);
-    add_values(job, part, part->n, part->s, part->values, work);
+    for (size_t i = 0; i < job->group; i++)
+        job->call->context->kernels->dot_rows(part->n, d, part->q + i * d, part->keys, d,
+                                              part->s + i * PART);
+    add_values(job, job->group, part->n, part->s, part->values, &part->state, work);
 }
 
 static void run_part(void *argument, size_t index, size_t worker)
 {
     decode_job *job = argument;
     const attn_core_call *call = job->call;
+    const attn_kernels *kernels = call->context->kernels;
     const attn_layer *layer = call->layer;
-    const size_t d = layer->head_dim, group = layer->heads / layer->kv_heads;
+    const size_t d = layer->head_dim, group = job->group;
     const size_t kv = index / job->parts, j0 = index % job->parts * PART;
     const size_t b = kv / layer->kv_heads, g = kv % layer->kv_heads;
     const size_t n = attn_smaller(PART, job->live - j0);
     const size_t new_slot = attn_kv_slot_of(job->slots, call->position);
     if (new_slot >= j0 && new_slot - j0 < n) attn_kv_store(call, job->slots, kv, 0, call->position);
-    for (size_t h = g * group; h < (g + 1) * group; h++) {
-        float *record =
-            job->found + ((b * layer->heads + h) * job->parts + j0 / PART) * record_count(layer);
-        float sums[ATTN_RUNNING_SUMS] = {0};
-        record[0] = ATTN_RUNNING_START;
-        memset(record + 2, 0, d * sizeof *record);
-        const decode_part part = {.head = h,
-                                  .j0 = j0,
-                                  .n = n,
-                                  .q = call->q + b * call->row + h * d,
-                                  .keys = attn_kv_keys(call, job->slots, kv) + j0 * d,
-                                  .values = attn_kv_values(call, job->slots, kv) + j0 * d,
-                                  .s = job->scores + worker * PART,
-                                  .state = {record, sums, record + 2, d, d}};
-        if (job->rule)
-            attend_to_seen(job, &part, &job->tally.of[worker]);
-        else
-            attend_to_all(job, &part, &job->tally.of[worker]);
-        record[1] = call->context->kernels->sum(ATTN_RUNNING_SUMS, sums);
-    }
+
+    float *found = job->found + index * record_count(layer);
+    float *room = job->rooms + worker * room_count(layer);
+    float *top = attn_cut(&found, group), *total = attn_cut(&found, group), *o = found;
+    float *s = attn_cut(&room, group * PART), *sums = room;
+    for (size_t i = 0; i < group; i++) top[i] = ATTN_RUNNING_START;
+    memset(sums, 0, group * ATTN_RUNNING_SUMS * sizeof *sums);
+    memset(o, 0, group * d * sizeof *o);
+    const decode_part part = {.first_head = g * group,
+                              .j0 = j0,
+                              .n = n,
+                              .q = call->q + b * call->row + g * group * d,
+                              .keys = attn_kv_keys(call, job->slots, kv) + j0 * d,
+                              .values = attn_kv_values(call, job->slots, kv) + j0 * d,
+                              .s = s,
+                              .state = {top, sums, o, d, d, false}};
+    if (!job->rule) attend_to_all(job, &part, &job->tally.of[worker]);
+    for (size_t i = 0; job->rule && i < group; i++)
+        attend_to_seen(job, &part, i, &job->tally.of[worker]);
+    for (size_t i = 0; i < group; i++)
+        total[i] = kernels->sum(ATTN_RUNNING_SUMS, sums + i * ATTN_RUNNING_SUMS);
 }
 
 /* ---- their sum --------------------------------------------------------------------------- */
@@ -145,18 +164,18 @@ static void add_parts(void *argument, size_t index, size_t worker)
     const attn_core_call *call = job->call;
     const attn_kernels *kernels = call->context->kernels;
     const attn_layer *layer = call->layer;
-    const size_t d = layer->head_dim, count = record_count(layer);
-    const size_t b = index / layer->heads, h = index % layer->heads;
-    const float *records = job->found + index * job->parts * count;
+    const size_t d = layer->head_dim, count = record_count(layer), group = job->group;
+    const size_t b = index / layer->heads, h = index % layer->heads, kv = index / group;
+    const float *found = job->found + kv * job->parts * count + h % group; /* its top in part 0 */
     float *o = call->o + b * call->o_row + h * d;
     float top = ATTN_RUNNING_START, total = 0.0f;
     for (size_t i = 0; i < job->parts; i++)
-        if (records[i * count] > top) top = records[i * count];
+        if (found[i * count] > top) top = found[i * count];
     memset(o, 0, d * sizeof *o);
     for (size_t i = 0; i < job->parts; i++) {
-        const float *record = records + i * count, down = exp2f(record[0] - top);
-        total += down * record[1];
-        kernels->add_scaled(d, down, record + 2, o);
+        const float *part = found + i * count, down = exp2f(part[0] - top);
+        total += down * part[group];
+        kernels->add_scaled(d, down, part + (2 * group - h % group) + h % group * d, o);
     }
     kernels->scale(d, total == 0.0f ? 0.0f : 1.0f / total, o);
     attn_work_add(&job->tally.of[worker], sum_work(job->parts, d));
@@ -174,8 +193,9 @@ static void decode(const attn_core_call *call, const attn_visibility *slots,
         .rule = rule,
         .live = attn_smaller(call->position + 1, attn_kv_slot_count(slots, call->cache_capacity)),
         .factor = (float)(1.4426950408889634 * scale),
-        .scores = call->scratch,
-        .found = call->scratch + threads * PART};
+        .group = layer->heads / layer->kv_heads,
+        .rooms = call->scratch,
+        .found = call->scratch + threads * room_count(layer)};
     job.parts = part_count(job.live);
     attn_parallel(threads, call->batch * layer->kv_heads * job.parts, run_part, &job);
     attn_parallel(threads, call->batch * layer->heads, add_parts, &job);

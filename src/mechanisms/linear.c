@@ -138,6 +138,7 @@ static void features_gradient(const attn_feature_walk *walk, size_t rows, const 
 {
     const attn_core_call *call = walk->call;
     const size_t d = call->layer->head_dim;
+    attn_fetch_rows(rows, d, x, call->row);
     for (size_t i = 0; i < rows; i++)
         call->context->kernels->elu_plus_one_gradient(d, x + i * call->row, phi + i * d,
                                                       dphi + i * d, dx + i * call->row);

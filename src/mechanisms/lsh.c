@@ -135,11 +135,9 @@ static void backward(attn_context *context, const attn_layer *layer, const attn_
     run.d_o = attn_cut(&memory, rows * C);
     run.workers = memory;
 
-    attn_projection_weight_gradient(context, layer, call, O, rows, run.o, call->dy);
-    attn_projection_input_gradient(context, layer, call, O, rows, call->dy, run.d_o);
+    attn_projection_backward(context, layer, call, O, rows, run.o, call->dy, run.d_o);
     run_heads(&run, attn_lsh_backward_head);
-    attn_projection_weight_gradient(context, layer, call, QK_V, rows, call->x, run.d_rows);
-    attn_projection_input_gradient(context, layer, call, QK_V, rows, run.d_rows, call->dx);
+    attn_projection_backward(context, layer, call, QK_V, rows, call->x, run.d_rows, call->dx);
 }
 
 static void decode(attn_context *context, const attn_layer *layer, const attn_call *call)

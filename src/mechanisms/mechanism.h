@@ -108,6 +108,7 @@ typedef struct attn_core {
     void (*forward)(const attn_core_call *call); /* fills the cache too when there is one */
     void (*backward)(const attn_core_call *call);
     void (*decode)(const attn_core_call *call); /* length 1 */
+    bool has_bf16; /* products of bfloat16 layers are in bfloat16; false: still in float32 */
     /* One head of one sequence in float64: q [T][d], k, v; `parameters` are those of the core's
      * own, in their order. */
     attn_node *(*oracle)(attn_tape *tape, const attn_layer *layer, size_t head, attn_node *q,
@@ -175,6 +176,21 @@ static inline float *attn_cut(float **room, size_t count)
     float *start = *room;
     *room += count;
     return start;
+}
+
+/* Ask for rows that will soon be read, or written. Those of one head lie so far apart that the
+ * machine does not guess them. */
+enum { ATTN_LINE = 16 }; /* floats */
+
+static inline void attn_fetch_rows(size_t rows, size_t n, const float *from, size_t row)
+{
+    for (size_t i = 0; i < rows; i++)
+        for (size_t j = 0; j < n; j += ATTN_LINE) __builtin_prefetch(from + i * row + j);
+}
+
+static inline void attn_claim_row(size_t n, float *to)
+{
+    for (size_t j = 0; j < n; j += ATTN_LINE) __builtin_prefetch(to + j, 1);
 }
 
 /* Sums that tasks of a parallel region keep apart, one for each worker. */

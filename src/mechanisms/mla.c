@@ -72,7 +72,8 @@ attn_mla_sizes attn_mla_sizes_of(const attn_layer *layer)
                         .q_rank = layer->options[ATTN_MLA_Q_RANK].size,
                         .nope = layer->options[ATTN_MLA_NOPE].size,
                         .rope = layer->options[ATTN_MLA_ROPE].size,
-                        .value = layer->options[ATTN_MLA_V].size};
+                        .value = layer->options[ATTN_MLA_V].size,
+                        .dtype = layer->dtype};
     z.key = z.nope + z.rope;
     z.latent = z.q_rank ? z.q_rank : z.heads * z.key;
     z.row = z.latent + z.kv_rank + z.rope;
@@ -152,7 +153,8 @@ attn_tile_shape attn_mla_shape(const attn_mla_sizes *z, size_t batch, size_t len
                              .queries = length,
                              .keys = length,
                              .key_width = z->key,
-                             .value_width = z->value};
+                             .value_width = z->value,
+                             .dtype = z->dtype};
 }
 
 static size_t saved(const attn_layer *layer, size_t batch, size_t length)

@@ -36,6 +36,7 @@ typedef struct attn_mla_sizes {
     size_t key;               /* dn + dr */
     size_t latent, row;       /* row [q or its latent | u | k_r] of x's product: where u starts,
                                    and all of it */
+    attn_dtype dtype;
     attn_head_layout q_at, k_at, kv_at, o_at; /* heads of q, of k, of [k_c | v], of o */
 } attn_mla_sizes;
 

@@ -86,10 +86,8 @@ static float *gradient_of(const attn_mla_run *run, size_t parameter)
 static void product_gradient(const attn_mla_run *run, size_t projection, const float *input,
                              const float *d_output, float *d_input)
 {
-    attn_projection_weight_gradient(run->context, run->layer, run->call, projection, run->rows,
-                                    input, d_output);
-    attn_projection_input_gradient(run->context, run->layer, run->call, projection, run->rows,
-                                   d_output, d_input);
+    attn_projection_backward(run->context, run->layer, run->call, projection, run->rows, input,
+                             d_output, d_input);
 }
 
 void attn_mla_backward(attn_context *context, const attn_layer *layer, const attn_call *call)

@@ -1,11 +1,10 @@
 /* Dense products of layers: which kernels, and the rounding of what they are given. */
 #include "mechanisms/projection.h"
 
-#include "base/threads.h"
 #include "kernels/dense.h"
 #include "kernels/dense_bf16.h"
 
-#include <string.h>
+#include <stdint.h>
 
 void attn_layer_declare_projection(attn_layer *layer, const char *weight, const char *bias,
                                    size_t in, size_t out)
@@ -16,16 +15,10 @@ void attn_layer_declare_projection(attn_layer *layer, const char *weight, const 
                           .weight = attn_layer_offset(layer, weight),
                           .bias = bias ? attn_layer_offset(layer, bias) : ATTN_NO_BIAS,
                           .packed = layer->packed_count};
-    if (layer->dtype == ATTN_BF16) layer->packed_count += 2 * attn_dense_bf16_packed(out, in);
+    if (layer->dtype == ATTN_BF16) layer->packed_count += attn_dense_bf16_packed(out, in);
 }
 
 /* ---- packed weights ---------------------------------------------------------------------- */
-
-/* The form for forward products; that for gradients of inputs lies behind it. */
-static size_t backward_form(const attn_projection *p)
-{
-    return p->packed + attn_dense_bf16_packed(p->out, p->in);
-}
 
 void attn_layer_pack(attn_context *context, const attn_layer *layer, const float *parameters,
                      attn_bf16 *packed)
@@ -34,11 +27,13 @@ void attn_layer_pack(attn_context *context, const attn_layer *layer, const float
     for (size_t i = 0; i < layer->n_projections; i++) {
         const attn_projection *p = &layer->projections[i];
         attn_dense_bf16_pack(context, p->out, p->in, parameters + p->weight, packed + p->packed,
-                             packed + backward_form(p));
+                             NULL);
     }
 }
 
 /* ---- rounded factors --------------------------------------------------------------------- */
+
+enum { FORM_BYTES = 64 }; /* packed weights start at multiples */
 
 /* Floats that hold so many bfloat16 numbers. */
 static size_t halves(size_t count)
@@ -52,8 +47,11 @@ size_t attn_projection_scratch(const attn_layer *layer, size_t batch, size_t len
     size_t most = 0;
     for (size_t i = 0; i < layer->n_projections && layer->dtype == ATTN_BF16; i++) {
         const attn_projection *p = &layer->projections[i];
-        const size_t count = halves(rows * p->in) + halves(rows * p->out);
-        if (count > most) most = count;
+        const size_t form =
+            halves(attn_dense_bf16_packed(p->out, p->in)) + FORM_BYTES / sizeof(float);
+        const size_t x = halves(rows * p->in), dy = halves(rows * p->out);
+        if (dy + x > most) most = dy + x;
+        if (dy + form > most) most = dy + form;
     }
     return most;
 }
@@ -64,34 +62,18 @@ static float *room_of(const attn_context *context, const attn_layer *layer, cons
                                layer, context->threads, call->batch, call->length));
 }
 
-enum { PIECE = 1 << 14 }; /* numbers of a task */
-
-typedef struct rounding {
-    const attn_kernels *kernels;
-    size_t count;
-    const float *from;
-    attn_bf16 *to;
-} rounding;
-
-static void round_piece(void *argument, size_t index, size_t worker)
+static attn_bf16 *cut_halves(float **room, size_t count)
 {
-    (void)worker;
-    const rounding *r = argument;
-    const size_t first = index * PIECE;
-    r->kernels->bf16_from_float(attn_smaller(PIECE, r->count - first), r->from + first,
-                                r->to + first);
+    return (attn_bf16 *)(void *)attn_cut(room, halves(count));
 }
 
 /* The numbers rounded, in memory cut off `room`. */
-static const attn_bf16 *rounded(const attn_context *context, size_t count, const float *from,
+static const attn_bf16 *rounded(attn_context *context, size_t count, const float *from,
                                 float **room)
 {
-    rounding r = {.kernels = context->kernels,
-                  .count = count,
-                  .from = from,
-                  .to = (attn_bf16 *)(void *)attn_cut(room, halves(count))};
-    attn_parallel(context->threads, (count + PIECE - 1) / PIECE, round_piece, &r);
-    return r.to;
+    attn_bf16 *to = cut_halves(room, count);
+    attn_dense_bf16_round(context, count, from, to);
+    return to;
 }
 
 /* ---- products ---------------------------------------------------------------------------- */
@@ -115,6 +97,18 @@ void attn_projection_forward(attn_context *context, const attn_layer *layer, con
                             call->packed + p->packed, bias, (attn_dense_output){.single = y});
 }
 
+/* The weights' form is packed into `room`, of which nothing else is in use. */
+static void half_input_gradient(attn_context *context, const attn_call *call,
+                                const attn_projection *p, size_t rows, const attn_bf16 *dy,
+                                float *room, float *dx)
+{
+    room += (FORM_BYTES - (uintptr_t)room % FORM_BYTES) % FORM_BYTES / sizeof *room;
+    attn_bf16 *form = cut_halves(&room, attn_dense_bf16_packed(p->out, p->in));
+    attn_dense_bf16_pack(context, p->out, p->in, call->parameters + p->weight, NULL, form);
+    attn_dense_bf16_input_gradient(context, rows, p->in, p->out, dy, form,
+                                   (attn_dense_output){.single = dx});
+}
+
 void attn_projection_input_gradient(attn_context *context, const attn_layer *layer,
                                     const attn_call *call, size_t index, size_t rows,
                                     const float *dy, float *dx)
@@ -126,25 +120,26 @@ void attn_projection_input_gradient(attn_context *context, const attn_layer *lay
         return;
     }
     float *room = room_of(context, layer, call);
-    attn_dense_bf16_input_gradient(
-        context, rows, p->in, p->out, rounded(context, rows * p->out, dy, &room),
-        call->packed + backward_form(p), (attn_dense_output){.single = dx});
+    const attn_bf16 *half_dy = rounded(context, rows * p->out, dy, &room);
+    half_input_gradient(context, call, p, rows, half_dy, room, dx);
 }
 
-void attn_projection_weight_gradient(attn_context *context, const attn_layer *layer,
-                                     const attn_call *call, size_t index, size_t rows,
-                                     const float *x, const float *dy)
+void attn_projection_backward(attn_context *context, const attn_layer *layer, const attn_call *call,
+                              size_t index, size_t rows, const float *x, const float *dy, float *dx)
 {
     const attn_projection *p = &layer->projections[index];
     float *dw = call->gradients + p->weight;
     float *d_bias = p->bias == ATTN_NO_BIAS ? NULL : call->gradients + p->bias;
     if (layer->dtype == ATTN_F32) {
         attn_dense_weight_gradient(context, rows, p->in, p->out, x, dy, dw, d_bias, false);
+        if (dx) attn_projection_input_gradient(context, layer, call, index, rows, dy, dx);
         return;
     }
     float *room = room_of(context, layer, call);
-    const attn_bf16 *half_x = rounded(context, rows * p->in, x, &room);
     const attn_bf16 *half_dy = rounded(context, rows * p->out, dy, &room);
+    float *room_of_x = room; /* the weights' form lies there afterwards */
+    const attn_bf16 *half_x = rounded(context, rows * p->in, x, &room_of_x);
     attn_dense_bf16_weight_gradient(context, rows, p->in, p->out, half_x, half_dy, dw, d_bias,
                                     false);
+    if (dx) half_input_gradient(context, call, p, rows, half_dy, room, dx);
 }

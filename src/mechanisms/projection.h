@@ -1,6 +1,7 @@
-/* The dense products of a layer, in its dtype. In bfloat16 a product reads the packed weights and
+/* The dense products of a layer, in its dtype. In bfloat16 a product reads packed weights and
  * rounds its other factor to the nearest; sums, results, biases and gradients are float32, as in
- * autocast. The rounded numbers live for one call, behind the mechanism's own scratch memory.
+ * autocast. The rounded numbers live for one call, behind the mechanism's own scratch memory, and
+ * so does the form of the weights that gradients of inputs read: a step reads it once.
  *
  * `index` is the place of the projection among those the mechanism declared. Each call adds its
  * work to the context's: 2 rows in out, and rows * out for a bias. */
@@ -18,10 +19,11 @@ void attn_projection_input_gradient(attn_context *context, const attn_layer *lay
                                     const attn_call *call, size_t index, size_t rows,
                                     const float *dy, float *dx);
 
-/* The gradients of w and of the bias, dy^T x and column sums of dy, to call->gradients. */
-void attn_projection_weight_gradient(attn_context *context, const attn_layer *layer,
-                                     const attn_call *call, size_t index, size_t rows,
-                                     const float *x, const float *dy);
+/* The gradients of w and of the bias, dy^T x and column sums of dy, to call->gradients; and dx, if
+ * not NULL, from the same rounded dy. */
+void attn_projection_backward(attn_context *context, const attn_layer *layer, const attn_call *call,
+                              size_t index, size_t rows, const float *x, const float *dy,
+                              float *dx);
 
 /* Floats that calls need behind the mechanism's scratch memory. */
 size_t attn_projection_scratch(const attn_layer *layer, size_t batch, size_t length);

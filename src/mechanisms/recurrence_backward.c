@@ -19,6 +19,8 @@ typedef struct backward_job {
 /* What a chunk that starts at t does to the state before it, in `starts`; 0: none starts there. */
 enum { GOES_ON = 1, CARRIES = 2, FORGETS = 3 };
 
+enum { AHEAD = 8 }; /* rows */
+
 typedef struct head_room {
     size_t m, d;
     float *q, *k, *v, *dnum, *da, *dden; /* whole sequence */
@@ -70,9 +72,12 @@ static void load_features(const backward_job *job, const attn_feature_walk *walk
     for (size_t t = 0, c; t < T; t += c) {
         const bool is_first = documents ? documents[t] == t : t == 0;
         bool has_carry = false;
-        c = job->map->keys(walk, attn_chunk_end(t, T, documents) - t, is_first,
-                           call->k + at + t * call->row, room->k + t * m, room->carry + t * m,
-                           &has_carry);
+        c = attn_chunk_end(t, T, documents) - t;
+        const size_t next = at + (t + c) * call->row, to_come = attn_smaller(ATTN_CHUNK, T - t - c);
+        attn_fetch_rows(to_come, job->sizes.d, call->k + next, call->row);
+        attn_fetch_rows(to_come, job->sizes.d, call->q + next, call->row);
+        c = job->map->keys(walk, c, is_first, call->k + at + t * call->row, room->k + t * m,
+                           room->carry + t * m, &has_carry);
         room->starts[t] = is_first ? FORGETS : has_carry ? CARRIES : GOES_ON;
         if (inner) job->map->queries(walk, c, call->q + at + t * call->row, room->q + t * m);
     }
@@ -86,10 +91,11 @@ static void load_head(const attn_core_call *call, const head_room *room, size_t 
     const attn_kernels *kernels = call->context->kernels;
     const size_t T = call->length, d = room->d;
     const float *den = call->saved + index * T;
-    attn_copy_head(T, d, call->v + at, call->row, room->v);
-    attn_copy_head(T, d, call->d_o + o_at, call->o_row, room->dnum);
+    kernels->copy_rows(T, d, 1.0f, NULL, call->v + at, call->row, room->v, d);
+    kernels->copy_rows(T, d, 1.0f, NULL, call->d_o + o_at, call->o_row, room->dnum, d);
     for (size_t i = 0; i < T; i++) {
         const float *o = call->o + o_at + i * call->o_row;
+        if (i + AHEAD < T) attn_fetch_rows(1, d, o + AHEAD * call->o_row, 0);
         float *dnum = room->dnum + i * d, dot = 0.0f;
         kernels->scale(d, 1.0f / den[i], dnum);
         if (room->starts[i] == FORGETS) /* o is v: in the order of dA, so that both cancel */
@@ -189,18 +195,18 @@ static void key_chunk(const backward_job *job, const attn_feature_walk *walk, co
     const attn_kernels *kernels = call->context->kernels;
     const size_t m = room->m, d = room->d, row = at + t * call->row;
     const float *q = room->q + t * m, *k = room->k + t * m, *da = room->da + t * ATTN_CHUNK;
-    float *dk = room->sum, *dv = call->dv + row;
+    float *dk = room->sum, *dv = room->v + t * d; /* in place of v, once dk has read it */
     kernels->transpose(m, d, room->ds, d, room->ds_t, m);
     kernels->product(c, m, d, room->v + t * d, d, 1, room->ds_t, m, dk, m, false);
-    kernels->product(c, d, m, k, m, 1, room->ds, d, dv, call->row, false);
+    kernels->product(c, d, m, k, m, 1, room->ds, d, dv, d, false);
     if (inner) {
         kernels->transpose(c, m, k, m, room->turned, ATTN_CHUNK);
         kernels->product(c, c, m, q, m, 1, room->turned, ATTN_CHUNK, room->a, ATTN_CHUNK, false);
         attn_clear_upper(c, room->a);
         kernels->product(c, m, c, da, 1, ATTN_CHUNK, q, m, dk, m, true);
-        kernels->product(c, d, c, room->a, 1, ATTN_CHUNK, room->dnum + t * d, d, dv, call->row,
-                         true);
+        kernels->product(c, d, c, room->a, 1, ATTN_CHUNK, room->dnum + t * d, d, dv, d, true);
     }
+    kernels->copy_rows(c, d, 1.0f, NULL, dv, d, call->dv + row, call->row);
     for (size_t i = 0; i < c; i++) kernels->add(m, room->dz, dk + i * m);
     job->map->keys_gradient(walk, c, call->k + row, k, dk, call->dk + row);
 }

@@ -166,13 +166,14 @@ static void emit(const attn_core_call *call, const chunk_room *room, size_t c, b
         attn_clear_upper(c, room->a);
         kernels->product(c, d, c, room->a, ATTN_CHUNK, 1, room->v, d, room->num, d, true);
     }
+    float inverse[ATTN_CHUNK];
     for (size_t i = 0; i < c; i++) {
         const float own = inner ? kernels->sum(c, room->a + i * ATTN_CHUNK) : 0.0f;
         const float den = kernels->dot(m, room->q + i * m, room->z) + own;
-        memcpy(o + i * call->o_row, room->num + i * d, d * sizeof *o);
-        kernels->scale(d, 1.0f / den, o + i * call->o_row);
+        inverse[i] = 1.0f / den;
         if (den_saved) den_saved[i] = den;
     }
+    kernels->copy_rows(c, d, 1.0f, inverse, room->num, d, o, call->o_row);
     if (alone) memcpy(o, alone, d * sizeof *o);
 }
 
@@ -214,8 +215,15 @@ static void forward_head(void *argument, size_t index, size_t worker)
         const bool is_first = documents ? documents[t] == t : t == 0;
         c = attn_chunk_end(t, T, documents) - t;
         if (is_first && inner) clear_state(&room);
-        if (inner) c = load_keys(job, &walk, &room, row, c, is_first);
-        if (inner) attn_copy_head(c, s.d, call->v + row, call->row, room.v);
+        /* Rows of the chunk behind this one come meanwhile. */
+        const size_t next = row + c * call->row, to_come = attn_smaller(ATTN_CHUNK, T - t - c);
+        if (inner) {
+            attn_fetch_rows(to_come, s.d, call->k + next, call->row);
+            c = load_keys(job, &walk, &room, row, c, is_first);
+            attn_fetch_rows(to_come, s.d, call->v + next, call->row);
+            kernels->copy_rows(c, s.d, 1.0f, NULL, call->v + row, call->row, room.v, s.d);
+        }
+        attn_fetch_rows(to_come, s.d, call->q + next, call->row);
         job->map->queries(&walk, c, call->q + row, room.q);
         emit(call, &room, c, inner, is_first && inner ? call->v + row : NULL,
              call->o + o_at + t * call->o_row, call->saved ? call->saved + index * T + t : NULL);

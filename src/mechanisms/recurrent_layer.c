@@ -3,6 +3,7 @@
 
 #include "base/threads.h"
 #include "mechanisms/projection.h"
+#include "mechanisms/recurrent_exact.h"
 #include "mechanisms/tile_engine.h"
 
 #include <math.h>
@@ -58,12 +59,14 @@ static size_t saved_count(const attn_layer *layer, size_t batch, size_t length)
            own_count(recurrence_of(layer)->saved, layer, batch, length);
 }
 
-/* A worker: o or its gradient [T][dv], a state, four rows, the recurrence's own. */
+/* A worker: o or its gradient [T][dv], a state, four rows, first tokens in double, the recurrence's
+ * own. */
 static size_t worker_count(const attn_layer *layer, size_t length)
 {
     const size_t dv = layer->head_dim;
     return attn_rounded(length * dv) + attn_rounded(recurrence_of(layer)->key_dim(layer) * dv) +
-           attn_rounded(4 * dv) + attn_rounded(recurrence_of(layer)->room(layer, length));
+           attn_rounded(4 * dv) + attn_rounded(attn_recurrent_mend_room(layer)) +
+           attn_rounded(recurrence_of(layer)->room(layer, length));
 }
 
 /* All of a call's scratch memory. */
@@ -116,7 +119,7 @@ typedef struct job {
 
 /* The worker's memory, cut. */
 typedef struct worker_room {
-    float *o, *state, *rows;
+    float *o, *state, *rows, *exact;
 } worker_room;
 
 static attn_recurrent_head head_of(job *j, size_t index, size_t worker, worker_room *room)
@@ -128,6 +131,7 @@ static attn_recurrent_head head_of(job *j, size_t index, size_t worker, worker_r
     room->o = attn_cut(&memory, attn_rounded(T * layer->head_dim));
     room->state = attn_cut(&memory, attn_rounded(j->run.shape.key_dim * layer->head_dim));
     room->rows = attn_cut(&memory, attn_rounded(4 * layer->head_dim));
+    room->exact = attn_cut(&memory, attn_rounded(attn_recurrent_mend_room(layer)));
     return (attn_recurrent_head){.run = &j->run,
                                  .index = index,
                                  .h = index % layer->heads,
@@ -137,6 +141,8 @@ static attn_recurrent_head head_of(job *j, size_t index, size_t worker, worker_r
                                  .on = {j->run.context->kernels, &j->tally.of[worker]},
                                  .room = memory};
 }
+
+enum { AHEAD = 8 }; /* rows */
 
 /* out = w o norm(o) o silu(g); `gate` holds silu(g) afterwards */
 static void gate_row(const job *j, attn_counted on, const float *o, const float *g, float *gate,
@@ -148,6 +154,12 @@ static void gate_row(const job *j, attn_counted on, const float *o, const float 
     if (!recurrence_of(j->run.layer)->has_gate) return;
     attn_counted_silu(on, d, g, gate);
     attn_counted_multiply(on, d, gate, out);
+}
+
+/* Tokens before decoding's are not there any more, and the roundings of bfloat16 stay. */
+static bool can_mend(const job *j)
+{
+    return j->run.layer->dtype == ATTN_F32 && j->run.position == 0;
 }
 
 static void forward_head(void *argument, size_t index, size_t worker)
@@ -162,9 +174,15 @@ static void forward_head(void *argument, size_t index, size_t worker)
     if (j->run.call->cache) state = j->run.call->cache + index * s->key_dim * d;
     if (!j->is_decoding) memset(state, 0, s->key_dim * d * sizeof *state);
     recurrence_of(layer)->forward(&head, state, room.o);
+    if (can_mend(j)) attn_recurrent_mend(&head, room.exact, room.o);
     for (size_t t = 0; t < T; t++) {
         const size_t at = (head.first + t) * width + head.h * d;
         const float *g = j->run.rows + (head.first + t) * s->row + s->gate + head.h * d;
+        if (t + AHEAD < T) {
+            if (recurrence_of(layer)->has_gate) attn_fetch_rows(1, d, g + AHEAD * s->row, 0);
+            if (j->o) attn_claim_row(d, j->o + at + AHEAD * width);
+            attn_claim_row(d, j->place.gated + at + AHEAD * width);
+        }
         if (j->o) memcpy(j->o + at, room.o + t * d, d * sizeof *room.o);
         gate_row(j, head.on, room.o + t * d, g, room.rows, j->place.gated + at);
     }
@@ -203,6 +221,21 @@ static void gate_row_gradient(const job *j, const attn_recurrent_head *head, siz
     attn_counted_norm_gradient(on, d, n, factor, d_o);
 }
 
+/* What gate_row_gradient() will read and write. */
+static void fetch_kept(const job *j, const attn_recurrent_head *head, size_t t)
+{
+    const attn_recurrent_shape *s = &head->run->shape;
+    const size_t d = s->value_dim, row = head->first + t;
+    const size_t at = row * j->run.layer->d_model + head->h * d;
+    const size_t gate_at = row * s->row + s->gate + head->h * d;
+    attn_fetch_rows(1, d, j->o + at, 0);
+    attn_fetch_rows(1, d, j->place.d_gated + at, 0);
+    attn_claim_row(d, j->place.gated + at);
+    if (!recurrence_of(j->run.layer)->has_gate) return;
+    attn_fetch_rows(1, d, j->run.rows + gate_at, 0);
+    attn_claim_row(d, j->run.d_rows + gate_at);
+}
+
 static void backward_head(void *argument, size_t index, size_t worker)
 {
     job *j = argument;
@@ -211,8 +244,10 @@ static void backward_head(void *argument, size_t index, size_t worker)
     const attn_recurrent_head head = head_of(j, index, worker, &room);
     float *d_norm = j->place.d_norm + index * d;
     memset(d_norm, 0, d * sizeof *d_norm);
-    for (size_t t = 0; t < T; t++)
+    for (size_t t = 0; t < T; t++) {
+        if (t + AHEAD < T) fetch_kept(j, &head, t + AHEAD);
         gate_row_gradient(j, &head, t, room.rows, d_norm, room.o + t * d);
+    }
     recurrence_of(j->run.layer)->backward(&head, room.o);
 }
 
@@ -234,16 +269,26 @@ static void start(job *j, attn_context *context, const attn_layer *layer, const 
         j->norm_weight = call->parameters + attn_layer_offset(layer, "norm.weight");
 }
 
-static void run_forward(job *j, size_t threads)
+/* From rows to what wo is given; the other way, backward. */
+static void run_heads(job *j, attn_task *head)
+{
+    const attn_layer *layer = j->run.layer;
+    const attn_recurrence *r = recurrence_of(layer);
+    /* Heads of one token are too small to share. */
+    const size_t threads = j->is_decoding ? 1 : j->run.context->threads;
+    if (r->prepare) r->prepare(&j->run);
+    attn_parallel(threads, j->run.call->batch * layer->heads, head, j);
+    attn_tally_collect(&j->tally, threads, &j->run.context->work);
+}
+
+static void run_forward(job *j)
 {
     attn_context *context = j->run.context;
     const attn_layer *layer = j->run.layer;
     const attn_call *call = j->run.call;
     const size_t rows = call->batch * call->length;
     attn_projection_forward(context, layer, call, ATTN_RECURRENT_ROWS, rows, call->x, j->run.rows);
-    if (recurrence_of(layer)->prepare) recurrence_of(layer)->prepare(&j->run);
-    attn_parallel(threads, call->batch * layer->heads, forward_head, j);
-    attn_tally_collect(&j->tally, threads, &context->work);
+    run_heads(j, forward_head);
     attn_projection_forward(context, layer, call, ATTN_RECURRENT_O, rows, j->place.gated, call->y);
 }
 
@@ -251,18 +296,24 @@ static void forward(attn_context *context, const attn_layer *layer, const attn_c
 {
     job j = {.is_decoding = false};
     start(&j, context, layer, call);
-    run_forward(&j, context->threads);
+    run_forward(&j);
+}
+
+static void start_decoding(job *j, attn_context *context, const attn_layer *layer, attn_call *call)
+{
+    call->saved = NULL;
+    call->document_start = NULL;
+    start(j, context, layer, call);
+    j->is_decoding = true;
+    j->run.position = call->position;
 }
 
 static void decode(attn_context *context, const attn_layer *layer, const attn_call *call)
 {
-    job j = {.is_decoding = true};
+    job j = {.is_decoding = false};
     attn_call single = *call;
-    single.saved = NULL;
-    single.document_start = NULL;
-    start(&j, context, layer, &single);
-    j.run.position = call->position;
-    run_forward(&j, 1); /* heads are too small to share */
+    start_decoding(&j, context, layer, &single);
+    run_forward(&j);
 }
 
 static void backward(attn_context *context, const attn_layer *layer, const attn_call *call)
@@ -275,12 +326,10 @@ static void backward(attn_context *context, const attn_layer *layer, const attn_
 
     attn_projection_input_gradient(context, layer, call, ATTN_RECURRENT_O, rows, call->dy,
                                    j.place.d_gated);
-    if (r->prepare) r->prepare(&j.run);
-    attn_parallel(context->threads, call->batch * layer->heads, backward_head, &j);
-    attn_tally_collect(&j.tally, context->threads, &context->work);
+    run_heads(&j, backward_head);
     if (r->finish) r->finish(&j.run);
-    attn_projection_weight_gradient(context, layer, call, ATTN_RECURRENT_O, rows, j.place.gated,
-                                    call->dy);
+    attn_projection_backward(context, layer, call, ATTN_RECURRENT_O, rows, j.place.gated, call->dy,
+                             NULL);
     if (r->has_norm_weight) {
         float *to = call->gradients + attn_layer_offset(layer, "norm.weight");
         const attn_counted on = {context->kernels, &context->work};
@@ -288,10 +337,24 @@ static void backward(attn_context *context, const attn_layer *layer, const attn_
         for (size_t i = 0; i < call->batch * layer->heads; i++)
             attn_counted_add(on, d, j.place.d_norm + i * d, to);
     }
-    attn_projection_weight_gradient(context, layer, call, ATTN_RECURRENT_ROWS, rows, call->x,
-                                    j.run.d_rows);
-    attn_projection_input_gradient(context, layer, call, ATTN_RECURRENT_ROWS, rows, j.run.d_rows,
-                                   call->dx);
+    attn_projection_backward(context, layer, call, ATTN_RECURRENT_ROWS, rows, call->x, j.run.d_rows,
+                             call->dx);
+}
+
+void attn_recurrent_inner(attn_context *context, const attn_layer *layer, const attn_call *call,
+                          attn_phase phase)
+{
+    job j = {.is_decoding = false};
+    attn_call inner = *call;
+    if (phase == ATTN_PHASE_DECODE) {
+        start_decoding(&j, context, layer, &inner);
+    } else {
+        start(&j, context, layer, &inner);
+    }
+    j.run.d_rows = j.place.rows;
+    run_heads(&j, phase == ATTN_PHASE_BACKWARD ? backward_head : forward_head);
+    if (phase == ATTN_PHASE_BACKWARD && recurrence_of(layer)->finish)
+        recurrence_of(layer)->finish(&j.run);
 }
 
 /* ---- counts ------------------------------------------------------------------------------ */

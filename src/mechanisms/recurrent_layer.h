@@ -45,8 +45,19 @@ typedef struct attn_recurrent_head {
     float *room; /* recurrence->room() floats of this worker */
 } attn_recurrent_head;
 
+/* A token of a head in double: columns of its row, to become what the recurrence takes. */
+typedef struct attn_recurrent_token {
+    size_t position; /* in its document */
+    double *q, *k;   /* [key_dim] */
+    double *v;       /* [value_dim] */
+    double *more;    /* all columns behind the gate's */
+    double *decay;   /* [key_dim]: 1, of what was written before */
+    double rate;     /* 1, of what it writes */
+} attn_recurrent_token;
+
 typedef struct attn_recurrence {
     bool has_gate, has_norm_weight;
+    bool corrects;                              /* it writes v less what the state holds at k */
     size_t (*key_dim)(const attn_layer *layer); /* of one head */
     size_t (*more)(const attn_layer *layer);    /* columns of a row behind the gate's; NULL: 0 */
     void (*declare_more)(attn_layer *layer);    /* the weights of those columns */
@@ -57,10 +68,12 @@ typedef struct attn_recurrence {
     size_t (*shared)(const attn_layer *layer, size_t batch, size_t length);
     size_t (*room)(const attn_layer *layer, size_t length);
     void (*prepare)(const attn_recurrent_run *run); /* before the heads of either pass */
-    /* o [T][value_dim] of a head; state [key_dim][value_dim] before, and behind the last token */
+    /* o [T][value_dim] of a head; state [key_dim][value_dim] before, and behind the last token.
+     * Leaves q, k [T][key_dim] and v [T][value_dim], as it took them, at the start of head->room. */
     void (*forward)(const attn_recurrent_head *head, float *state, float *o);
     /* Fills the head's columns of d_rows. */
     void (*backward)(const attn_recurrent_head *head, const float *d_o);
+    void (*token)(const attn_recurrent_head *head, attn_recurrent_token *token);
     void (*finish)(const attn_recurrent_run *run); /* backward: gradients of the own parameters */
     /* Of one head of one sequence; and of prepare() and finish() for so many rows, or NULL. */
     attn_work (*head_work)(const attn_layer *layer, attn_phase phase, size_t length,
@@ -76,6 +89,12 @@ typedef struct attn_recurrence {
 } attn_recurrence;
 
 extern const attn_layer_functions attn_recurrent_functions;
+
+/* A call without its two projections, for benchmarks: from rows, in call->saved or without it at
+ * the start of scratch, to what wo is given; backward from the gradient of that to those of the
+ * rows. All of these lie in scratch. */
+void attn_recurrent_inner(attn_context *context, const attn_layer *layer, const attn_call *call,
+                          attn_phase phase);
 
 /* Where the head's columns of q, k, v or more start in the sequence's first row; rows lie
  * run->shape.row apart. */

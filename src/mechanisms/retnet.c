@@ -31,6 +31,8 @@ static double gamma_of(size_t head)
     return 1.0 - ldexp(1.0, -5 - (int)head);
 }
 
+enum { AHEAD = 8 }; /* rows */
+
 /* ---- positions, for all heads ------------------------------------------------------------ */
 
 static size_t shared(const attn_layer *layer, size_t batch, size_t length)
@@ -61,6 +63,10 @@ static void rotate_rows(const attn_recurrent_head *head, float sign, const float
     const float *cosine = head->run->shared, *sine = cosine + T * half;
     for (size_t t = 0; t < T; t++) {
         const size_t p = head->documents ? t - head->documents[t] : t;
+        if (t + AHEAD < T) {
+            attn_fetch_rows(1, 2 * half, from + (t + AHEAD) * from_row, 0);
+            attn_claim_row(2 * half, to + (t + AHEAD) * to_row);
+        }
         head->on.kernels->rotate(half, cosine + p * half, sine + p * half, sign,
                                  from + t * from_row, to + t * to_row);
     }
@@ -85,7 +91,7 @@ static attn_decay_head load(const attn_recurrent_head *head, float **memory)
     rotate_rows(head, 1.0f, rows + s->q, s->row, q, d);
     rotate_rows(head, 1.0f, rows + s->k, s->row, k, d);
     attn_counted_scale(head->on, T * d, 1.0f / sqrtf((float)d), q);
-    attn_copy_head(T, d, rows + s->v, s->row, v);
+    head->on.kernels->copy_rows(T, d, 1.0f, NULL, rows + s->v, s->row, v, d);
     return (attn_decay_head){.on = head->on,
                              .length = T,
                              .key_dim = d,
@@ -119,8 +125,18 @@ static void backward(const attn_recurrent_head *head, const float *d_o)
     attn_counted_scale(head->on, T * d, 1.0f / sqrtf((float)d), to.dq);
     rotate_rows(head, -1.0f, to.dq, d, d_rows + s->q, s->row);
     rotate_rows(head, -1.0f, to.dk, d, d_rows + s->k, s->row);
-    for (size_t t = 0; t < T; t++)
-        attn_copy_head(1, d, to.dv + t * d, d, d_rows + s->v + t * s->row);
+    head->on.kernels->copy_rows(T, d, 1.0f, NULL, to.dv, d, d_rows + s->v, s->row);
+}
+
+static void token(const attn_recurrent_head *head, attn_recurrent_token *t)
+{
+    const size_t d = head->run->shape.key_dim;
+    attn_rope_turn(t->position, d / 2, t->q);
+    attn_rope_turn(t->position, d / 2, t->k);
+    for (size_t i = 0; i < d; i++) {
+        t->q[i] /= sqrt((double)d);
+        t->decay[i] = gamma_of(head->h);
+    }
 }
 
 static attn_work head_work(const attn_layer *layer, attn_phase phase, size_t length,
@@ -163,6 +179,7 @@ static const attn_recurrence retention = {
     .prepare = prepare,
     .forward = forward,
     .backward = backward,
+    .token = token,
     .head_work = head_work,
     .shared_work = shared_work,
     .oracle = oracle,

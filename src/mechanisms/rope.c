@@ -33,6 +33,16 @@ void attn_rope_fill(size_t first, size_t count, size_t half, float *cosine, floa
     }
 }
 
+void attn_rope_turn(size_t position, size_t half, double *row)
+{
+    for (size_t i = 0; i < half; i++) {
+        const double angle = (double)position * frequency(i, half);
+        const double a = row[i], b = row[half + i], c = cos(angle), s = sin(angle);
+        row[i] = a * c - b * s;
+        row[half + i] = b * c + a * s;
+    }
+}
+
 attn_node *attn_rope_oracle(attn_tape *tape, attn_node *u, const uint32_t *document_start)
 {
     const size_t T = u->rows, half = u->columns / 2;

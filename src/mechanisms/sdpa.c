@@ -34,6 +34,7 @@ static const attn_core core = {
     .forward = forward,
     .backward = backward,
     .decode = attn_all_decode,
+    .has_bf16 = true,
     .oracle = attn_all_oracle,
     .walk = ATTN_WALK_ROWS,
     .mask = attn_all_mask,

@@ -74,6 +74,11 @@ bool attn_tape_failed(const attn_tape *tape)
     return tape->failed;
 }
 
+bool attn_tape_rounds(const attn_tape *tape)
+{
+    return tape->rounding.mode != ATTN_ROUND_NOT;
+}
+
 attn_node *attn_tape_fail(attn_tape *tape)
 {
     tape->failed = true;

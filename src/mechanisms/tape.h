@@ -27,6 +27,7 @@ typedef struct attn_node {
 attn_tape *attn_tape_create(attn_rounding rounding);
 void attn_tape_free(attn_tape *tape); /* with all its nodes; NULL is fine */
 bool attn_tape_failed(const attn_tape *tape);
+bool attn_tape_rounds(const attn_tape *tape);
 
 /* For oracles that run out of memory themselves: marks the tape as failed. */
 attn_node *attn_tape_fail(attn_tape *tape);

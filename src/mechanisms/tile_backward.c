@@ -9,7 +9,7 @@
  *     top, delta      [T]
  *     s, ds, slope    one tile each */
 #include "base/threads.h"
-#include "mechanisms/tile_engine.h"
+#include "mechanisms/tile_half.h"
 
 #include <string.h>
 
@@ -26,7 +26,11 @@ typedef struct head_room {
 } head_room;
 
 /* Queries of a step: a multiple of the rows of a product's register tile. */
-enum { STEP_QUERIES = 48, TILE = STEP_QUERIES * ATTN_TILE_KEYS };
+enum {
+    STEP_QUERIES = 48,
+    BLOCK_QUERIES = 6 * ATTN_TILE_QUERIES,
+    TILE = STEP_QUERIES * ATTN_TILE_KEYS
+};
 
 static head_room divide_room(float *room, const attn_tile_shape *shape)
 {
@@ -72,6 +76,8 @@ static void load_query_head(const backward_job *job, const head_room *room, size
         room->delta[i] = l == 0.0f ? 0.0f : 1.0f / l;
     }
     kernels->copy_rows(T, dv, 1.0f, room->delta, call->d_o + at, call->o_at.row, room->d_o, dv);
+    attn_tile_round(call, T * dk, room->q);
+    attn_tile_round(call, T * dv, room->d_o);
     for (size_t i = 0; i < T; i++)
         room->delta[i] = kernels->dot(dv, room->d_o + i * dv, call->o + at + i * call->o_at.row);
     memset(room->dq, 0, T * dk * sizeof *room->dq);
@@ -101,6 +107,8 @@ static void run_tile(const backward_job *job, const head_room *room, size_t head
                                       ATTN_TILE_KEYS, ds, ATTN_TILE_KEYS);
     for (size_t i = 0; has_slope && i < ni; i++)
         kernels->multiply(nj, room->slope + i * ATTN_TILE_KEYS, ds + i * ATTN_TILE_KEYS);
+    attn_tile_round_rows(job->call, ni, nj, p, ATTN_TILE_KEYS);
+    attn_tile_round_rows(job->call, ni, nj, ds, ATTN_TILE_KEYS);
     /* dV += P^T dO';  dK += dS^T Q;  dQ += dS K */
     kernels->product(nj, dv, ni, p, 1, ATTN_TILE_KEYS, d_o, dv, room->dv + j0 * dv, dv, true);
     kernels->product(nj, dk, ni, ds, 1, ATTN_TILE_KEYS, q, dk, room->dk + j0 * dk, dk, true);
@@ -108,32 +116,41 @@ static void run_tile(const backward_job *job, const head_room *room, size_t head
                      room->dq + i0 * dk, dk, true);
 }
 
-/* One query head against its key/value head. */
+static void count_run(const attn_tile_call *call, const attn_tile *run, attn_tile_kind kind,
+                      attn_work *work)
+{
+    const uint64_t pairs = (uint64_t)run->ni * run->nj;
+    work->matmul += pairs * (6 * call->shape.key_width + 4 * call->shape.value_width);
+    work->exponential += pairs;
+    work->other += (kind == ATTN_TILE_FULL ? 4 : 5) * pairs;
+    if (!call->rule.score) return;
+    attn_work_add(work, attn_work_times(call->rule.score->value, pairs));
+    attn_work_add(work, attn_work_times(call->rule.score->slope, pairs));
+}
+
+/* One query head against its key/value head: blocks of queries that stay in the second cache
+ * against all keys. */
 static void run_head(const backward_job *job, const head_room *room, size_t head,
                      const uint32_t *documents, attn_work *work)
 {
     const attn_tile_shape *shape = &job->call->shape;
-    const attn_tile_rule *rule = &job->call->rule;
     attn_tile run;
     attn_tile_kind kind;
-    for (size_t j0 = 0; j0 < shape->keys; j0 += ATTN_TILE_KEYS) {
-        size_t i0 = 0;
-        run.j0 = j0;
-        run.nj = attn_smaller(ATTN_TILE_KEYS, shape->keys - j0);
-        while (attn_tile_next_run(&rule->mask, head, documents, &i0, shape->queries, &run, &kind)) {
-            for (size_t i = run.i0; i < i0; i += STEP_QUERIES) {
-                const attn_tile step = {i, attn_smaller(STEP_QUERIES, i0 - i), j0, run.nj};
-                run_tile(job, room, head, documents, &step, kind);
+    for (size_t q0 = 0; q0 < shape->queries; q0 += BLOCK_QUERIES)
+        for (size_t j0 = 0; j0 < shape->keys; j0 += ATTN_TILE_KEYS) {
+            const size_t end = attn_smaller(q0 + BLOCK_QUERIES, shape->queries);
+            size_t i0 = q0;
+            run.j0 = j0;
+            run.nj = attn_smaller(ATTN_TILE_KEYS, shape->keys - j0);
+            while (
+                attn_tile_next_run(&job->call->rule.mask, head, documents, &i0, end, &run, &kind)) {
+                for (size_t i = run.i0; i < i0; i += STEP_QUERIES) {
+                    const attn_tile step = {i, attn_smaller(STEP_QUERIES, i0 - i), j0, run.nj};
+                    run_tile(job, room, head, documents, &step, kind);
+                }
+                count_run(job->call, &run, kind, work);
             }
-            const uint64_t pairs = (uint64_t)run.ni * run.nj;
-            work->matmul += pairs * (6 * shape->key_width + 4 * shape->value_width);
-            work->exponential += pairs;
-            work->other += (kind == ATTN_TILE_FULL ? 4 : 5) * pairs;
-            if (!rule->score) continue;
-            attn_work_add(work, attn_work_times(rule->score->value, pairs));
-            attn_work_add(work, attn_work_times(rule->score->slope, pairs));
         }
-    }
 }
 
 static void run_kv_head(void *argument, size_t index, size_t worker)
@@ -154,6 +171,9 @@ static void run_kv_head(void *argument, size_t index, size_t worker)
     attn_pack_transposed(kernels, S, dk, call->k + k_at, call->k_at.row, room.keys);
     attn_pack_transposed(kernels, S, dv, call->v + v_at, call->v_at.row, room.values);
     kernels->copy_rows(S, dk, 1.0f, NULL, call->k + k_at, call->k_at.row, room.key_rows, dk);
+    attn_tile_round(call, attn_packed_count(S, dk), room.keys);
+    attn_tile_round(call, attn_packed_count(S, dv), room.values);
+    attn_tile_round(call, S * dk, room.key_rows);
     memset(room.dk, 0, S * dk * sizeof *room.dk);
     memset(room.dv, 0, S * dv * sizeof *room.dv);
     for (size_t h = g * group; h < (g + 1) * group; h++) {
@@ -171,6 +191,12 @@ static void run_kv_head(void *argument, size_t index, size_t worker)
 
 void attn_tile_backward(const attn_tile_call *call)
 {
+#if defined(__x86_64__)
+    if (attn_half_applies(call)) {
+        attn_half_backward(call);
+        return;
+    }
+#endif
     const size_t threads = call->context->threads;
     backward_job job = {.call = call,
                         .scale = attn_tile_scale(&call->shape),

@@ -3,12 +3,13 @@
 #include "mechanisms/tile_engine.h"
 
 #include "base/threads.h"
+#include "mechanisms/tile_half.h"
 
 #include <string.h>
 
 /* Queries of a task: more of them read each key fewer times from far away. Queries of a step:
  * a multiple of the rows of a product's register tile, with scores that fit the nearest cache. */
-enum { FORWARD_QUERIES = 3 * ATTN_TILE_QUERIES, STEP_QUERIES = 48 };
+enum { FORWARD_QUERIES = 6 * ATTN_TILE_QUERIES, STEP_QUERIES = 48 };
 
 size_t attn_packed_count(size_t length, size_t n)
 {
@@ -41,21 +42,61 @@ static size_t forward_worker(const attn_tile_shape *shape)
            ATTN_TILE_QUERIES * attn_packed_count(shape->keys, 1);
 }
 
+/* Packed floats of one key/value head. */
+static size_t packed_head(const attn_tile_shape *shape)
+{
+    return attn_packed_count(shape->keys, shape->key_width + shape->value_width);
+}
+
+/* Key/value heads that are packed together: as many as stay near until they are read, and not
+ * fewer than threads. */
+static size_t packed_heads(const attn_tile_shape *shape, size_t threads)
+{
+    enum { NEAR_FLOATS = 2 << 20 };
+    const size_t near = NEAR_FLOATS / packed_head(shape);
+    return attn_smaller(near > threads ? near : threads, shape->batch * shape->kv_heads);
+}
+
 size_t attn_tile_scratch(const attn_tile_shape *shape, size_t threads)
 {
     const size_t forward =
-        shape->batch * shape->kv_heads *
-            attn_packed_count(shape->keys, shape->key_width + shape->value_width) +
-        threads * forward_worker(shape);
+        packed_heads(shape, threads) * packed_head(shape) + threads * forward_worker(shape);
     const size_t backward = threads * attn_tile_backward_worker(shape);
-    return forward > backward ? forward : backward;
+    const size_t most = forward > backward ? forward : backward;
+#if defined(__x86_64__)
+    if (shape->dtype == ATTN_BF16) {
+        const size_t half = attn_half_scratch(shape, threads);
+        return most > half ? most : half;
+    }
+#endif
+    return most;
+}
+
+void attn_tile_round(const attn_tile_call *call, size_t n, float *x)
+{
+    attn_tile_round_rows(call, 1, n, x, n);
+}
+
+void attn_tile_round_rows(const attn_tile_call *call, size_t rows, size_t n, float *x, size_t row)
+{
+    enum { PIECE = 512 };
+    const attn_kernels *kernels = call->context->kernels;
+    attn_bf16 half[PIECE];
+    if (call->shape.dtype == ATTN_F32) return;
+    for (size_t i = 0; i < rows; i++)
+        for (size_t j = 0; j < n; j += PIECE) {
+            const size_t count = attn_smaller(PIECE, n - j);
+            kernels->bf16_from_float(count, x + i * row + j, half);
+            kernels->bf16_to_float(count, half, x + i * row + j);
+        }
 }
 
 typedef struct forward_job {
     const attn_tile_call *call;
     float scale;          /* of the products */
     float factor;         /* of the scores in the softmax, whose exponents are of 2 */
-    float *keys, *values; /* [batch][kv_heads] packed transposed [S][dk], and [S][dv] */
+    size_t first_head;    /* of the key/value heads, counted through the batch, in work */
+    float *keys, *values; /* from that head on: packed transposed [S][dk], and [S][dv] */
     float *workers;
     size_t query_blocks;
     attn_tally tally;
@@ -67,7 +108,8 @@ static void pack_head(void *argument, size_t index, size_t worker)
     const forward_job *job = argument;
     const attn_tile_call *call = job->call;
     const attn_tile_shape *shape = &call->shape;
-    const size_t b = index / shape->kv_heads, h = index % shape->kv_heads, S = shape->keys;
+    const size_t head = job->first_head + index, S = shape->keys;
+    const size_t b = head / shape->kv_heads, h = head % shape->kv_heads;
     const float *k = call->k + b * S * call->k_at.row + h * call->k_at.head;
     const float *v = call->v + b * S * call->v_at.row + h * call->v_at.head;
     attn_pack_transposed(call->context->kernels, S, shape->key_width, k, call->k_at.row,
@@ -75,6 +117,10 @@ static void pack_head(void *argument, size_t index, size_t worker)
     call->context->kernels->copy_rows(
         S, shape->value_width, 1.0f, NULL, v, call->v_at.row,
         job->values + index * attn_packed_count(S, shape->value_width), shape->value_width);
+    attn_tile_round(call, attn_packed_count(S, shape->key_width),
+                    job->keys + index * attn_packed_count(S, shape->key_width));
+    attn_tile_round(call, S * shape->value_width,
+                    job->values + index * attn_packed_count(S, shape->value_width));
 }
 
 /* A block of queries of one head. */
@@ -145,8 +191,10 @@ static void add_values(const forward_job *job, const query_block *block, const a
                                      .total = block->total + at * ATTN_RUNNING_SUMS,
                                      .o = block->o + at * dv,
                                      .o_row = dv,
-                                     .width = dv};
+                                     .width = dv,
+                                     .has_whole_tops = job->call->shape.dtype == ATTN_BF16};
     kernels->running_softmax(tile->ni, n, job->factor, s, s_row, &state);
+    attn_tile_round_rows(job->call, tile->ni, n, s, s_row);
     kernels->product(tile->ni, dv, n, s, s_row, 1, block->values + j0 * dv, dv, state.o, dv, true);
     /* per score a scale, maximum, difference and sum; per row a look at its reference */
     work->exponential += (uint64_t)tile->ni * n;
@@ -226,10 +274,12 @@ static void run_query_block(void *argument, size_t index, size_t worker)
     const attn_tile_shape *shape = &call->shape;
     const size_t T = shape->queries, dk = shape->key_width, dv = shape->value_width;
     const size_t H = shape->heads;
-    /* Late blocks see the most keys: they go first. */
+    /* A key/value head's queries stay together, and late blocks, which see the most keys, go
+     * first. */
     const size_t block_index = job->query_blocks - 1 - index % job->query_blocks;
-    const size_t b = index / job->query_blocks / H, h = index / job->query_blocks % H;
-    const size_t kv = b * shape->kv_heads + h * shape->kv_heads / H;
+    const size_t group = H / shape->kv_heads, place = index / job->query_blocks;
+    const size_t kv = place / group, b = (job->first_head + kv) / shape->kv_heads;
+    const size_t h = (job->first_head + kv) % shape->kv_heads * group + place % group;
     float *room = job->workers + worker * forward_worker(shape);
 
     query_block block = {.head = h, .i0 = block_index * FORWARD_QUERIES};
@@ -244,6 +294,7 @@ static void run_query_block(void *argument, size_t index, size_t worker)
     block.s = room;
     const float *q = call->q + (b * T + block.i0) * call->q_at.row + h * call->q_at.head;
     call->context->kernels->copy_rows(block.ni, dk, 1.0f, NULL, q, call->q_at.row, block.q, dk);
+    attn_tile_round(call, block.ni * dk, block.q);
     for (size_t i = 0; i < block.ni; i++) block.top[i] = ATTN_RUNNING_START;
     memset(block.total, 0, block.ni * ATTN_RUNNING_SUMS * sizeof *block.total);
     memset(block.o, 0, block.ni * dv * sizeof *block.o);
@@ -259,17 +310,27 @@ static void run_query_block(void *argument, size_t index, size_t worker)
 
 void attn_tile_forward(const attn_tile_call *call)
 {
+#if defined(__x86_64__)
+    if (attn_half_applies(call)) {
+        attn_half_forward(call);
+        return;
+    }
+#endif
     const attn_tile_shape *shape = &call->shape;
     const size_t heads = shape->batch * shape->kv_heads, threads = call->context->threads;
+    const size_t together = packed_heads(shape, threads), group = shape->heads / shape->kv_heads;
     float *room = call->scratch;
     forward_job job = {.call = call,
                        .scale = attn_tile_scale(shape),
                        .factor = attn_tile_factor(&call->rule, shape),
                        .query_blocks = (shape->queries + FORWARD_QUERIES - 1) / FORWARD_QUERIES};
-    job.keys = attn_cut(&room, heads * attn_packed_count(shape->keys, shape->key_width));
-    job.values = attn_cut(&room, heads * attn_packed_count(shape->keys, shape->value_width));
+    job.keys = attn_cut(&room, together * attn_packed_count(shape->keys, shape->key_width));
+    job.values = attn_cut(&room, together * attn_packed_count(shape->keys, shape->value_width));
     job.workers = room;
-    attn_parallel(threads, heads, pack_head, &job);
-    attn_parallel(threads, job.query_blocks * shape->batch * shape->heads, run_query_block, &job);
+    for (; job.first_head < heads; job.first_head += together) {
+        const size_t n = attn_smaller(together, heads - job.first_head);
+        attn_parallel(threads, n, pack_head, &job);
+        attn_parallel(threads, n * group * job.query_blocks, run_query_block, &job);
+    }
     attn_tally_collect(&job.tally, threads, &call->context->work);
 }

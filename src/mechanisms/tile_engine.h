@@ -29,6 +29,7 @@ typedef struct attn_tile_shape {
     size_t batch, heads, kv_heads;
     size_t queries, keys;          /* T, S */
     size_t key_width, value_width; /* of one head: dk (of q and k), dv (of v and o) */
+    attn_dtype dtype;              /* of the factors of products; see below */
 } attn_tile_shape;
 
 /* Where heads lie: head h of token t of a sequence at t * row + h * head. */
@@ -123,6 +124,10 @@ bool attn_tile_next_run(const attn_mask *mask, size_t head, const uint32_t *docu
 void attn_tile_finish_scores(const attn_tile_rule *rule, const attn_kernels *kernels, size_t head,
                              const attn_tile *tile, attn_tile_kind kind, const uint32_t *documents,
                              float scale, float *s, size_t s_row, float *slope, size_t slope_row);
+
+/* Floats rounded to bfloat16 in calls of that dtype. */
+void attn_tile_round(const attn_tile_call *call, size_t n, float *x);
+void attn_tile_round_rows(const attn_tile_call *call, size_t rows, size_t n, float *x, size_t row);
 
 /* Copies one head, rows apart by `row`, to [rows][n] without gaps. */
 void attn_copy_head(size_t rows, size_t n, const float *from, size_t row, float *to);

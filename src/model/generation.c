@@ -5,18 +5,15 @@
 #include "base/error.h"
 #include "base/memory.h"
 #include "base/random.h"
-#include "kernels/dense.h"
 #include "model/stack.h"
 
 #include <math.h>
-#include <string.h>
 
 struct attn_generator {
     attn_stack stack;
     size_t capacity, position;
     float *caches; /* of all layers, behind each other; NULL: the model does not decode */
     size_t cache_count;
-    float *rows;   /* [B][C]: the last tokens' rows */
     float *logits; /* [B][V] */
     uint32_t *chosen;
     bool has_logits, has_chosen;
@@ -38,11 +35,10 @@ static attn_status take_memory(attn_generator *g, attn_error *error)
     }
     if (decodes)
         g->caches = attn_alloc_array(ATTN_MEMORY_ACTIVATIONS, g->cache_count, sizeof *g->caches);
-    g->rows = attn_alloc_array(ATTN_MEMORY_WORKSPACE, batch * config->d_model, sizeof *g->rows);
     g->logits =
         attn_alloc_array(ATTN_MEMORY_WORKSPACE, batch * config->vocabulary, sizeof *g->logits);
     g->chosen = attn_alloc_array(ATTN_MEMORY_WORKSPACE, batch, sizeof *g->chosen);
-    if ((g->caches || !decodes) && g->rows && g->logits && g->chosen) return ATTN_OK;
+    if ((g->caches || !decodes) && g->logits && g->chosen) return ATTN_OK;
     return attn_fail(error, ATTN_EMEMORY, "no memory for generating %zu sequences of %zu tokens",
                      batch, g->capacity);
 }
@@ -62,6 +58,7 @@ attn_status attn_generator_create(attn_generator **out, const attn_model *model,
         attn_generator_free(g);
         return status;
     }
+    attn_model_pack(model, context);
     *out = g;
     return ATTN_OK;
 }
@@ -71,7 +68,6 @@ void attn_generator_free(attn_generator *generator)
     if (!generator) return;
     attn_free(generator->chosen);
     attn_free(generator->logits);
-    attn_free(generator->rows);
     attn_free(generator->caches);
     attn_stack_destroy(&generator->stack);
     attn_free(generator);
@@ -83,7 +79,7 @@ static attn_status advance(attn_generator *g, const uint32_t *ids, size_t n, boo
 {
     const attn_model *model = g->stack.model;
     const attn_model_config *config = attn_model_configuration(model);
-    const size_t batch = g->stack.batch, c = config->d_model;
+    const size_t batch = g->stack.batch;
     g->has_logits = g->has_chosen = false;
     for (size_t i = 0; i < batch * n; i++)
         if (ids[i] >= config->vocabulary)
@@ -100,11 +96,7 @@ static attn_status advance(attn_generator *g, const uint32_t *ids, size_t n, boo
     const attn_status status = attn_stack_forward(&g->stack, &input, error);
     if (status != ATTN_OK) return status;
     g->position += n;
-    for (size_t b = 0; b < batch; b++)
-        memcpy(g->rows + b * c, g->stack.final + ((b + 1) * n - 1) * c, c * sizeof *g->rows);
-    attn_dense_forward(g->stack.context, batch, c, config->vocabulary, g->rows,
-                       attn_model_parameters(model) + attn_model_layout(model)->tokens, NULL,
-                       g->logits);
+    attn_stack_logits(&g->stack, n - 1, n, batch, g->logits);
     g->has_logits = true;
     return ATTN_OK;
 }

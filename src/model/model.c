@@ -7,6 +7,8 @@
 
 #include "base/error.h"
 #include "base/memory.h"
+#include "kernels/dense_bf16.h"
+#include "mechanisms/mechanism.h"
 #include "model/model_layers.h"
 
 #include <math.h>
@@ -24,6 +26,10 @@ struct attn_model {
     attn_model_offsets offsets;
     float *parameters;
     size_t block_count, parameter_count;
+    attn_bf16 *packed; /* NULL in float32 */
+    size_t packed_count;
+    attn_model_weights *weights; /* of all products */
+    size_t n_weights;
 };
 
 /* ---- presets ----------------------------------------------------------------------------- */
@@ -125,6 +131,30 @@ static size_t place_attention(placing *p, const char *prefix, const attn_layer *
     return offset;
 }
 
+/* One product's weights at `offset`; packed ones start on 64-byte borders as they are. Returns where
+ * they lie packed. */
+static size_t place_packed(placing *p, size_t offset, size_t out, size_t in)
+{
+    attn_model *model = p->model;
+    const size_t packed = model->packed_count;
+    if (!attn_size_add(packed, attn_dense_bf16_packed(out, in), &model->packed_count))
+        p->overflows = true;
+    model->weights[model->n_weights++] =
+        (attn_model_weights){.offset = offset, .out = out, .in = in, .packed = packed};
+    return packed;
+}
+
+/* As attn_layer_pack() has them. */
+static size_t place_packed_layer(placing *p, size_t offset, const attn_layer *layer)
+{
+    const size_t packed = p->model->packed_count;
+    for (size_t i = 0; i < layer->n_projections; i++) {
+        const attn_projection *projection = &layer->projections[i];
+        place_packed(p, offset + projection->weight, projection->out, projection->in);
+    }
+    return packed;
+}
+
 static void place_block(placing *p, size_t index)
 {
     attn_model *model = p->model;
@@ -143,6 +173,10 @@ static void place_block(placing *p, size_t index)
     b->down_weight = place(p, prefix, "mlp.c_proj.weight", c, f, ATTN_INITIAL_RESIDUAL);
     b->down_bias = place(p, prefix, "mlp.c_proj.bias", c, 0, ATTN_INITIAL_ZERO);
     for (size_t i = first; i < model->n_tensors; i++) model->tensors[i].block = index;
+    if (model->config.dtype == ATTN_F32) return;
+    b->packed_attention = place_packed_layer(p, b->attention, attn_model_layer(model, index));
+    b->packed_up = place_packed(p, b->up_weight, f, c);
+    b->packed_down = place_packed(p, b->down_weight, c, f);
 }
 
 /* false when the sizes overflow */
@@ -158,6 +192,9 @@ static bool place_all(attn_model *model)
     model->offsets.final_gain = place(&p, "", "ln_f.weight", config->d_model, 0, ATTN_INITIAL_ONE);
     model->offsets.final_bias = place(&p, "", "ln_f.bias", config->d_model, 0, ATTN_INITIAL_ZERO);
     model->block_count = p.at;
+    if (config->dtype == ATTN_BF16)
+        model->offsets.packed_head =
+            place_packed(&p, model->offsets.tokens, config->vocabulary, config->d_model);
     return !p.overflows;
 }
 
@@ -179,14 +216,21 @@ static attn_status fill(attn_model *model, const attn_model_config *config, attn
     }
     model->tensors = attn_alloc_array(ATTN_MEMORY_OTHER, n_tensors, sizeof *model->tensors);
     model->blocks = attn_alloc_array(ATTN_MEMORY_OTHER, config->layers, sizeof *model->blocks);
-    if (!model->tensors || !model->blocks)
+    if (config->dtype == ATTN_BF16)
+        model->weights =
+            attn_alloc_array(ATTN_MEMORY_OTHER, config->layers * (ATTN_PROJECTIONS_MAX + 2) + 1,
+                             sizeof *model->weights);
+    if (!model->tensors || !model->blocks || (config->dtype == ATTN_BF16 && !model->weights))
         return attn_fail(error, ATTN_EMEMORY, "no memory for a model");
     model->offsets.blocks = model->blocks;
     if (!place_all(model))
         return attn_fail(error, ATTN_ESHAPE, "a model of these sizes does not fit into memory");
     model->parameters =
         attn_alloc_array(ATTN_MEMORY_PARAMETERS, model->block_count, sizeof *model->parameters);
-    if (!model->parameters)
+    if (model->parameters && config->dtype == ATTN_BF16)
+        model->packed =
+            attn_alloc_array(ATTN_MEMORY_PARAMETERS, model->packed_count, sizeof *model->packed);
+    if (!model->parameters || (!model->packed && config->dtype == ATTN_BF16))
         return attn_fail(error, ATTN_EMEMORY, "no memory for %zu parameters", model->block_count);
     return ATTN_OK;
 }
@@ -210,6 +254,8 @@ attn_status attn_model_create(attn_model **out, const attn_model_config *config,
 void attn_model_free(attn_model *model)
 {
     if (!model) return;
+    attn_free(model->packed);
+    attn_free(model->weights);
     attn_free(model->parameters);
     attn_free(model->blocks);
     attn_free(model->tensors);
@@ -271,4 +317,26 @@ size_t attn_model_parameter_count(const attn_model *model)
 const attn_model_offsets *attn_model_layout(const attn_model *model)
 {
     return &model->offsets;
+}
+
+/* ---- weights in bfloat16 ----------------------------------------------------------------- */
+
+attn_bf16 *attn_model_packed(const attn_model *model)
+{
+    return model->packed;
+}
+
+const attn_model_weights *attn_model_product_weights(const attn_model *model, size_t *count)
+{
+    *count = model->n_weights;
+    return model->weights;
+}
+
+void attn_model_pack(const attn_model *model, attn_context *context)
+{
+    for (size_t i = 0; i < model->n_weights; i++) {
+        const attn_model_weights *w = &model->weights[i];
+        attn_dense_bf16_pack(context, w->out, w->in, model->parameters + w->offset,
+                             model->packed + w->packed, NULL);
+    }
 }

@@ -25,6 +25,7 @@ typedef struct attn_model_config {
     const char *mechanism; /* a pattern of mechanisms/label.h: "flash", "sliding:window=64*3+flash";
                               repeated down the blocks and cut behind the last one */
     bool is_causal;        /* layers whose options let them see later tokens are refused */
+    attn_dtype dtype;      /* of the factors of dense products; parameters are float32 */
 } attn_model_config;
 
 /* The sizes of a named preset, with mechanism softmax and is_causal; the caller changes the
@@ -100,19 +101,41 @@ size_t attn_model_block_count(const attn_model *model);
 /* Trained parameters, without fixed buffers and padding. */
 size_t attn_model_parameter_count(const attn_model *model);
 
-/* Where the model's own tensors lie in the block. */
+/* Where the model's own tensors lie in the block of parameters, and the weights of products in
+ * that of the packed ones. */
 typedef struct attn_block_offsets {
     size_t norm1_gain, norm1_bias, attention, norm2_gain, norm2_bias;
     size_t up_weight, up_bias, down_weight, down_bias;
+    size_t packed_attention, packed_up, packed_down;
 } attn_block_offsets;
 
 typedef struct attn_model_offsets {
     size_t tokens, positions;         /* [V][C], [positions][C] */
     const attn_block_offsets *blocks; /* [L] */
     size_t final_gain, final_bias;
+    size_t packed_head;
 } attn_model_offsets;
 
 const attn_model_offsets *attn_model_layout(const attn_model *model);
+
+/* ---- weights in bfloat16 ----------------------------------------------------------------- */
+
+/* The weights of a bfloat16 model's products, rounded and packed as forward products read them;
+ * NULL in float32. Their memory counts as parameters. */
+attn_bf16 *attn_model_packed(const attn_model *model);
+
+/* One product's weights: rows [out][in] of the block of parameters, one or more tensors behind each
+ * other, and where they lie among the packed ones. */
+typedef struct attn_model_weights {
+    size_t offset, out, in, packed;
+} attn_model_weights;
+
+/* Those of all products, by rising offset of each block; none in float32. */
+const attn_model_weights *attn_model_product_weights(const attn_model *model, size_t *count);
+
+/* Rounds and packs them anew. Trainers and generators do so when they are made, and trainers after
+ * each update; whoever else changes the parameters calls this. Nothing is done in float32. */
+void attn_model_pack(const attn_model *model, attn_context *context);
 
 /* ---- work and dense products ------------------------------------------------------------- */
 
@@ -147,6 +170,7 @@ typedef struct attn_model_product {
     size_t rows, in, out;
     size_t times; /* a step */
     bool accumulate;
+    bool is_half; /* the result is bfloat16 */
 } attn_model_product;
 
 enum { ATTN_MODEL_PRODUCTS_MAX = 64 };

@@ -41,7 +41,8 @@ static attn_status make_layer(attn_layer **out, const attn_model_config *config,
                                      .d_model = config->d_model,
                                      .heads = config->heads,
                                      .positions = config->positions,
-                                     .is_causal = !mechanism || !mechanism->is_bidirectional_only};
+                                     .is_causal = !mechanism || !mechanism->is_bidirectional_only,
+                                     .dtype = config->dtype};
     const attn_status status = attn_layer_create(out, &sizes, error);
     if (status != ATTN_OK) return status;
     if (config->is_causal && !attn_layer_is_causal(*out))

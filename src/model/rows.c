@@ -21,28 +21,30 @@ typedef struct norm_job {
     const attn_kernels *kernels;
     const attn_rows_norm *norm;
     const float *residual, *input, *dy;
-    float *x, *y, *dx, *partial;
+    float *x, *dx, *partial;
+    attn_rows_output y;
     size_t rows_per_task;
     bool accumulate;
 } norm_job;
 
 static void norm_rows(void *argument, size_t index, size_t worker)
 {
-    (void)worker;
     const norm_job *job = argument;
     const attn_rows_norm *norm = job->norm;
     const size_t n = norm->n, first = index * NORM_ROWS;
     const size_t last = smaller(first + NORM_ROWS, norm->rows);
     for (size_t i = first; i < last; i++) {
         float *x = job->x + i * n;
+        float *y = job->y.half ? job->y.room + worker * n : job->y.single + i * n;
         if (job->residual) job->kernels->add(n, job->residual + i * n, x);
-        job->kernels->layer_norm(n, ATTN_MODEL_NORM_EPSILON, x, norm->gain, norm->bias,
-                                 job->y + i * n, &norm->mean[i], &norm->inverse_deviation[i]);
+        job->kernels->layer_norm(n, ATTN_MODEL_NORM_EPSILON, x, norm->gain, norm->bias, y,
+                                 &norm->mean[i], &norm->inverse_deviation[i]);
+        if (job->y.half) job->kernels->bf16_from_float(n, y, job->y.half + i * n);
     }
 }
 
 void attn_rows_norm_forward(attn_context *context, const attn_rows_norm *norm,
-                            const float *residual, float *x, float *y)
+                            const float *residual, float *x, attn_rows_output y)
 {
     norm_job job = {
         .kernels = context->kernels, .norm = norm, .residual = residual, .x = x, .y = y};
@@ -139,4 +141,54 @@ void attn_rows_gelu_backward(attn_context *context, size_t count, const float *x
                   gelu_gradient_numbers, &job);
     context->work.exponential += count;
     context->work.other += 16 * (uint64_t)count;
+}
+
+/* ---- GELU in bfloat16 -------------------------------------------------------------------- */
+
+enum { PIECE = 512 }; /* numbers that are float32 at a time */
+
+typedef struct gelu_half_job {
+    const attn_kernels *kernels;
+    size_t count;
+    const attn_bf16 *x;
+    attn_bf16 *y, *dy; /* dy NULL: forward */
+} gelu_half_job;
+
+static void gelu_half_numbers(void *argument, size_t index, size_t worker)
+{
+    (void)worker;
+    const gelu_half_job *job = argument;
+    const attn_kernels *kernels = job->kernels;
+    const size_t last = smaller((index + 1) * GELU_NUMBERS, job->count);
+    float x[PIECE], y[PIECE];
+    for (size_t at = index * GELU_NUMBERS; at < last; at += PIECE) {
+        const size_t n = smaller(PIECE, last - at);
+        kernels->bf16_to_float(n, job->x + at, x);
+        kernels->gelu(n, x, y);
+        kernels->bf16_from_float(n, y, job->y + at);
+        if (!job->dy) continue;
+        kernels->bf16_to_float(n, job->dy + at, y);
+        kernels->gelu_gradient(n, x, y, y);
+        kernels->bf16_from_float(n, y, job->dy + at);
+    }
+}
+
+void attn_rows_gelu_forward_half(attn_context *context, size_t count, const attn_bf16 *x,
+                                 attn_bf16 *y)
+{
+    gelu_half_job job = {.kernels = context->kernels, .count = count, .x = x, .y = y};
+    attn_parallel(context->threads, (count + GELU_NUMBERS - 1) / GELU_NUMBERS, gelu_half_numbers,
+                  &job);
+    context->work.exponential += count;
+    context->work.other += 8 * (uint64_t)count;
+}
+
+void attn_rows_gelu_backward_half(attn_context *context, size_t count, const attn_bf16 *x,
+                                  attn_bf16 *y, attn_bf16 *dy)
+{
+    gelu_half_job job = {.kernels = context->kernels, .count = count, .x = x, .y = y, .dy = dy};
+    attn_parallel(context->threads, (count + GELU_NUMBERS - 1) / GELU_NUMBERS, gelu_half_numbers,
+                  &job);
+    context->work.exponential += 2 * (uint64_t)count;
+    context->work.other += (8 + 16) * (uint64_t)count;
 }

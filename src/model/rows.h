@@ -13,9 +13,16 @@ typedef struct attn_rows_norm {
     float *mean, *inverse_deviation; /* [rows] */
 } attn_rows_norm;
 
+/* Where the results of a norm go: exactly one of `single` and `half`. */
+typedef struct attn_rows_output {
+    float *single;   /* [rows][n] */
+    attn_bf16 *half; /* [rows][n], rounded */
+    float *room;     /* [threads][n], for `half` */
+} attn_rows_output;
+
 /* x += residual (unless NULL), y = norm(x), in one pass */
 void attn_rows_norm_forward(attn_context *context, const attn_rows_norm *norm,
-                            const float *residual, float *x, float *y);
+                            const float *residual, float *x, attn_rows_output y);
 
 /* Elements of `partial` below, for rows of n. */
 size_t attn_rows_norm_partial_count(size_t n);
@@ -29,6 +36,13 @@ void attn_rows_norm_backward(attn_context *context, const attn_rows_norm *norm, 
 /* y = gelu(x); dy becomes dx */
 void attn_rows_gelu_forward(attn_context *context, size_t count, const float *x, float *y);
 void attn_rows_gelu_backward(attn_context *context, size_t count, const float *x, float *dy);
+
+/* The same in bfloat16, computed in float32: one rounding each. Backward takes y once more, since
+ * it is not kept: y = gelu(x); dy becomes dx. */
+void attn_rows_gelu_forward_half(attn_context *context, size_t count, const attn_bf16 *x,
+                                 attn_bf16 *y);
+void attn_rows_gelu_backward_half(attn_context *context, size_t count, const attn_bf16 *x,
+                                  attn_bf16 *y, attn_bf16 *dy);
 
 /* The two embeddings of B sequences of T tokens. */
 typedef struct attn_embedding {

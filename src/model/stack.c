@@ -3,6 +3,7 @@
 
 #include "base/error.h"
 #include "base/memory.h"
+#include "model/mlp.h"
 #include "model/rows.h"
 
 /* Hands out 64-byte aligned pieces of one block; without a block it only adds up. */
@@ -21,6 +22,11 @@ static float *carve(carver *c, size_t rows, size_t columns)
     float *piece = c->block ? c->block + c->used : NULL;
     c->used = end;
     return piece;
+}
+
+static attn_bf16 *carve_halves(carver *c, size_t rows, size_t columns)
+{
+    return (attn_bf16 *)(void *)carve(c, rows, (columns + 1) / 2);
 }
 
 static size_t larger(size_t a, size_t b)
@@ -46,14 +52,22 @@ static void carve_activations(attn_stack *s, carver *c)
             b->saved = carve(
                 c, attn_layer_saved_count(attn_model_layer(s->model, i), s->batch, s->length), 1);
         b->middle = carve(c, n, width);
-        b->norm2 = carve(c, n, width);
         b->mean2 = carve(c, n, 1);
         b->inverse2 = carve(c, n, 1);
-        b->up = carve(c, n, ATTN_MODEL_EXPANSION * width);
-        b->gelu = carve(c, n, ATTN_MODEL_EXPANSION * width);
+        if (attn_stack_is_half(s)) {
+            b->norm2_half = carve_halves(c, n, width);
+            b->up_half = carve_halves(c, n, ATTN_MODEL_EXPANSION * width);
+        } else {
+            b->norm2 = carve(c, n, width);
+            b->up = carve(c, n, ATTN_MODEL_EXPANSION * width);
+            b->gelu = carve(c, n, ATTN_MODEL_EXPANSION * width);
+        }
     }
     s->last = s->keeps ? carve(c, n, width) : s->blocks[0].x;
-    s->final = carve(c, n, width);
+    if (attn_stack_is_half(s))
+        s->final_half = carve_halves(c, n, width);
+    else
+        s->final = carve(c, n, width);
     s->final_mean = carve(c, n, 1);
     s->final_inverse = carve(c, n, 1);
 }
@@ -71,8 +85,9 @@ static void carve_workspace(attn_stack *s, carver *c, size_t scratch_count)
             scratch_count =
                 larger(scratch_count, attn_layer_scratch_count(layer, s->context, s->batch, 1));
     }
+    scratch_count = larger(scratch_count, attn_mlp_scratch_count(s));
+    s->row = carve(c, s->context->threads, width);
     if (s->keeps) {
-        scratch_count = larger(scratch_count, n * ATTN_MODEL_EXPANSION * width);
         s->gradient = carve(c, n, width);
         s->branch = carve(c, n, width);
         s->partial = carve(c, attn_rows_norm_partial_count(width), 1);

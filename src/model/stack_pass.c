@@ -2,8 +2,12 @@
  * that follows; attention and MLP write straight into the next place of the stream. */
 #include "base/error.h"
 #include "kernels/dense.h"
+#include "kernels/dense_bf16.h"
+#include "model/mlp.h"
 #include "model/rows.h"
 #include "model/stack.h"
+
+#include <string.h>
 
 static attn_embedding embedding_of(const attn_stack *s, const attn_stack_input *in)
 {
@@ -28,6 +32,12 @@ static attn_rows_norm norm_of(const attn_stack *s, const attn_stack_input *in, c
                             .inverse_deviation = inverse};
 }
 
+/* `half` in bfloat16 where it is given. */
+static attn_rows_output output_of(const attn_stack *s, float *single, attn_bf16 *half)
+{
+    return (attn_rows_output){.single = half ? NULL : single, .half = half, .room = s->row};
+}
+
 /* The layer's failure, told to the model's caller. */
 static attn_status layer_failure(attn_stack *s, attn_status status, attn_error *error)
 {
@@ -42,10 +52,11 @@ static attn_status attend(attn_stack *s, const attn_stack_input *in, size_t inde
                           const attn_stack_block *b, float **cache, attn_error *error)
 {
     const attn_layer *layer = attn_model_layer(s->model, index);
+    const attn_block_offsets *at = &attn_model_layout(s->model)->blocks[index];
     const attn_call call = {.batch = in->batch,
                             .length = in->length,
-                            .parameters = attn_model_parameters(s->model) +
-                                          attn_model_layout(s->model)->blocks[index].attention,
+                            .parameters = attn_model_parameters(s->model) + at->attention,
+                            .packed = attn_stack_packed(s, at->packed_attention),
                             .x = b->norm1,
                             .y = b->middle,
                             .saved = in->keeps ? b->saved : NULL,
@@ -68,8 +79,6 @@ static attn_status block_forward(attn_stack *s, const attn_stack_input *in, size
 {
     const attn_block_offsets *at = &attn_model_layout(s->model)->blocks[index];
     const float *p = attn_model_parameters(s->model);
-    const size_t n = in->batch * in->length, c = attn_model_configuration(s->model)->d_model;
-    const size_t f = ATTN_MODEL_EXPANSION * c;
 
     uint64_t since = attn_clock_ns();
     const attn_status status = attend(s, in, index, b, cache, error);
@@ -78,15 +87,10 @@ static attn_status block_forward(attn_stack *s, const attn_stack_input *in, size
 
     const attn_rows_norm norm2 =
         norm_of(s, in, p + at->norm2_gain, p + at->norm2_bias, b->mean2, b->inverse2);
-    attn_rows_norm_forward(s->context, &norm2, b->x, b->middle, b->norm2);
-    since = attn_profile_lap(&s->profile, ATTN_PART_NORM, ATTN_PASS_FORWARD, since);
-
-    attn_dense_forward(s->context, n, c, f, b->norm2, p + at->up_weight, p + at->up_bias, b->up);
-    since = attn_profile_lap(&s->profile, ATTN_PART_MLP_DENSE, ATTN_PASS_FORWARD, since);
-    attn_rows_gelu_forward(s->context, n * f, b->up, b->gelu);
-    since = attn_profile_lap(&s->profile, ATTN_PART_GELU, ATTN_PASS_FORWARD, since);
-    attn_dense_forward(s->context, n, f, c, b->gelu, p + at->down_weight, p + at->down_bias, next);
-    attn_profile_lap(&s->profile, ATTN_PART_MLP_DENSE, ATTN_PASS_FORWARD, since);
+    attn_rows_norm_forward(s->context, &norm2, b->x, b->middle,
+                           output_of(s, b->norm2, b->norm2_half));
+    attn_profile_lap(&s->profile, ATTN_PART_NORM, ATTN_PASS_FORWARD, since);
+    attn_mlp_forward(s, in->batch * in->length, index, b, next);
     return ATTN_OK;
 }
 
@@ -111,7 +115,8 @@ attn_status attn_stack_forward(attn_stack *stack, const attn_stack_input *in, at
         since = attn_clock_ns();
         const attn_rows_norm norm1 =
             norm_of(stack, in, p + own->norm1_gain, p + own->norm1_bias, b->mean1, b->inverse1);
-        attn_rows_norm_forward(stack->context, &norm1, residual, b->x, b->norm1);
+        attn_rows_norm_forward(stack->context, &norm1, residual, b->x,
+                               output_of(stack, b->norm1, NULL));
         attn_profile_lap(&stack->profile, ATTN_PART_NORM, ATTN_PASS_FORWARD, since);
         const attn_status status = block_forward(stack, in, l, b, next, &cache, error);
         if (status != ATTN_OK) return status;
@@ -120,35 +125,45 @@ attn_status attn_stack_forward(attn_stack *stack, const attn_stack_input *in, at
     since = attn_clock_ns();
     const attn_rows_norm last = norm_of(stack, in, p + at->final_gain, p + at->final_bias,
                                         stack->final_mean, stack->final_inverse);
-    attn_rows_norm_forward(stack->context, &last, residual, stack->last, stack->final);
+    attn_rows_norm_forward(stack->context, &last, residual, stack->last,
+                           output_of(stack, stack->final, stack->final_half));
     attn_profile_lap(&stack->profile, ATTN_PART_NORM, ATTN_PASS_FORWARD, since);
     return ATTN_OK;
 }
 
+void attn_stack_logits(attn_stack *stack, size_t first, size_t step, size_t rows, float *logits)
+{
+    const attn_model_offsets *at = attn_model_layout(stack->model);
+    const attn_model_config *config = attn_model_configuration(stack->model);
+    const size_t c = config->d_model, v = config->vocabulary;
+    /* The rows move to the front, where none is read any more. */
+    if (stack->final_half) {
+        attn_bf16 *x = stack->final_half + first * c;
+        for (size_t i = 1; step > 1 && i < rows; i++)
+            memmove(x + i * c, x + i * step * c, c * sizeof *x);
+        attn_dense_bf16_forward(stack->context, rows, c, v, x,
+                                attn_stack_packed(stack, at->packed_head), NULL,
+                                (attn_dense_output){.single = logits});
+    } else {
+        float *x = stack->final + first * c;
+        for (size_t i = 1; step > 1 && i < rows; i++)
+            memmove(x + i * c, x + i * step * c, c * sizeof *x);
+        attn_dense_forward(stack->context, rows, c, v, x,
+                           attn_model_parameters(stack->model) + at->tokens, NULL, logits);
+    }
+}
+
 /* ---- backward: s->gradient is the gradient of the stream, s->branch that of a norm's output -- */
 
-/* next = middle + down gelu(up norm2(middle)) */
+/* next = middle + mlp(norm2(middle)) */
 static void mlp_backward(attn_stack *s, const attn_stack_input *in, size_t index, float *g)
 {
     const attn_stack_block *b = &s->blocks[index];
     const attn_block_offsets *at = &attn_model_layout(s->model)->blocks[index];
     const float *p = attn_model_parameters(s->model);
-    const size_t n = in->batch * in->length, c = attn_model_configuration(s->model)->d_model;
-    const size_t f = ATTN_MODEL_EXPANSION * c;
-    float *wide = s->scratch; /* [N][F] */
+    attn_mlp_backward(s, in->batch * in->length, index, b, g);
 
-    uint64_t since = attn_clock_ns();
-    attn_dense_weight_gradient(s->context, n, f, c, b->gelu, s->gradient, g + at->down_weight,
-                               g + at->down_bias, false);
-    attn_dense_input_gradient(s->context, n, f, c, s->gradient, p + at->down_weight, wide, false);
-    since = attn_profile_lap(&s->profile, ATTN_PART_MLP_DENSE, ATTN_PASS_BACKWARD, since);
-    attn_rows_gelu_backward(s->context, n * f, b->up, wide);
-    since = attn_profile_lap(&s->profile, ATTN_PART_GELU, ATTN_PASS_BACKWARD, since);
-    attn_dense_weight_gradient(s->context, n, c, f, b->norm2, wide, g + at->up_weight,
-                               g + at->up_bias, false);
-    attn_dense_input_gradient(s->context, n, c, f, wide, p + at->up_weight, s->branch, false);
-    since = attn_profile_lap(&s->profile, ATTN_PART_MLP_DENSE, ATTN_PASS_BACKWARD, since);
-
+    const uint64_t since = attn_clock_ns();
     const attn_rows_norm norm2 =
         norm_of(s, in, p + at->norm2_gain, p + at->norm2_bias, b->mean2, b->inverse2);
     attn_rows_norm_backward(s->context, &norm2, b->middle, s->branch, s->gradient, true, s->partial,
@@ -166,6 +181,7 @@ static attn_status attention_backward(attn_stack *s, const attn_stack_input *in,
     const attn_call call = {.batch = in->batch,
                             .length = in->length,
                             .parameters = p + at->attention,
+                            .packed = attn_stack_packed(s, at->packed_attention),
                             .x = b->norm1,
                             .saved = b->saved,
                             .scratch = s->scratch,

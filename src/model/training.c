@@ -3,7 +3,6 @@
 
 #include "base/error.h"
 #include "base/memory.h"
-#include "kernels/dense.h"
 #include "model/head.h"
 #include "model/training_internal.h"
 
@@ -35,18 +34,20 @@ attn_status attn_trainer_create(attn_trainer **out, attn_model *model, attn_cont
     t->model = model;
     t->context = context;
 
-    const size_t vocabulary = attn_model_configuration(model)->vocabulary;
-    size_t logits = 0;
+    const attn_model_config *config = attn_model_configuration(model);
+    size_t rows = 0, scratch = 0;
     attn_status status = ATTN_OK;
-    if (batch > 0 && length > 0 && attn_size_multiply(batch, length, &logits))
-        logits = attn_head_block_rows(logits, vocabulary) * vocabulary;
+    if (batch > 0 && length > 0 && attn_size_multiply(batch, length, &rows))
+        scratch = attn_head_scratch_count(rows, config->d_model, config->vocabulary, config->dtype,
+                                          is_training);
     status =
-        attn_stack_create(&t->stack, model, context, batch, length, is_training, logits, error);
+        attn_stack_create(&t->stack, model, context, batch, length, is_training, scratch, error);
     if (status == ATTN_OK) status = take_memory(t, is_training, error);
     if (status != ATTN_OK) {
         attn_trainer_free(t);
         return status;
     }
+    attn_model_pack(model, context);
     *out = t;
     return ATTN_OK;
 }
@@ -114,11 +115,13 @@ static attn_status forward(attn_trainer *t, const attn_training_batch *batch, bo
                             .n = config->d_model,
                             .vocabulary = config->vocabulary,
                             .x = t->stack.final,
+                            .x_half = t->stack.final_half,
+                            .packed = attn_stack_packed(&t->stack, at->packed_head),
                             .wte = attn_model_parameters(t->model) + at->tokens,
                             .targets = batch->targets,
                             .weights = batch->weights,
                             .weight = loss->weight,
-                            .logits = t->stack.scratch,
+                            .scratch = t->stack.scratch,
                             .nll = t->nll,
                             .dx = keeps ? t->stack.branch : NULL,
                             .dwte = keeps ? t->gradients + at->tokens : NULL};
@@ -160,12 +163,7 @@ const double *attn_trainer_nll(const attn_trainer *trainer)
 
 void attn_trainer_logits(attn_trainer *trainer, size_t first, size_t rows, float *logits)
 {
-    const attn_model_config *config = attn_model_configuration(trainer->model);
-    attn_dense_forward(trainer->context, rows, config->d_model, config->vocabulary,
-                       trainer->stack.final + first * config->d_model,
-                       attn_model_parameters(trainer->model) +
-                           attn_model_layout(trainer->model)->tokens,
-                       NULL, logits);
+    attn_stack_logits(&trainer->stack, first, 1, rows, logits);
 }
 
 float *attn_trainer_gradients(attn_trainer *trainer)

@@ -10,6 +10,7 @@
 typedef struct attn_update_piece {
     size_t offset, count;
     bool is_decayed;
+    size_t in, packed; /* in > 0: whole rows of a product's weights, and where they lie packed */
 } attn_update_piece;
 
 struct attn_trainer {
@@ -21,6 +22,7 @@ struct attn_trainer {
     attn_update_piece *pieces;
     double *squares; /* one sum a piece */
     size_t n_pieces;
+    bool packs_apart; /* some weights are cut so that pieces cannot pack them */
     size_t steps;
     attn_stack_input pending; /* the pass that backward belongs to */
     bool has_pending;

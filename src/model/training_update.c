@@ -1,9 +1,11 @@
 /* AdamW over pieces of the trained tensors: one pass that reads gradients, moments and
- * parameters once, after one pass for the gradients' norm when they are to be clipped. */
+ * parameters once and packs the weights of a bfloat16 model while they are near, after one pass for
+ * the gradients' norm when they are to be clipped. */
 #include "base/error.h"
 #include "base/memory.h"
 #include "base/threads.h"
 #include "kernels/context.h"
+#include "kernels/dense_bf16.h"
 #include "model/training_internal.h"
 
 #include <math.h>
@@ -15,24 +17,62 @@ attn_adamw attn_adamw_default(void)
     return (attn_adamw){.beta1 = 0.9, .beta2 = 0.999, .epsilon = 1e-8, .decay = 0.01};
 }
 
+/* The weights of the product that a tensor belongs to, when its rows can be packed without those of
+ * another tensor: it begins and ends at whole strips, or ends the product. */
+static const attn_model_weights *weights_of(const attn_model *model, const attn_model_tensor *t)
+{
+    size_t n = 0;
+    const attn_model_weights *all = attn_model_product_weights(model, &n);
+    for (size_t i = 0; i < n; i++) {
+        const attn_model_weights *w = &all[i];
+        if (t->offset < w->offset || t->offset - w->offset >= w->out * w->in) continue;
+        const size_t first = t->offset - w->offset, end = first + t->count;
+        const size_t strip = ATTN_DENSE_BF16_ROWS * w->in;
+        return first % strip == 0 && (end % strip == 0 || end == w->out * w->in) ? w : NULL;
+    }
+    return NULL;
+}
+
+/* Numbers of a tensor's pieces. */
+static size_t piece_numbers(const attn_model_weights *w)
+{
+    if (!w) return PIECE_NUMBERS;
+    const size_t strip = ATTN_DENSE_BF16_ROWS * w->in;
+    return strip < PIECE_NUMBERS ? PIECE_NUMBERS / strip * strip : strip;
+}
+
 attn_status attn_trainer_cut(attn_trainer *trainer, attn_error *error)
 {
-    size_t n_tensors = 0, n = 0;
+    size_t n_tensors = 0, n = 0, n_packed = 0;
     const attn_model_tensor *tensors = attn_model_tensors(trainer->model, &n_tensors);
-    for (size_t i = 0; i < n_tensors; i++)
-        if (tensors[i].is_trained) n += (tensors[i].count + PIECE_NUMBERS - 1) / PIECE_NUMBERS;
+    for (size_t i = 0; i < n_tensors; i++) {
+        const size_t most = piece_numbers(weights_of(trainer->model, &tensors[i]));
+        if (tensors[i].is_trained) n += (tensors[i].count + most - 1) / most;
+    }
     trainer->pieces = attn_alloc_array(ATTN_MEMORY_OTHER, n, sizeof *trainer->pieces);
     trainer->squares = attn_alloc_array(ATTN_MEMORY_OTHER, n, sizeof *trainer->squares);
     if (!trainer->pieces || !trainer->squares)
         return attn_fail(error, ATTN_EMEMORY, "no memory for a trainer");
     for (size_t i = 0; i < n_tensors; i++) {
         const attn_model_tensor *t = &tensors[i];
-        for (size_t first = 0; t->is_trained && first < t->count; first += PIECE_NUMBERS)
-            trainer->pieces[trainer->n_pieces++] = (attn_update_piece){
-                .offset = t->offset + first,
-                .count = t->count - first < PIECE_NUMBERS ? t->count - first : PIECE_NUMBERS,
-                .is_decayed = t->is_decayed};
+        const attn_model_weights *w = weights_of(trainer->model, t);
+        const size_t most = piece_numbers(w);
+        for (size_t first = 0; t->is_trained && first < t->count; first += most) {
+            attn_update_piece *piece = &trainer->pieces[trainer->n_pieces++];
+            *piece = (attn_update_piece){.offset = t->offset + first,
+                                         .count = t->count - first < most ? t->count - first : most,
+                                         .is_decayed = t->is_decayed};
+            if (!w) continue;
+            const size_t row = (piece->offset - w->offset) / w->in;
+            piece->in = w->in;
+            piece->packed = w->packed + attn_dense_bf16_packed(row, w->in);
+            n_packed += piece->count;
+        }
     }
+    size_t n_weights = 0, wanted = 0;
+    const attn_model_weights *weights = attn_model_product_weights(trainer->model, &n_weights);
+    for (size_t i = 0; i < n_weights; i++) wanted += weights[i].out * weights[i].in;
+    trainer->packs_apart = n_packed != wanted;
     return ATTN_OK;
 }
 
@@ -70,6 +110,10 @@ static void update_piece(void *argument, size_t index, size_t worker)
     t->context->kernels->adamw(piece->count, piece->is_decayed ? &job->decayed : &job->plain,
                                t->gradients + at, t->moment1 + at, t->moment2 + at,
                                attn_model_parameters(t->model) + at);
+    if (piece->in && !t->packs_apart)
+        attn_dense_bf16_pack_rows(t->context, piece->count / piece->in, piece->in,
+                                  attn_model_parameters(t->model) + at,
+                                  attn_model_packed(t->model) + piece->packed);
 }
 
 attn_status attn_trainer_update(attn_trainer *trainer, const attn_adamw *adamw,
@@ -103,6 +147,7 @@ attn_status attn_trainer_update(attn_trainer *trainer, const attn_adamw *adamw,
     job.decayed = job.plain;
     job.decayed.decay = (float)adamw->decay;
     attn_parallel(trainer->context->threads, trainer->n_pieces, update_piece, &job);
+    if (trainer->packs_apart) attn_model_pack(trainer->model, trainer->context);
     const uint64_t parameters = attn_model_parameter_count(trainer->model);
     trainer->context->work.exponential += parameters;
     trainer->context->work.other += 15 * parameters;

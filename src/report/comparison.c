@@ -104,6 +104,7 @@ static attn_status make_rows(attn_comparison *c, const attn_store_result *a,
         pairs[n_pairs][0] = i;
         pairs[n_pairs++][1] = k;
     }
+    if (n_pairs == 0 && options->may_share_none) return ATTN_OK;
     if (n_pairs == 0)
         return attn_fail(error, ATTN_ENOTFOUND,
                          "the runs have no mechanism in common: name two with --a and --b");
@@ -128,6 +129,7 @@ attn_status attn_comparison_make(const attn_store_result *a, const attn_store_re
     attn_comparison *c = attn_alloc(ATTN_MEMORY_OTHER, sizeof *c);
     if (!c) return attn_fail(error, ATTN_EMEMORY, "no memory for a comparison");
     c->is_one_run = a == b;
+    c->letter = 'B';
     if (!c->is_one_run) compare_runs(c, &a->run, &b->run);
     status = attn_summary_make(a, &one, error);
     if (status == ATTN_OK) status = attn_summary_make(b, &other, error);

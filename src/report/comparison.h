@@ -25,13 +25,15 @@ typedef struct attn_comparison_options {
     const char *mechanism_a, *mechanism_b; /* NULL: all that both runs have */
     attn_interval_kind interval;
     uint64_t seed;
-    bool is_forced; /* compare what should not be compared, and say so */
+    bool is_forced;      /* compare what should not be compared, and say so */
+    bool may_share_none; /* no mechanism in common: no rows, and no failure */
 } attn_comparison_options;
 
 typedef struct attn_comparison {
     attn_comparison_row *rows;
     size_t n_rows;
     bool is_one_run; /* else the runs followed each other, and drift lies between them */
+    char letter;     /* of the second run, in tables: 'B' */
     /* What differs between the runs: that forbids a comparison, and that does not. */
     attn_differences forbidding, others;
 } attn_comparison;
@@ -43,6 +45,12 @@ ATTN_MUST_CHECK attn_status attn_comparison_make(const attn_store_result *a,
                                                  const attn_comparison_options *options,
                                                  attn_comparison **out, attn_error *error);
 void attn_comparison_free(attn_comparison *comparison); /* NULL is fine */
+
+/* "lower", "higher", "the same", "not resolved", "n too small", "unknown": b beside a. */
+const char *attn_comparison_verdict(const attn_comparison_row *row);
+
+/* A ratio of a row as percent more, or as nat for a loss. */
+double attn_comparison_change(const attn_comparison_row *row, double ratio);
 
 void attn_comparison_table(FILE *out, const attn_comparison *comparison);
 ATTN_MUST_CHECK attn_status attn_comparison_json(FILE *out, const attn_comparison *comparison,

@@ -8,7 +8,7 @@
 #include <math.h>
 #include <string.h>
 
-static const char *verdict_text(const attn_comparison_row *row)
+const char *attn_comparison_verdict(const attn_comparison_row *row)
 {
     const attn_paired *pair = &row->pair;
     if (pair->n == 0) return "unknown";
@@ -27,8 +27,7 @@ static const char *verdict_text(const attn_comparison_row *row)
     return "n too small";
 }
 
-/* Percent, or nat for a loss. */
-static double change(const attn_comparison_row *row, double ratio)
+double attn_comparison_change(const attn_comparison_row *row, double ratio)
 {
     return row->is_loss ? log(ratio) : 100.0 * (ratio - 1.0);
 }
@@ -49,18 +48,19 @@ static void print_row(FILE *out, const attn_comparison_row *row, const char *bef
     const attn_text a = attn_format_si(row->a, 4, row->unit),
                     b = attn_format_si(row->b, 4, row->unit);
     fprintf(out, " %11s %11s %+8.*f %-3s", a.text, b.text, row->is_loss ? 4 : 2,
-            change(row, row->pair.ratio), row->is_loss ? "nat" : "%");
+            attn_comparison_change(row, row->pair.ratio), row->is_loss ? "nat" : "%");
     if (isnan(row->pair.low))
         fprintf(out, "%17s", "");
     else
-        fprintf(out, " %+7.*f..%+7.*f", row->is_loss ? 4 : 2, change(row, row->pair.low),
-                row->is_loss ? 4 : 2, change(row, row->pair.high));
-    fprintf(out, " %2zu %s\n", row->pair.n, verdict_text(row));
+        fprintf(out, " %+7.*f..%+7.*f", row->is_loss ? 4 : 2,
+                attn_comparison_change(row, row->pair.low), row->is_loss ? 4 : 2,
+                attn_comparison_change(row, row->pair.high));
+    fprintf(out, " %2zu %s\n", row->pair.n, attn_comparison_verdict(row));
 }
 
 void attn_comparison_table(FILE *out, const attn_comparison *c)
 {
-    fprintf(out, "  %-8s %11s %11s %12s %17s  n\n", "", "A", "B", "B to A", "interval");
+    fprintf(out, "  %-8s %11s %11c %7c to A %17s  n\n", "", "A", c->letter, c->letter, "interval");
     const char *before = "";
     char name[160] = "";
     for (size_t i = 0; i < c->n_rows; i++) {
@@ -71,9 +71,10 @@ void attn_comparison_table(FILE *out, const attn_comparison *c)
             snprintf(name, sizeof name, "%s -> %s", c->rows[i].mechanism_a, c->rows[i].mechanism_b);
         before = name;
     }
-    fputs("\nMedians of A and B; median ratio of pairs, round by round. An interval needs 6\n"
-          "rounds; it holds at 95 % for all mechanisms together.\n",
-          out);
+    fprintf(out,
+            "\nMedians of A and %c; median ratio of pairs, round by round. An interval needs 6\n"
+            "rounds; it holds at 95 %% for all mechanisms together.\n",
+            c->letter);
     if (!c->is_one_run)
         fputs("The runs followed each other: what changed on the machine in between is in the\n"
               "difference. Mechanisms of one run took turns and are compared more surely.\n",
@@ -105,7 +106,7 @@ attn_status attn_comparison_json(FILE *out, const attn_comparison *c, attn_error
                                 number(row->pair.ratio), "low", number(row->pair.low), "high",
                                 number(row->pair.high), "rounds", (json_int_t)row->pair.n, "spread",
                                 number(row->pair.spread), "level", number(row->pair.level),
-                                "verdict", verdict_text(row), "why", row->why)) != 0;
+                                "verdict", attn_comparison_verdict(row), "why", row->why)) != 0;
     }
     for (size_t i = 0; i < c->forbidding.n; i++)
         failed |= json_array_append_new(forced, json_string(c->forbidding.texts[i])) != 0;

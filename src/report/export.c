@@ -179,7 +179,7 @@ attn_status attn_report_export(FILE *out, const char *format, const attn_store_r
     else if (strcmp(format, "csv") == 0)
         write_csv(out, result);
     else if (strcmp(format, "json") == 0)
-        status = attn_report_json(out, result, summary, ATTN_JSON_PRETTY, error);
+        status = attn_report_json(out, result, summary, error);
     else if (strcmp(format, "jsonl") == 0)
         status = attn_report_json_lines(out, result, error);
     else if (strcmp(format, "sql") == 0)

@@ -1,6 +1,7 @@
 /* Findings: sentences computed from a summary. */
 #include "report/findings.h"
 
+#include "report/overlay.h"
 #include "report/ranking.h"
 
 #include <math.h>
@@ -72,8 +73,13 @@ static void say_unresolved(attn_finding *f, const attn_summary *summary, size_t 
         DETAIL(f, ".");
         return;
     }
-    const attn_paired pair =
-        attn_summary_pair(summary, best, unresolved, name, &(attn_paired_options){0});
+    const size_t comparisons = summary->n_mechanisms - 1;
+    const attn_paired pair = attn_summary_pair(summary, best, unresolved, name,
+                                               &(attn_paired_options){.comparisons = comparisons});
+    if (pair.n >= 6 && pair.verdict == ATTN_VERDICT_TOO_FEW) {
+        DETAIL(f, ": %zu rounds are too few for %zu comparisons at once.", pair.n, comparisons);
+        return;
+    }
     DETAIL(f, pair.n < 6 ? ": the spreads overlap." : ": the pairs do not tell them apart.");
     const size_t needed = attn_paired_rounds_needed(pair.spread, 0.01);
     if (pair.n >= 6 && needed > pair.n)
@@ -249,8 +255,7 @@ static bool find_disturbed(attn_finding *f, const attn_summary *summary)
         double from; /* this value or more; of is_steady, 0 itself */
     } flags[] = {{"is_steady", "was not steady when timing began", 0.0},
                  {"suspended_s", "was suspended", 0.1},
-                 {"clock_step_s", "had its clock set", 0.05},
-                 {"meter_share", "spent over 0.1 % of its time in reading meters", 0.001}};
+                 {"clock_step_s", "had its clock set", 0.05}};
     size_t n = 0;
     *f = (attn_finding){.label = "Disturbances", .is_caution = true};
     for (size_t i = 0; i < summary->n_mechanisms; i++)
@@ -284,6 +289,57 @@ static bool find_future(attn_finding *f, const attn_summary *summary)
     if (n > NAMED_MOST) DETAIL(f, " and %zu more", n - NAMED_MOST);
     DETAIL(f, ": a token sees later ones, which it is to predict, so that the loss is not that of "
               "a language model.");
+    return true;
+}
+
+/* Runs that are shown together were not interleaved. */
+static bool find_overlay(attn_finding *f, const attn_summary *summary)
+{
+    const attn_overlay *overlay = summary->overlay;
+    if (!overlay) return false;
+    *f = (attn_finding){.label = "Runs"};
+    for (size_t r = 1; r < overlay->n_runs; r++) {
+        const attn_comparison *c = overlay->comparisons[r];
+        f->is_caution |= c->forbidding.n > 0;
+        for (size_t i = 0; i < c->forbidding.n && i < NAMED_MOST; i++)
+            DETAIL(f, "%c differs in %.70s. ", c->letter, c->forbidding.texts[i]);
+        if (c->forbidding.n > NAMED_MOST)
+            DETAIL(f, "%c differs in %zu more. ", c->letter, c->forbidding.n - NAMED_MOST);
+    }
+    if (f->is_caution)
+        snprintf(f->subject, sizeof f->subject, "not comparable, forced");
+    else
+        snprintf(f->subject, sizeof f->subject, "A to %c, comparable",
+                 attn_overlay_letter(overlay->n_runs - 1));
+    DETAIL(f, "They followed each other: what changed on the machine in between is in every "
+              "difference between runs. Mechanisms of one run took turns.");
+    return true;
+}
+
+/* What the instruments themselves cost. */
+static bool find_meter_share(attn_finding *f, const attn_summary *summary)
+{
+    static const double goal = 0.001;
+    size_t worst = summary->n_mechanisms;
+    double share = -1.0;
+    for (size_t i = 0; i < summary->n_mechanisms; i++) {
+        const attn_summary_figure *own = attn_summary_find(&summary->mechanisms[i], "meter_share");
+        if (!own || isnan(own->median) || own->maximum <= share) continue;
+        worst = i;
+        share = own->maximum;
+    }
+    if (worst == summary->n_mechanisms) return false;
+    *f = (attn_finding){.label = "Cost of metering", .is_caution = share >= goal};
+    if (!(share > 0.0)) {
+        snprintf(f->subject, sizeof f->subject, "nothing");
+        DETAIL(f, "No energy meter was read in training.");
+        return true;
+    }
+    snprintf(f->subject, sizeof f->subject, "%.24s %%", attn_format_number(100.0 * share, 2).text);
+    DETAIL(f,
+           "Of a trial's training time, at most (%s), went into reading energy meters; the goal "
+           "is less than 0.1 %%.",
+           summary->mechanisms[worst].name);
     return true;
 }
 
@@ -325,6 +381,8 @@ size_t attn_findings_make(const attn_summary *summary, attn_finding findings[ATT
     n += find_energy(&findings[n], summary);
     n += find_work(&findings[n], summary);
     n += find_floor(&findings[n], summary);
+    n += find_overlay(&findings[n], summary);
+    n += find_meter_share(&findings[n], summary);
     n += find_disturbed(&findings[n], summary);
     n += find_future(&findings[n], summary);
     n += find_lost_trials(&findings[n], summary);

@@ -5,13 +5,12 @@
 #include "base/memory.h"
 #include "report/assets.h"
 #include "report/findings.h"
-#include "report/format.h"
 #include "report/html_parts.h"
 #include "report/json.h"
+#include "report/overlay.h"
 #include "report/ranking.h"
 
 #include <inttypes.h>
-#include <jansson.h>
 
 void html_text(FILE *out, const char *text)
 {
@@ -44,62 +43,6 @@ static void write_asset(FILE *out, const attn_asset *asset)
     fwrite(asset->bytes, 1, asset->size_bytes, out);
 }
 
-/* One line about the machine, from whichever of the usual names the environment has. */
-static void write_machine(FILE *out, const char *environment_json)
-{
-    static const char *const paths[][2] = {
-        {"cpu", "model_name"}, {"cpu", "model"},  {"cpu", "name"}, {"cpu_model", NULL},
-        {"cpu", NULL},         {"machine", NULL}, {"host", NULL}};
-    json_t *environment = json_loads(environment_json, 0, NULL);
-    for (size_t i = 0; i < sizeof paths / sizeof *paths; i++) {
-        const json_t *value = json_object_get(environment, paths[i][0]);
-        if (paths[i][1]) value = json_object_get(value, paths[i][1]);
-        if (!json_is_string(value)) continue;
-        fputs("<div><dt>Machine</dt><dd>", out);
-        html_text(out, json_string_value(value));
-        fputs("</dd></div>\n", out);
-        break;
-    }
-    json_decref(environment);
-}
-
-/* Seconds in training steps, all trials together. */
-static double training_time_s(const attn_store_result *result)
-{
-    double time_s = 0;
-    for (size_t t = 0; t < result->n_trials; t++)
-        for (size_t i = 0; i < result->trials[t].n_steps; i++) {
-            const attn_store_step *step = &result->trials[t].steps[i];
-            time_s += step->data_s + step->forward_s + step->backward_s + step->optimizer_s;
-        }
-    return time_s;
-}
-
-static void write_header(FILE *out, const attn_store_result *result, const attn_summary *summary)
-{
-    fprintf(out,
-            "<header>\n<p class=\"eyebrow\">attnscope <span>run %" PRId64 "</span></p>\n"
-            "<h1>%zu attention mechanism%s, %zu round%s</h1>\n<p class=\"command\"><code>",
-            result->run.id, summary->n_mechanisms, summary->n_mechanisms == 1 ? "" : "s",
-            summary->n_rounds, summary->n_rounds == 1 ? "" : "s");
-    html_text(out, result->run.title);
-    fputs("</code></p>\n<dl class=\"facts\">\n<div><dt>Begun</dt><dd>", out);
-    html_text(out, result->run.created_utc);
-    fputs("</dd></div>\n<div><dt>State</dt><dd>", out);
-    html_text(out, result->run.state);
-    fprintf(out, "</dd></div>\n<div><dt>Trials done</dt><dd>%zu", summary->n_trials_done);
-    if (summary->n_trials_planned > 0) fprintf(out, " of %zu", summary->n_trials_planned);
-    fprintf(out, "</dd></div>\n<div><dt>Training, all trials</dt><dd>%s</dd></div>\n",
-            attn_format_duration(training_time_s(result)).text);
-    if (summary->n_mechanisms > 0) {
-        fputs("<div><dt>Baseline</dt><dd>", out);
-        html_text(out, summary->mechanisms[0].name);
-        fputs("</dd></div>\n", out);
-    }
-    write_machine(out, result->run.environment_json);
-    fputs("</dl>\n</header>\n", out);
-}
-
 static void write_findings(FILE *out, const attn_summary *summary)
 {
     attn_finding findings[ATTN_FINDINGS_MAX];
@@ -121,21 +64,44 @@ static void write_findings(FILE *out, const attn_summary *summary)
     fputs("</div>\n</section>\n", out);
 }
 
-static void write_reproduction(FILE *out, const attn_store_result *result)
+/* The command that gives a run again, its plan and its machine. */
+static void write_reproduction(FILE *out, const attn_store_run *run, const char *name)
 {
-    fputs("<section id=\"reproduce\">\n<h2>How to reproduce</h2>\n<p>The run was called as"
-          "</p>\n<pre><code>",
-          out);
-    html_text(out, result->run.title);
+    fprintf(out, "<h3>%s was called as</h3>\n<pre tabindex=\"0\"><code>", name);
+    html_text(out, run->title);
     fprintf(out,
             "</code></pre>\n<p>This page was made from the store, and can be made again:</p>\n"
-            "<pre><code>attnscope report STORE --run %" PRId64 " --out report.html\n"
-            "attnscope report STORE --run %" PRId64 " --format json</code></pre>\n",
-            result->run.id, result->run.id);
-    html_json_table(out, result->run.plan_json, "Plan: everything that decides the trials");
-    fputs("</section>\n<section id=\"environment\">\n<h2>Environment</h2>\n", out);
-    html_json_table(out, result->run.environment_json, "Machine, compiler and libraries");
-    fputs("</section>\n", out);
+            "<pre tabindex=\"0\"><code>attnscope report STORE@%" PRId64 " --out report.html\n"
+            "attnscope report STORE@%" PRId64 " --figures figures\n"
+            "attnscope report STORE@%" PRId64 " --format json</code></pre>\n",
+            run->id, run->id, run->id);
+    html_json_table(out, run->plan_json, "Plan: everything that decides the trials");
+}
+
+static void write_environment(FILE *out, const attn_store_run *run, const char *name)
+{
+    char caption[64];
+    snprintf(caption, sizeof caption, "%s: machine, compiler and libraries", name);
+    html_json_table(out, run->environment_json, caption);
+}
+
+static void write_origins(FILE *out, const attn_store_result *result, const attn_overlay *overlay)
+{
+    static const struct {
+        const char *begin;
+        void (*write)(FILE *out, const attn_store_run *run, const char *name);
+    } parts[] = {{"<section id=\"reproduce\">\n<h2>How to reproduce</h2>\n", write_reproduction},
+                 {"<section id=\"environment\">\n<h2>Environment</h2>\n", write_environment}};
+    for (size_t p = 0; p < sizeof parts / sizeof *parts; p++) {
+        fputs(parts[p].begin, out);
+        if (!overlay) parts[p].write(out, &result->run, "The run");
+        for (size_t r = 0; overlay && r < overlay->n_runs; r++) {
+            char name[16];
+            snprintf(name, sizeof name, "Run %c", attn_overlay_letter(r));
+            parts[p].write(out, overlay->runs[r], name);
+        }
+        fputs("</section>\n", out);
+    }
 }
 
 static attn_status write_body(FILE *out, const attn_store_result *result,
@@ -147,20 +113,22 @@ static attn_status write_body(FILE *out, const attn_store_result *result,
         {"tradeoff", "Cost of loss"}, {"time", "Time"},          {"energy", "Energy"},
         {"memory", "Memory"},         {"work", "Work"},          {"latency", "Latency"},
         {"provenance", "Provenance"}, {"reproduce", "Reproduce"}};
-    write_header(out, result, summary);
+    html_header(out, result, summary);
     fputs("<nav aria-label=\"Sections\">", out);
+    if (summary->overlay) fputs("<a href=\"#runs\">Runs</a>", out);
     for (size_t i = 0; i < sizeof sections / sizeof *sections; i++)
         fprintf(out, "<a href=\"#%s\">%s</a>", sections[i][0], sections[i][1]);
     fputs("</nav>\n<main>\n<noscript><p>The charts need JavaScript; their values stand in the "
           "tables.</p></noscript>\n",
           out);
+    html_overlay(out, summary);
     write_findings(out, summary);
     html_ranking(out, summary, sort, order);
     html_charts(out, summary);
     html_provenance(out, summary);
-    write_reproduction(out, result);
+    write_origins(out, result, summary->overlay);
     fputs("</main>\n<script type=\"application/json\" id=\"data\">", out);
-    return attn_report_json(out, result, summary, ATTN_JSON_PAGE, error);
+    return attn_report_json_page(out, summary, error);
 }
 
 attn_status attn_report_html(FILE *out, const attn_store_result *result,
@@ -176,11 +144,17 @@ attn_status attn_report_html(FILE *out, const attn_store_result *result,
               "<meta http-equiv=\"Content-Security-Policy\" content=\"default-src 'none'; "
               "script-src 'unsafe-inline'; style-src 'unsafe-inline'\">\n<title>",
               out);
-        fprintf(out, "attnscope run %" PRId64 ": ", result->run.id);
-        html_text(out, result->run.title);
+        if (summary->overlay) {
+            fprintf(out, "attnscope: %zu runs", summary->overlay->n_runs);
+        } else {
+            fprintf(out, "attnscope run %" PRId64 ": ", result->run.id);
+            html_text(out, result->run.title);
+        }
         fputs("</title>\n<style>\n", out);
         write_asset(out, &attn_asset_style_css);
-        fputs("</style>\n</head>\n<body>\n", out);
+        fputs("</style>\n</head>\n<body>\n<a class=\"skip\" href=\"#findings\">Skip to the "
+              "findings</a>\n",
+              out);
         status = write_body(out, result, summary, sort, order, error);
     }
     attn_free(order);

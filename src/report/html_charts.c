@@ -1,5 +1,6 @@
 /* Charts of the page: what each shows, the element that the script fills, and the same numbers
  * as a table behind it. */
+#include "report/curves.h"
 #include "report/findings.h"
 #include "report/format.h"
 #include "report/html_parts.h"
@@ -198,9 +199,10 @@ static void write_table(FILE *out, const attn_summary *summary, const chart *c)
                         : is_single     ? c->parts[0].figure
                                         : c->mark.figure;
     fprintf(out,
-            "<details><summary>Values</summary><div class=\"scroll\"><table><caption>%s, %s"
-            "</caption><thead><tr><th scope=\"col\">Mechanism</th>",
-            c->title, c->unit);
+            "<details><summary>Values</summary><div class=\"scroll\" tabindex=\"0\" "
+            "role=\"region\" aria-label=\"%s, values\"><table><caption>%s, %s</caption><thead><tr>"
+            "<th scope=\"col\">Mechanism</th>",
+            c->title, c->title, c->unit);
     for (size_t s = 0; s < n; s++) fprintf(out, "<th scope=\"col\">%s</th>", all[s]->label);
     fprintf(out, "%s</tr></thead><tbody>\n", whole ? "<th scope=\"col\">to baseline</th>" : "");
     for (size_t i = 0; i < summary->n_mechanisms; i++) {
@@ -270,16 +272,18 @@ static void write_loss(FILE *out, const attn_summary *summary)
           "<span>nat per token</span></h3><p>Held-out loss with points, training loss as a pale "
           "line; medians over the rounds.</p></figcaption>\n"
           "<div class=\"switch\" role=\"group\" aria-label=\"Horizontal axis\">"
-          "<button type=\"button\" data-axis=\"steps\" aria-pressed=\"true\">steps</button>"
-          "<button type=\"button\" data-axis=\"seconds\" aria-pressed=\"false\">seconds</button>",
+          "<button type=\"button\" data-choice=\"steps\" aria-pressed=\"true\">steps</button>"
+          "<button type=\"button\" data-choice=\"seconds\" aria-pressed=\"false\">seconds</button>",
           out);
     if (has_value(summary, "energy_step_j"))
-        fputs("<button type=\"button\" data-axis=\"joules\" aria-pressed=\"false\">joules</button>",
-              out);
-    fputs("<button type=\"button\" data-axis=\"flop\" aria-pressed=\"false\">FLOP</button></div>\n"
-          "<div class=\"plot\"><canvas role=\"img\" aria-label=\"Loss curves; first and last "
-          "values are in the table below\"></canvas></div>\n",
-          out);
+        fputs(
+            "<button type=\"button\" data-choice=\"joules\" aria-pressed=\"false\">joules</button>",
+            out);
+    fputs(
+        "<button type=\"button\" data-choice=\"flop\" aria-pressed=\"false\">FLOP</button></div>\n"
+        "<div class=\"plot\"><canvas role=\"img\" aria-label=\"Loss curves; first and last "
+        "values are in the table below\"></canvas></div>\n",
+        out);
     write_table(out, summary, &losses);
     fputs("</figure>\n</div>\n</section>\n", out);
 }
@@ -326,19 +330,66 @@ static void write_tradeoffs(FILE *out, const attn_summary *summary)
     fputs("</div>\n</section>\n", out);
 }
 
+static void write_power_row(FILE *out, const attn_summary_mechanism *m,
+                            const attn_store_sample *samples, size_t n)
+{
+    double energy_j = 0.0, least_w = INFINITY, most_w = -INFINITY, before_s = 0.0;
+    for (size_t i = 0; i < n; i++) {
+        energy_j += samples[i].power_w * (samples[i].time_s - before_s);
+        before_s = samples[i].time_s;
+        least_w = fmin(least_w, samples[i].power_w);
+        most_w = fmax(most_w, samples[i].power_w);
+    }
+    fputs("<tr><th scope=\"row\">", out);
+    html_mechanism(out, m);
+    fputs("</th><td class=\"text\">", out);
+    html_text(out, samples[0].domain);
+    fprintf(out, "</td><td>%zu</td><td>%s</td><td>%s</td><td>%s</td><td>%s</td><td>%s</td></tr>\n",
+            n, attn_format_number(before_s, 4).text,
+            before_s > 0 ? attn_format_number(energy_j / before_s, 4).text : "&ndash;",
+            attn_format_number(least_w, 4).text, attn_format_number(most_w, 4).text,
+            attn_format_number(energy_j, 4).text);
+}
+
+static void write_power_table(FILE *out, const attn_summary *summary)
+{
+    fputs("<details><summary>Values</summary><div class=\"scroll\" tabindex=\"0\" "
+          "role=\"region\" aria-label=\"Power while training, values\"><table><caption>Power while "
+          "training, the last round of each mechanism</caption><thead><tr><th scope=\"col\">"
+          "Mechanism</th><th scope=\"col\" class=\"text\">Domain</th><th scope=\"col\">samples"
+          "</th><th scope=\"col\">seconds</th><th scope=\"col\">mean, W</th><th scope=\"col\">"
+          "least, W</th><th scope=\"col\">most, W</th><th scope=\"col\">sum, J</th></tr></thead>"
+          "<tbody>\n",
+          out);
+    for (size_t i = 0; i < summary->n_mechanisms; i++) {
+        const attn_store_trial *trial = attn_curves_power_trial(summary, i);
+        for (size_t s = 0, end = 0; trial && s < trial->n_samples; s = end) {
+            for (end = s; end < trial->n_samples; end++)
+                if (strcmp(trial->samples[end].domain, trial->samples[s].domain) != 0) break;
+            write_power_row(out, &summary->mechanisms[i], &trial->samples[s], end - s);
+        }
+    }
+    fputs("</tbody></table></div></details>\n", out);
+}
+
 /* Power as the meters saw it, when the store has samples. */
 static void write_power(FILE *out, const attn_summary *summary)
 {
-    size_t n = 0;
-    for (size_t t = 0; t < summary->result->n_trials; t++)
-        n += summary->result->trials[t].n_samples;
-    if (n == 0) return;
-    fputs(
-        "<figure class=\"chart power\" data-kind=\"power\">\n<figcaption><h3>Power while training "
-        "<span>W</span></h3><p>The last round of each mechanism, as the meters' sampler saw "
-        "it.</p></figcaption>\n<div class=\"plot\"><canvas role=\"img\" aria-label=\"Power over "
-        "time; the samples are in the JSON of this run\"></canvas></div>\n</figure>\n",
-        out);
+    bool has_samples = false;
+    for (size_t i = 0; i < summary->n_mechanisms; i++)
+        has_samples |= attn_curves_power_trial(summary, i) != NULL;
+    if (!has_samples) return;
+    fputs("<figure class=\"chart power\" data-kind=\"power\">\n<figcaption><h3>Power and energy "
+          "while training</h3><p>The last round of each mechanism, as the meters' sampler saw it; "
+          "energy is the sum of these samples.</p></figcaption>\n"
+          "<div class=\"switch\" role=\"group\" aria-label=\"Quantity\">"
+          "<button type=\"button\" data-choice=\"power\" aria-pressed=\"true\">power</button>"
+          "<button type=\"button\" data-choice=\"energy\" aria-pressed=\"false\">energy</button>"
+          "</div>\n<div class=\"plot\"><canvas role=\"img\" aria-label=\"Power over time; means, "
+          "extremes and sums are in the table below\"></canvas></div>\n",
+          out);
+    write_power_table(out, summary);
+    fputs("</figure>\n", out);
 }
 
 /* Whether counted and computed work agree, from the findings. */

@@ -22,6 +22,12 @@ void html_provenance(FILE *out, const attn_summary *summary);
 /* A JSON object as a two-column table, nested names joined by dots; what is not JSON as text. */
 void html_json_table(FILE *out, const char *json_text, const char *caption);
 
+/* The head of the page: what was compared, on what, how sure. */
+void html_header(FILE *out, const attn_store_result *result, const attn_summary *summary);
+
+/* How the later runs of several differ from the first. */
+void html_overlay(FILE *out, const attn_summary *summary);
+
 /* All sections with charts, from training time to loss. */
 void html_charts(FILE *out, const attn_summary *summary);
 

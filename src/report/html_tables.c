@@ -76,9 +76,11 @@ void html_ranking(FILE *out, const attn_summary *summary, const char *sort, cons
         out,
         "<section id=\"ranking\">\n<h2>Ranking</h2>\n<p class=\"lead\">Ordered by %s, best "
         "first. Medians over the rounds, with the spread below. Bold: the best of a column, and "
-        "what the data do not tell from it. A click on a heading sorts; the origin of a number "
-        "shows when you rest on it.%s</p>\n<div class=\"scroll\">\n<table "
-        "class=\"ranking\">\n<thead>"
+        "what the data do not tell from it. A heading sorts when it is pressed; the origin of a "
+        "number shows when you rest on it, and stands under Provenance.%s</p>\n<div "
+        "class=\"scroll\" tabindex=\"0\" role=\"region\" "
+        "aria-label=\"Ranking\">\n<table class=\"ranking\">\n<caption class=\"hidden\">Ranking: "
+        "medians and spreads of each mechanism; headings sort</caption>\n<thead>"
         "<tr><th scope=\"col\" aria-sort=\"none\"><button type=\"button\">Mechanism</button></th>",
         strcmp(sort, "loss") == 0 ? "held-out loss" : sort,
         some_see_future(summary)
@@ -165,7 +167,11 @@ void html_provenance(FILE *out, const attn_summary *summary)
         html_mechanism(out, m);
         fprintf(out, " <span>%zu figures, %zu rounds</span></summary>\n", m->n_figures,
                 m->n_trials[ATTN_TRIAL_DONE]);
-        fputs("<div class=\"scroll\"><table class=\"figures\"><thead><tr><th scope=\"col\">Figure"
+        fputs("<div class=\"scroll\" tabindex=\"0\" role=\"region\" aria-label=\"Figures of ", out);
+        html_text(out, m->name);
+        fputs("\"><table class=\"figures\"><caption class=\"hidden\">Figures of ", out);
+        html_text(out, m->name);
+        fputs(", with their origin</caption><thead><tr><th scope=\"col\">Figure"
               "</th><th scope=\"col\">Median</th><th scope=\"col\" class=\"text\">Unit</th>"
               "<th scope=\"col\" class=\"text\">Spread</th><th scope=\"col\" class=\"text\">"
               "Provenance</th><th scope=\"col\" class=\"text\">Source</th></tr></thead><tbody>\n",
@@ -232,8 +238,10 @@ static void write_rows(FILE *out, const char *name, json_t *value, int depth)
 void html_json_table(FILE *out, const char *json_text, const char *caption)
 {
     json_t *value = json_loads(json_text, 0, NULL);
-    fprintf(out, "<div class=\"scroll\"><table class=\"pairs\"><caption>%s</caption><tbody>\n",
-            caption);
+    fprintf(out,
+            "<div class=\"scroll\" tabindex=\"0\" role=\"region\" aria-label=\"%s\"><table "
+            "class=\"pairs\"><caption>%s</caption><tbody>\n",
+            caption, caption);
     if (value) {
         write_rows(out, "", value, 0);
     } else {

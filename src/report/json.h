@@ -12,17 +12,15 @@
 
 enum { ATTN_REPORT_SCHEMA = 1 };
 
-/* How the text is written. */
-typedef enum attn_json_style {
-    ATTN_JSON_PRETTY, /* indented */
-    ATTN_JSON_PAGE    /* what the page's charts need and no more, since a page is mailed around: at
-                         most some thousand steps, six digits, trials' figures left out but the
-                         energy of a step; one line of ASCII, safe in a script element: no '<' */
-} attn_json_style;
-
+/* Indented. */
 ATTN_MUST_CHECK attn_status attn_report_json(FILE *out, const attn_store_result *result,
-                                             const attn_summary *summary, attn_json_style style,
-                                             attn_error *error);
+                                             const attn_summary *summary, attn_error *error);
+
+/* What the page's charts need and no more, since a page is mailed around: medians over the rounds,
+ * curves of some hundred points, six digits. One line of ASCII, safe in a script element: no
+ * '<'. */
+ATTN_MUST_CHECK attn_status attn_report_json_page(FILE *out, const attn_summary *summary,
+                                                  attn_error *error);
 
 /* The list of runs: an array of {id, created_utc, state, title, trials_*}. */
 ATTN_MUST_CHECK attn_status attn_report_json_list(FILE *out, const attn_store_overview *runs,

@@ -36,7 +36,10 @@ attn_status attn_report_write(FILE *out, attn_report_format format, const attn_s
 {
     switch (format) {
     case ATTN_REPORT_JSON:
-        return attn_report_json(out, result, summary, ATTN_JSON_PRETTY, error);
+        if (summary->overlay)
+            return attn_fail(error, ATTN_EARGUMENT,
+                             "JSON holds one run: name one, or use 'attnscope compare A B --json'");
+        return attn_report_json(out, result, summary, error);
     case ATTN_REPORT_HTML:
         return attn_report_html(out, result, summary, sort, error);
     default:

@@ -50,8 +50,9 @@ typedef struct attn_summary {
     size_t n_rounds;         /* begun */
     size_t n_trials_planned; /* 0 when the plan does not say */
     size_t n_trials_done;
-    const attn_store_result *result; /* that it was made from */
-    size_t again;                    /* the A/A twin of the first mechanism; 0: there is none */
+    const attn_store_result *result;    /* that it was made from */
+    size_t again;                       /* the A/A twin of the first mechanism; 0: there is none */
+    const struct attn_overlay *overlay; /* the runs it is of, when they are several; or NULL */
 } attn_summary;
 
 /* The plan is a JSON object; its "mechanisms" (an array of names, or of objects with a "name")

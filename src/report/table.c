@@ -6,6 +6,7 @@
 #include "base/memory.h"
 #include "report/findings.h"
 #include "report/format.h"
+#include "report/overlay.h"
 #include "report/ranking.h"
 
 #include <math.h>
@@ -203,6 +204,34 @@ static void print_findings(FILE *out, const attn_summary *summary)
     }
 }
 
+static void print_run(FILE *out, const attn_store_run *run, const char *name)
+{
+    const int start = fprintf(out, "%s, %s, %s: ", name, run->created_utc, run->state);
+    attn_format_wrapped(out, run->title, start > 0 ? (size_t)start : 0, 2, WIDTH);
+}
+
+/* Of one run, or of each that is shown together. */
+static void print_runs(FILE *out, const attn_store_result *result, const attn_overlay *overlay)
+{
+    char name[48];
+    snprintf(name, sizeof name, "run %lld", (long long)result->run.id);
+    if (!overlay) print_run(out, &result->run, name);
+    for (size_t r = 0; overlay && r < overlay->n_runs; r++) {
+        snprintf(name, sizeof name, "%c  run %lld", attn_overlay_letter(r),
+                 (long long)overlay->runs[r]->id);
+        print_run(out, overlay->runs[r], name);
+    }
+    fputc('\n', out);
+}
+
+static void print_comparisons(FILE *out, const attn_overlay *overlay)
+{
+    for (size_t r = 1; overlay && r < overlay->n_runs; r++) {
+        fprintf(out, "\n%c beside A\n", attn_overlay_letter(r));
+        attn_comparison_table(out, overlay->comparisons[r]);
+    }
+}
+
 attn_status attn_report_table(FILE *out, const attn_store_result *result,
                               const attn_summary *summary, const char *sort, bool is_bold,
                               attn_error *error)
@@ -213,10 +242,7 @@ attn_status attn_report_table(FILE *out, const attn_store_result *result,
     if (!order) return attn_fail(error, ATTN_EMEMORY, "no memory to print a ranking");
     attn_status status = attn_ranking_order(summary, sort, order, error);
     if (status == ATTN_OK) {
-        const int start = fprintf(out, "run %lld, %s, %s: ", (long long)result->run.id,
-                                  result->run.created_utc, result->run.state);
-        attn_format_wrapped(out, result->run.title, start > 0 ? (size_t)start : 0, 2, WIDTH);
-        fputc('\n', out);
+        print_runs(out, result, summary->overlay);
         measure(&t);
         print_head(out, &t);
         for (size_t i = 0; i < summary->n_mechanisms; i++) {
@@ -229,6 +255,7 @@ attn_status attn_report_table(FILE *out, const attn_store_result *result,
         print_legend(out, &t);
         print_modelled_energy(out, &t, order);
         print_findings(out, summary);
+        print_comparisons(out, summary->overlay);
     }
     attn_free(order);
     return status;

@@ -131,17 +131,6 @@ static void draw_parameter(attn_probe *probe, size_t index)
     for (size_t i = 0; p->initial == ATTN_INITIAL_ONE && i < p->count; i++) out[i] += 1.0f;
 }
 
-/* A norm behind a recurrence divides by |o|, which is |q . k| |v| at a document's first token: where
- * q . k happens to be near 0, half an ulp of x moves the definition's own gradients by more than
- * the tolerance. Keys near queries keep away from there. */
-static void draw_keys_near_queries(attn_probe *probe)
-{
-    float *q = probe->parameters + attn_layer_offset(probe->layer, "wq.weight");
-    float *k = probe->parameters + attn_layer_offset(probe->layer, "wk.weight");
-    const float *end = probe->parameters + attn_layer_offset(probe->layer, "wv.weight");
-    for (; k < end; k++, q++) *k = 0.95f * *q + 0.3f * *k;
-}
-
 /* From the definition on the probe's own inputs. */
 static attn_status find_bf16_tolerances(attn_probe *probe)
 {
@@ -193,7 +182,6 @@ attn_status attn_probe_begin(attn_probe *probe, const attn_layer *layer,
     attn_probe_normal(probe, 1.0, probe->n, probe->dy);
     attn_probe_normal(probe, 1.0, memory_count, probe->memory);
     for (size_t i = 0; i < layer->n_parameters; i++) draw_parameter(probe, i);
-    if (layer->mechanism->recurrence) draw_keys_near_queries(probe);
     attn_layer_pack(probe->context, layer, probe->parameters, probe->packed);
     probe->within = attn_tolerances_uniform(ATTN_TOLERANCE_F32);
     probe->same = attn_tolerances_uniform(ATTN_ROUNDING);

@@ -99,7 +99,8 @@ void check_collect_golden(check_list *list);
 void check_collect_selftest(check_list *list);
 
 /* Bodies that the self-test runs with faults planted. */
-check_body check_dispatch_levels, check_kernel_slots, check_mechanism_all, check_prop_all;
+check_body check_dispatch_levels, check_kernel_slots, check_mechanism_all, check_prop_all,
+    check_half_all;
 
 /* Runs a group's body in this process. */
 void check_run_body(const check_group *group, uint64_t seed, check_result *result);

@@ -215,7 +215,7 @@ void check_slot_running_softmax(check_run *run, const check_shape *shape)
         top[pass] = check_copy(run, shape, ROWS, first_top);
         total[pass] = check_copy(run, shape, SUMS, first_total);
         o[pass] = check_copy(run, shape, ROWS * o_row, first_o);
-        const attn_running_rows state = {top[pass], total[pass], o[pass], o_row, WIDTH};
+        const attn_running_rows state = {top[pass], total[pass], o[pass], o_row, WIDTH, false};
         check_table(run, pass)->running_softmax(ROWS, n, factor, s[pass], row, &state);
         for (size_t i = 0; i < ROWS; i++)
             sums[pass][i] =

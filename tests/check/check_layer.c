@@ -57,18 +57,6 @@ static void draw_ordinary(check_run *run, check_layer *l)
     }
 }
 
-/* A norm behind the recurrence divides by |o|. At the first token that is |q . k| |v|: where q . k
- * happens to be near 0, half an ulp of q decides the result. Keys near queries keep away from it. */
-static void draw_keys_near_queries(check_layer *l)
-{
-    const attn_parameter *wq = check_parameter(l, "wq.weight"),
-                         *wk = check_parameter(l, "wk.weight");
-    for (size_t i = 0; i < wk->count; i++) {
-        float *k = l->parameters + wk->offset + i;
-        *k = 0.95f * l->parameters[wq->offset + i] + 0.3f * *k;
-    }
-}
-
 /* Extreme scores that float32 still gets exactly: queries and keys are whole numbers, so that every
  * score is one too and the oracle means the same one. The size lies in q, whose second column is
  * the constant LARGE; keys stay small, so that sums over keys lose nothing by cancellation. What
@@ -142,7 +130,6 @@ bool check_layer_begin(check_run *run, check_layer *l, const char *options,
     *l = (check_layer){.B = config->batch,
                        .T = config->length,
                        .C = config->heads * config->head_dim,
-                       .has_norm = check_subject_find(run->group->subject)->has_norm,
                        .amplification = 1.0};
     const attn_layer_config layer_config = {.mechanism = check_entry(run)->name,
                                             .options = options,
@@ -177,7 +164,6 @@ bool check_layer_begin(check_run *run, check_layer *l, const char *options,
     l->dy = check_floats(run, l->n, CHECK_AT_END);
     if (l->M) l->memory = check_floats(run, l->M, CHECK_AT_END);
     draw_ordinary(run, l);
-    if (l->has_norm) draw_keys_near_queries(l);
     if (config->has_documents) draw_documents(run, l);
     if (config->family == CHECK_ORDINARY || draw_extreme(run, l, config->family)) return true;
     check_skip(run, "the layer has no plain wq and wk to make extreme scores with");
@@ -316,8 +302,7 @@ double check_gradient_floor(const check_layer *l, check_numbers gradients)
     double largest = 0.0;
     for (size_t i = 0; i < count; i++)
         largest = fmax(largest, check_norm(p[i].count, part(gradients, &p[i])));
-    const double share = l->has_norm ? CHECK_NORM_GRADIENT_FLOOR : CHECK_GRADIENT_FLOOR;
-    return fmax(share * largest, extreme_floor(l, gradients));
+    return fmax(CHECK_GRADIENT_FLOOR * largest, extreme_floor(l, gradients));
 }
 
 /* The rule with the share of what rounding at random moved added to its tolerance. */

@@ -44,7 +44,6 @@ typedef struct check_layer {
     uint32_t *documents; /* NULL: one a sequence */
     float *saved, *scratch, *y, *dx, *gradients, *d_memory;
     size_t saved_count;
-    bool has_norm;
     double amplification; /* the largest q of inputs with extreme scores; 1 for ordinary ones */
     double *want_y, *want_dx, *want_gradients, *want_d_memory;     /* after check_layer_oracle() */
     double *moved_y, *moved_dx, *moved_gradients, *moved_d_memory; /* rounded at random: bfloat16 */
@@ -63,9 +62,6 @@ enum { CHECK_POSITIONS = 256 };
 #define CHECK_ROUNDING 4e-6
 /* A gradient's norm counts as at least this share of the layer's largest. */
 #define CHECK_GRADIENT_FLOOR 0.01
-/* Behind a norm a gradient is what remains without its part along o: nothing but the norm's epsilon
- * where there is one key. */
-#define CHECK_NORM_GRADIENT_FLOOR 0.05
 /* With one key in a memory every softmax is 1, and dx zero in exact arithmetic: it is judged as a
  * share of the memory's gradient. */
 #define CHECK_SINGLE_KEY_FLOOR 0.05

@@ -88,7 +88,7 @@ void check_mechanism_all(check_run *run)
     for (size_t i = 0; options[i]; i++) check_option(run, subject, options[i], i == 0);
 }
 
-static void check_half_all(check_run *run)
+void check_half_all(check_run *run)
 {
     const char *const *options = check_subject_options(check_subject_find(run->group->subject));
     for (size_t i = 0; options[i]; i++) check_half(run, options[i]);

@@ -1,9 +1,11 @@
 /* The faults. Each keeps everything but its one mistake. */
 #include "check_plants.h"
 
+#include "kernels/bf16.h"
 #include "mechanisms/mechanism.h"
 
 #include <math.h>
+#include <string.h>
 
 /* ---- kernels ----------------------------------------------------------------------------- */
 
@@ -91,6 +93,31 @@ static void gradient_without_scale(size_t n, float scale, const float *p, const 
     attn_kernels_ref.softmax_gradient(n, 1.0f, p, dp, delta, ds);
 }
 
+/* Every partial sum in bfloat16, not the factors alone. */
+static void product_that_sums_in_bf16(size_t m, size_t n, size_t k, const float *a, size_t a_row,
+                                      size_t a_column, const float *b, size_t b_row, float *c,
+                                      size_t c_row, bool accumulate)
+{
+    for (size_t i = 0; i < m; i++)
+        for (size_t j = 0; j < n; j++) {
+            float sum = accumulate ? c[i * c_row + j] : 0.0f;
+            for (size_t t = 0; t < k; t++) {
+                sum += a[i * a_row + t * a_column] * b[t * b_row + j];
+                sum = attn_bf16_to_float(attn_bf16_from_float(sum));
+            }
+            c[i * c_row + j] = sum;
+        }
+}
+
+static void bf16_cut_off(size_t n, const float *x, attn_bf16 *y)
+{
+    for (size_t i = 0; i < n; i++) {
+        uint32_t bits = 0;
+        memcpy(&bits, x + i, sizeof bits);
+        y[i].bits = (uint16_t)(bits >> 16);
+    }
+}
+
 /* ---- mechanisms: flash with one part wrapped ---------------------------------------------- */
 
 static attn_core real;
@@ -128,6 +155,29 @@ static void forward_adds_nothing_kept(const attn_core_call *call)
     if (!call->saved) call->o[0] *= 1.0f + 0x1p-23f;
 }
 
+static attn_layer_functions real_functions;
+
+static attn_layer in_float32(const attn_layer *layer)
+{
+    attn_layer single = *layer;
+    single.dtype = ATTN_F32;
+    return single;
+}
+
+static void forward_without_roundings(attn_context *context, const attn_layer *layer,
+                                      const attn_call *call)
+{
+    const attn_layer single = in_float32(layer);
+    real_functions.forward(context, &single, call);
+}
+
+static void backward_without_roundings(attn_context *context, const attn_layer *layer,
+                                       const attn_call *call)
+{
+    const attn_layer single = in_float32(layer);
+    real_functions.backward(context, &single, call);
+}
+
 static const attn_kernels *never_above_avx2(attn_isa isa)
 {
     return attn_kernels_for(isa > ATTN_ISA_AVX2 ? ATTN_ISA_AVX2 : isa);
@@ -135,20 +185,26 @@ static const attn_kernels *never_above_avx2(attn_isa isa)
 
 /* ---- the list ---------------------------------------------------------------------------- */
 
-enum { KERNELS = 10, MECHANISMS = 4 };
+enum { KERNELS = 12, CORES = 4, FUNCTIONS = 2, MECHANISMS = CORES + FUNCTIONS };
 
 const check_fault *check_faults(void)
 {
     static attn_kernels kernels[KERNELS];
-    static attn_core cores[MECHANISMS];
+    static attn_core cores[CORES];
+    static attn_layer_functions functions[FUNCTIONS];
     static attn_mechanism mechanisms[MECHANISMS];
     const attn_mechanism *flash = attn_mechanism_find("flash");
     real = *flash->core;
+    real_functions = *flash->functions;
     for (size_t i = 0; i < KERNELS; i++) kernels[i] = attn_kernels_ref;
-    for (size_t i = 0; i < MECHANISMS; i++) {
+    for (size_t i = 0; i < MECHANISMS; i++) mechanisms[i] = *flash;
+    for (size_t i = 0; i < CORES; i++) {
         cores[i] = real;
-        mechanisms[i] = *flash;
         mechanisms[i].core = &cores[i];
+    }
+    for (size_t i = 0; i < FUNCTIONS; i++) {
+        functions[i] = real_functions;
+        mechanisms[CORES + i].functions = &functions[i];
     }
     kernels[0].running_softmax = softmax_with_nan;
     kernels[1].running_softmax = softmax_without_maximum;
@@ -160,10 +216,14 @@ const check_fault *check_faults(void)
     kernels[7].product = product_that_overwrites;
     kernels[8].softmax_gradient = gradient_without_scale;
     kernels[9].add = add_before_the_start;
+    kernels[10].product = product_that_sums_in_bf16;
+    kernels[11].bf16_from_float = bf16_cut_off;
     cores[0].backward = dk_to_the_next_head;
     cores[1].work = one_more;
     cores[2].decode = decode_without_the_first;
     cores[3].forward = forward_adds_nothing_kept;
+    functions[0].forward = forward_without_roundings;
+    functions[1].backward = backward_without_roundings;
 
     static check_fault faults[] = {
         {"a NaN in the first row", check_mechanism_all, "flash", {.kernels = &kernels[0]}},
@@ -186,6 +246,16 @@ const check_fault *check_faults(void)
          check_prop_all,
          "flash",
          {.mechanism = &mechanisms[3]}},
+        {"sums in bfloat16", check_half_all, "flash", {.kernels = &kernels[10]}},
+        {"bfloat16 cut off, not rounded", check_half_all, "flash", {.kernels = &kernels[11]}},
+        {"a forward pass that does not round",
+         check_half_all,
+         "flash",
+         {.mechanism = &mechanisms[CORES]}},
+        {"a backward pass that does not round",
+         check_half_all,
+         "flash",
+         {.mechanism = &mechanisms[CORES + 1]}},
         {"a level that is never chosen",
          check_dispatch_levels,
          "levels",

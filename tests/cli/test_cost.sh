@@ -147,8 +147,11 @@ got=0
 sed 's/"devices": \[/"devices": [{"name": "this"}, /' "$folder/mine.json" >"$folder/both.json"
 "$attnscope" calibrate --seconds 0.01 --threads 1 --out "$folder/both.json" >"$folder/out" 2>"$folder/err" ||
     fail "calibrate: $(<"$folder/err")"
-for probe in product exponential other memory head core launch; do
+for probe in product projection head bfloat16 exponential other memory launch; do
     grep -q "^$probe  *[0-9.e+]* *[0-9.e+-]* to " "$folder/out" || fail "calibrate: no $probe"
+done
+for mechanism in softmax flash lsh mla gla nystrom gated-deltanet; do
+    grep -Eq "^$mechanism +[0-9.]+ +[0-9.]+$" "$folder/out" || fail "calibrate: no core of $mechanism"
 done
 awk 'length > 80 && !/^energy|^kept/ { bad = 1; print } END { exit bad }' "$folder/out" || fail 'calibrate: width'
 [[ $(grep -c '"name": "this"' "$folder/both.json") == 1 && $(grep -c '"name": "mine"' "$folder/both.json") == 1 ]] ||
@@ -159,7 +162,14 @@ awk 'length > 80 && !/^energy|^kept/ { bad = 1; print } END { exit bad }' "$fold
     grep -q 'with constants measured on this machine' || fail 'cost on this machine'
 "$attnscope" advise --devices "$folder/both.json" --device this --dtype f32 | grep -q '^How sure: calibrated' ||
     fail 'advise on this machine'
-refuse 'this has no published rate of bf16: take one of f32' cost --devices "$folder/both.json" --device this
+"$attnscope" cost --devices "$folder/both.json" --device this --dtype bf16 --json | python3 -c '
+import json, sys
+row = json.load(sys.stdin)["rows"][0]
+held = row["memory"]["total_bytes"] + 4 * row["parameters"]
+assert row["predictions"][0]["memory_bytes"] == held, (row["predictions"][0], held)' || fail 'bfloat16 on this machine'
+sed 's/"flash": *[0-9.]*/"flush": 1/' "$folder/both.json" >"$folder/flush.json"
+refuse "$folder/flush.json: device 'this': field 'core_forward' has a number for 'flush', which is not known here" \
+    cost --devices "$folder/flush.json" --device this
 
 store=$folder/store.db
 export ATTNSCOPE_DATA=$2/data
@@ -169,15 +179,44 @@ head -n 60 "$2/data/sample-permissive.jsonl" >"$folder/rows.jsonl" # all of them
 "$attnscope" cost --devices "$folder/both.json" --against-newest --store "$store" >"$folder/out" || fail 'against'
 grep -q '^run 1: gpt2-micro, batch 1, 32 tokens, f32; predicted for this, a training step' "$folder/out" || fail 'against: head'
 for name in flash linear; do
-    grep -Eq "^$name +[0-9.]+ m?s +[0-9.]+ m?s +[+-][0-9]+%  [a-z]+ [0-9]+%, core [0-9]+%" "$folder/out" || fail "against: $name"
+    grep -Eq "^$name +[0-9.]+ m?s +[0-9.]+ m?s +[+-][0-9]+%  (attention|mlp|norms|ends|head|update)( fwd| bwd)? +[+-][0-9.]+ [mu]?s  (products|exp|other|bytes|launch|cache), (all|here)$" "$folder/out" ||
+        fail "against: $name: $(grep "^$name" "$folder/out")"
 done
-grep -Eq '^within 15%: [0-2] of 2' "$folder/out" || fail 'against: sum'
+grep -Eq '^within 15%: [0-2] of 2$' "$folder/out" || fail 'against: sum'
+grep -q '^What would fit all parts best (all): of the time that the model gives each,$' "$folder/out" || fail 'against: resources'
+awk 'length > 80 { bad = 1; print } END { exit bad }' "$folder/out" || fail 'against: width'
+"$attnscope" cost --devices "$folder/both.json" --against 1 --store "$store" --explain >"$folder/out" || fail 'against --explain'
+for part in attention mlp norms ends head; do
+    [[ $(grep -Ec "^$part (fwd|bwd) +[0-9.]+ +[0-9.]+ +[0-9.]+ +[0-9.]+ +[0-9.]+ +[0-9.]+ +[0-9.]+$" "$folder/out") == 4 ]] ||
+        fail "against --explain: $part"
+done
+"$attnscope" cost --devices "$folder/both.json" --against 1 --store "$store" --md | grep -q '^|---|---:|---:|---:|---|---:|---|$' || fail 'against --md'
 refuse 'this machine was not measured yet: run attnscope calibrate' cost --against 1 --store "$store"
+
+# What a run measured takes the model's place, and moves it where the sizes are near.
+micro=(--devices "$folder/both.json" --model gpt2-micro --dtype f32 --device this --store "$store")
+"$attnscope" advise "${micro[@]}" --seq 32 --mechanisms flash,linear,gla >"$folder/out" || fail 'advise, measured'
+grep -q '^How sure: measured here at these sizes: 2 of 3 (\*)\. The others: calibrated' "$folder/out" || fail "advise, measured: $(<"$folder/out")"
+grep -Eq '^flash +[0-9.]+ m?s\*' "$folder/out" && grep -Eq '^gla +[0-9.]+ m?s  ' "$folder/out" || fail 'advise, measured: marks'
+"$attnscope" advise "${micro[@]}" --seq 64 --mechanisms flash,linear | grep -Eq '^linear +[0-9.]+ m?s~' || fail 'advise, near'
+"$attnscope" advise "${micro[@]}" --seq 512 --mechanisms flash,linear | grep -q '^How sure: calibrated' || fail 'advise, far'
+"$attnscope" advise "${micro[@]}" --phase prefill --seq 32 --mechanisms flash | grep -Eq '^flash +[0-9.]+ m?s\*' || fail 'advise, prefill'
+"$attnscope" advise "${micro[@]}" --seq 32 --mechanisms flash,gla --json | python3 -c '
+import json, sys
+lines = {l["mechanism"]: l for l in json.load(sys.stdin)[0]["lines"]}
+assert lines["flash"]["sure"] == lines["flash"]["time_s"]["provenance"] == "measured" and lines["flash"]["run"] == 1
+assert lines["gla"]["sure"] == "calibrated" and lines["gla"]["run"] is None and lines["gla"]["time_s"]["provenance"] == "modelled"' ||
+    fail 'advise --json, measured'
+got=0
+"$attnscope" advise --devices "$folder/both.json" --device this --dtype f32 --store "$folder/none.db" >"$folder/out" 2>"$folder/err" || got=$?
+[[ $got != 0 && $(wc -l <"$folder/err") == 1 ]] || fail "advise: a missing store: $got $(<"$folder/err")"
 
 # ---- what a person can get wrong ---------------------------------------------------------------
 
 refuse "unknown model 'gpt-2'; did you mean 'gpt2'?" cost --model gpt-2
-refuse "unknown device 'h100'" cost --device h100
+refuse "unknown device 'h100'; did you mean 'h100-sxm'?" cost --device h100
+refuse "unknown device ''" cost --device ''
+refuse "unknown model 'llama3'; did you mean 'llama3-8b'?" cost --model llama3
 refuse "unknown device 'h100-smx'; did you mean 'h100-sxm'?" cost --device h100-smx
 refuse "unknown mechanism 'flahs'; did you mean 'flash'?" cost --mechanisms flahs
 refuse "sliding has no option 'windw'; did you mean 'window'?" cost --mechanisms sliding:windw=3
@@ -200,6 +239,27 @@ refuse 'llama3-70b: batch 65536 with 49152 tokens is more than 64-bit counts hol
     cost --model llama3-70b --batch 65536 --seq 48K
 refuse 'this machine was not measured yet: run attnscope calibrate' cost --device this
 refuse 'cost: --json, --csv, --md and --explain exclude each other' cost --json --csv
+refuse '--store has runs of this machine: it goes with --device this' advise --device l4 --store attnscope.db
+refuse "unknown mechanism 'flahs'; did you mean 'flash'?" calibrate --check flahs --out "$folder/never.json"
+[[ ! -e $folder/never.json ]] || fail 'calibrate: measured before it read its options'
+sizes() { # WIDTH HEADS KV_HEADS HEAD_DIM: a model file
+    cat >"$folder/sizes.json" <<EOF
+{"schema": 1, "models": [{"name": "m", "title": "M", "kind": "decoder", "norm": "layer", "activation": "gelu-tanh",
+ "position": "learned", "layers": 2, "width": $1, "heads": $2, "kv_heads": $3, $4 "ffn": 256, "vocabulary": 1000,
+ "positions": 512, $source}]}
+EOF
+}
+sizes 96 3 3 ''
+refuse "$folder/sizes.json: model 'm': field 'head_dim' is missing: it is not always width / heads, so write it" \
+    cost --models "$folder/sizes.json" --model m
+sizes 96 3 2 '"head_dim": 32,'
+refuse "$folder/sizes.json: model 'm': field 'kv_heads' does not divide 'heads'" cost --models "$folder/sizes.json" --model m
+sizes 96 3 3 '"head_dim": 0,'
+refuse "$folder/sizes.json: model 'm': field 'head_dim' takes a whole number from 1 to 65536" \
+    cost --models "$folder/sizes.json" --model m
+sizes 100 3 3 '"head_dim": 32,'
+refuse '3 heads do not divide the width 100' cost --models "$folder/sizes.json" --model m --mechanisms gla
+refuse 'v100-sxm2-32 has no unit for bf16: take one of f32, fp16, int8' cost --device v100-sxm2-32
 refuse 'advise: on which device? give --device, such as h100-sxm' advise
 refuse 'advise: vit-b16 has one length only: attnscope cost compares mechanisms' advise --model vit-b16 --device l4
 got=0

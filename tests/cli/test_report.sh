@@ -107,14 +107,16 @@ assert len(run["trials"]) == 12 and run["run"]["trials_planned"] == 12' "$folder
 assert len(r) == 1 and r[0]["trials"]["crashed"] == 1' || fail 'the list as JSON'
 fi
 
-# A page of 6 mechanisms in 16 rounds is as large as one of 12 in 8.
+# A page of 12 mechanisms in 8 rounds, of 400 steps and five minutes of three meters each.
 make_store=$(dirname "$attnscope")/tests/make_store
 if [[ -x $make_store ]]; then
-    "$make_store" "$folder/large.db" 16 1 \
-        "INSERT INTO sample SELECT trial.id, 'package', value, 50 + value FROM trial, json_each('[1,2,3]')" &&
+    "$make_store" "$folder/large.db" 8 1 \
+        "WITH RECURSIVE second(n) AS (VALUES(1) UNION ALL SELECT n + 1 FROM second WHERE n < 300)
+         INSERT INTO sample SELECT trial.id, domain.value, n, 50 + 5 * trial.position + (n * 7919) % 13
+         FROM trial, second, json_each('[\"package\",\"dram\",\"system\"]') AS domain" 400 12 &&
         "$attnscope" report "$folder/large.db" --out "$folder/large.html" || fail 'a large page'
-    [[ $(wc -c <"$folder/large.html") -lt 1000000 ]] ||
-        fail "a large page has $(wc -c <"$folder/large.html") bytes"
+    size=$(wc -c <"$folder/large.html")
+    [[ $size -gt 400000 && $size -lt 1000000 ]] || fail "a large page has $size bytes"
 fi
 
 # In a browser: the script ran to its end, so each canvas has got its size, nothing complains, and
@@ -148,7 +150,35 @@ if [[ -n $browser ]]; then
         [[ $(order) == "$wanted_order " ]] || fail "$times clicks: $(order)"
         grep -q "aria-sort=\"$direction\"" "$folder/dom" || fail "$times clicks: no $direction"
     done
-    [[ ! -x $make_store ]] || dump "$folder/large.html"
+    if [[ -x $make_store ]]; then
+        dump "$folder/large.html"
+        # Two runs in one page; their mechanisms share a colour and differ in the rest.
+        "$make_store" "$folder/a.db" 6 1 "" 8 && "$make_store" "$folder/b.db" 6 1.1 "" 8 &&
+            "$attnscope" report "$folder/a.db" "$folder/b.db" --out "$folder/both.html" ||
+            fail 'a page of two runs'
+        dump "$folder/both.html"
+        # Every choice of an axis draws; the pressed one is told to those who do not see it.
+        for choice in seconds joules flop energy; do
+            click="document.querySelector('button[data-choice=$choice]').click();"
+            sed "s|</body>|<script>$click</script></body>|" "$folder/large.html" >"$folder/chosen.html"
+            dump "$folder/chosen.html"
+            grep -q "data-choice=\"$choice\" aria-pressed=\"true\"" "$folder/dom" || fail "no choice of $choice"
+        done
+        # On paper: each chart names each mechanism, and no word is cut off by an edge.
+        timeout 120 "$browser" --headless --no-sandbox --disable-gpu --user-data-dir="$folder/profile" \
+            --virtual-time-budget=4000 --no-pdf-header-footer --print-to-pdf="$folder/page.pdf" \
+            "file://$folder/large.html" 2>/dev/null || fail 'printing'
+        [[ $(head -c 5 "$folder/page.pdf") == %PDF- ]] || fail 'no page on paper'
+        if command -v pdftotext >/dev/null; then
+            pdftotext -bbox "$folder/page.pdf" "$folder/words"
+            wanted=$(grep -c '<figure class="chart [^>]* data-kind="[bsi]' "$folder/large.html")
+            drawn=$(grep -c '>softmax-2<' "$folder/words")
+            [[ $wanted -gt 10 && $drawn -gt $wanted ]] || fail "$drawn labels in $wanted charts on paper"
+            cut=$(awk -F '"' '/<page/ { width = $2; height = $4 }
+                /<word/ && ($2 < 0 || $4 < 0 || $6 > width || $8 > height)' "$folder/words")
+            [[ -z $cut ]] || fail "cut off on paper: $cut"
+        fi
+    fi
 else
     echo 'SKIP: no Chromium here, the charts were not drawn'
 fi

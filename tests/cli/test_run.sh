@@ -197,6 +197,51 @@ assert before['run']['title'] == result['run']['title']
     fi
 done
 
+# ---- bfloat16 -------------------------------------------------------------------------------
+half=(--dtype bf16 --out none --json)
+run 0 --mechanisms flash,gla,lsh,mla "${half[@]}" --store half.db
+cp out half
+python 'bf16' "
+assert result['plan']['dtype'] == 'bf16' and ' --dtype bf16 ' in result['run']['title']
+for t in trials:
+    figures = {f['name']: f for f in t['figures']}
+    assert t['state'] == 'done' and figures['work_equals_closed_form']['value'] == 1, t
+    assert figures['product_factor_bits']['value'] == 16
+    assert figures['latency_forward_s']['value'] > 0 and figures['latency_token_s']['value'] > 0
+"
+# The same again, bit for bit; with other threads too where every product is our own.
+run 0 --mechanisms flash,gla,lsh,mla "${half[@]}" --store half.db
+python 'bf16 again' "
+before = json.load(open('half'))['trials']
+for a, b in zip(before, trials):
+    assert a['mechanism'] == b['mechanism'] and a['steps']['loss'] == b['steps']['loss'], a
+"
+run 0 --mechanisms flash "${half[@]}" --store half.db --threads 2
+python 'bf16 threads' "
+before, = (t for t in json.load(open('half'))['trials'] if t['mechanism'] == 'flash')
+assert before['steps']['loss'] == trials[0]['steps']['loss']
+"
+# Near float32, and never mistaken for it.
+run 0 --mechanisms flash --out none --json --store single.db
+python 'f32' "
+half, = (t for t in json.load(open('half'))['trials'] if t['mechanism'] == 'flash')
+assert '--dtype' not in result['run']['title']
+assert {f['name']: f for f in trials[0]['figures']}['product_factor_bits']['value'] == 32
+for a, b in zip(trials[0]['steps']['loss'], half['steps']['loss']):
+    assert a != b and abs(a - b) < 2e-3, (a, b)
+"
+run 2 --mechanisms flash --out none --store single.db --resume --dtype bf16
+grep -q '^attnscope: the newest run of the store has another plan' err || fail 'bf16: resumed f32'
+"$attnscope" compare single.db half.db >out 2>err && fail 'bf16: compared with f32'
+grep -q 'dtype: "f32" and "bf16"' err || fail 'bf16: compare'
+"$attnscope" compare single.db half.db --force >out 2>err || fail 'bf16: compare --force'
+"$attnscope" export half.db | grep -q '"product_factor_bits","bit",16' || fail 'bf16: csv'
+"$attnscope" report half.db >out 2>err && grep -q 'dtype bf16' out || fail "bf16: table: $(<out)"
+run 0 --mechanisms flash --dtype bf16 --dry-run
+grep -q 'bfloat16' out || fail "bf16: plan: $(<out)"
+run 2 --mechanisms flash --dtype fp16
+grep -q "f32" err || fail 'fp16 is not refused'
+
 # --save keeps the models, which --model takes.
 mkdir models
 run 0 --mechanisms flash,linear --save models --out none --store s.db

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# attnscope verify: the table on two mechanisms, JSON, seeds and mistakes.
+# attnscope verify: the table on two mechanisms, JSON, bfloat16, seeds and mistakes.
 # Usage: test_verify.sh ATTNSCOPE SOURCE_DIR
 set -uo pipefail
 attnscope=$1
@@ -92,6 +92,43 @@ for text in '"isa": "ref"' '"seed": 7' '"mechanism": "sliding:window=9:sinks=2"'
 done
 [[ $(grep -c '"verdict": "holds"' "$folder/out") == 22 ]] || fail 'verdicts in the JSON'
 
+# ---- bfloat16 -----------------------------------------------------------------------------
+
+both='float32, ref, threads 1, products plain
+batch 2, 20 tokens, seed 7
+
+mechanism y err grad leak prefix batch decode thread docs huge work mem
+flash # # * * * * * * * * *
+gla # # * * * * * * * * *
+
+= the same bits or counts * within rounding - does not apply
+2 of 2 mechanisms keep what they promise
+
+bfloat16, ref, threads 1, products our own
+batch 2, 20 tokens, seed 7
+
+mechanism y err grad leak prefix batch decode thread docs huge work mem
+flash # # * * * * * * * * *
+gla # # * * * * * * * * *
+
+= the same bits or counts * within rounding - does not apply
+2 of 2 mechanisms keep what they promise
+'
+two=(--mechanisms flash,gla --seq 20 --seed 7 --isa ref)
+verify 0 "${two[@]}" --dtype all
+diff <(printf '%s' "$both") <(without_figures) || fail 'the tables of both types'
+sed '1,/^$/d' "$folder/out" | sed -n '/^bfloat16/,$p' >"$folder/second"
+verify 0 "${two[@]}" --dtype bf16
+diff "$folder/second" "$folder/out" || fail 'bf16 alone is not the second table of all'
+# its errors are those of bfloat16: thousands of times float32's, and far below 1
+awk '/^(flash|gla) / && !($2 > 5e-4 && $2 < 5e-2 && $3 > 5e-4 && $3 < 0.5) { exit 1 }' \
+    "$folder/out" || fail 'errors that are not of bfloat16'
+verify 0 "${two[@]}" --dtype all --json
+for type in f32 bf16; do
+    [[ $(grep -c "\"dtype\": \"$type\"" "$folder/out") == 2 ]] || fail "JSON: results in $type"
+done
+[[ $(grep -c '"verdict": "holds"' "$folder/out") == 44 ]] || fail 'JSON: verdicts of both types'
+
 # ---- mistakes -----------------------------------------------------------------------------
 
 # refused TEXT ARGUMENT...
@@ -111,5 +148,6 @@ refused 'sliding: option window takes a whole number from 1 to 268435456, not ' 
 refused 'sliding: sinks=100 are more than the 20 positions' --mechanisms sliding:sinks=100 --seq 20
 refused '--seq' --seq 1
 refused '--isa' --isa sse
+refused "--dtype must be f32, bf16 or all, not 'fp8'" --dtype fp8
 
 ((failures == 0)) || exit 1

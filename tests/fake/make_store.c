@@ -1,6 +1,6 @@
 /* Writes a store with a made-up run, for tests of the command line.
- * Usage: make_store FILE ROUNDS TIME_FACTOR [SQL]: step times are multiplied by the factor; SQL is
- * executed at the end. */
+ * Usage: make_store FILE ROUNDS TIME_FACTOR [SQL [STEPS [MECHANISMS]]]: step times are multiplied by
+ * the factor; SQL is executed at the end. */
 #include "../unit/synthetic_run.h"
 
 #include <sqlite3.h>
@@ -12,8 +12,10 @@ int main(int argc, char **argv)
     attn_error error = {0};
     attn_store *store = NULL;
     int64_t run = 0;
-    const synthetic_options options = {
-        .rounds = (size_t)atoi(argv[2]), .has_energy = true, .steps = 4};
+    const synthetic_options options = {.rounds = (size_t)atoi(argv[2]),
+                                       .has_energy = true,
+                                       .steps = argc > 5 ? (size_t)atoi(argv[5]) : 4,
+                                       .mechanisms = argc > 6 ? (size_t)atoi(argv[6]) : 0};
     attn_status status = attn_store_open(&store, argv[1], ATTN_STORE_WRITE, &error);
     if (status == ATTN_OK) status = synthetic_run(store, &options, &run, &error);
     attn_store_close(store);

@@ -29,6 +29,7 @@ typedef struct synthetic_options {
     bool is_running;        /* the last trial has not ended */
     size_t rounds;          /* 0 = SYNTHETIC_ROUNDS */
     size_t steps;           /* 0 = SYNTHETIC_STEPS */
+    size_t mechanisms;      /* 0 = SYNTHETIC_MECHANISMS; those beyond are copies: "gqa-2" */
 } synthetic_options;
 
 static const synthetic_mechanism synthetic_mechanisms[SYNTHETIC_MECHANISMS] = {
@@ -223,25 +224,37 @@ static attn_status synthetic_run(attn_store *store, const synthetic_options *opt
                                  int64_t *run_id, attn_error *error)
 {
     const size_t rounds = options->rounds ? options->rounds : SYNTHETIC_ROUNDS;
-    const char *first = options->first_name ? options->first_name : "softmax";
-    char plan[512];
-    snprintf(plan, sizeof plan,
-             "{\"mechanisms\": [\"%s\", \"sdpa\", \"flash\", \"gqa\", \"sliding\", \"linear\"], "
-             "\"rounds\": %zu, \"steps\": %d, \"batch\": 2, \"length\": 256, \"seed\": 1, "
+    const size_t n = options->mechanisms ? options->mechanisms : SYNTHETIC_MECHANISMS;
+    char names[4 * SYNTHETIC_MECHANISMS][64], plan[2048] = "";
+    if (n > sizeof names / sizeof *names) return ATTN_EARGUMENT;
+    for (size_t i = 0; i < n; i++) {
+        const char *name = synthetic_mechanisms[i % SYNTHETIC_MECHANISMS].name;
+        const size_t copy = i / SYNTHETIC_MECHANISMS, used = strlen(plan);
+        if (copy > 0)
+            snprintf(names[i], sizeof *names, "%s-%zu", name, copy + 1);
+        else
+            snprintf(names[i], sizeof *names, "%s",
+                     i == 0 && options->first_name ? options->first_name : name);
+        snprintf(plan + used, sizeof plan - used, "%s\"%s\"", i ? ", " : "{\"mechanisms\": [",
+                 names[i]);
+    }
+    const size_t used = strlen(plan);
+    snprintf(plan + used, sizeof plan - used,
+             "], \"rounds\": %zu, \"steps\": %d, \"batch\": 2, \"length\": 256, \"seed\": 1, "
              "\"model\": {\"layers\": 4, \"width\": 256, \"heads\": 4}}",
-             first, rounds, SYNTHETIC_STEPS);
+             rounds, SYNTHETIC_STEPS);
     SYNTHETIC_TRY(attn_store_begin_run(store, "attnscope run --rounds 3 --steps 60", plan,
                                        synthetic_environment, run_id, error));
     for (size_t round = 1; round <= rounds; round++)
-        for (size_t position = 1; position <= SYNTHETIC_MECHANISMS; position++) {
-            const size_t which = (position + round - 2) % SYNTHETIC_MECHANISMS;
-            const synthetic_mechanism *m = &synthetic_mechanisms[which];
-            const size_t trial = (round - 1) * SYNTHETIC_MECHANISMS + position;
+        for (size_t position = 1; position <= n; position++) {
+            const size_t which = (position + round - 2) % n;
+            const synthetic_mechanism *m = &synthetic_mechanisms[which % SYNTHETIC_MECHANISMS];
+            const size_t trial = (round - 1) * n + position;
             const bool crashes = round == 2 && which == 3;
-            const bool is_last = round == rounds && position == SYNTHETIC_MECHANISMS;
-            SYNTHETIC_TRY(synthetic_trial(store, *run_id, trial, m, which == 0 ? first : m->name,
-                                          round, position, options, crashes,
-                                          !(is_last && options->is_running), error));
+            const bool is_last = round == rounds && position == n;
+            SYNTHETIC_TRY(synthetic_trial(store, *run_id, trial, m, names[which], round, position,
+                                          options, crashes, !(is_last && options->is_running),
+                                          error));
         }
     return options->is_running ? ATTN_OK : attn_store_end_run(store, *run_id, "done", error);
 }

@@ -15,6 +15,7 @@ static attn_catalog catalog;
 static attn_pattern every[ATTN_PATTERNS_MAX];
 static size_t n_every;
 static attn_advice advice;
+static attn_advice_evidences evidences;
 
 static int load(void **state)
 {
@@ -42,7 +43,7 @@ static const attn_advice *advise(attn_cost_phase phase, size_t keys, attn_advice
                                        .keys = keys};
     attn_error error = {0};
     if (attn_advise(&request, every, n_every, attn_records_find(&catalog.devices, "h100-sxm", NULL),
-                    &limits, &advice, &error) != ATTN_OK)
+                    &limits, evidences, &advice, &error) != ATTN_OK)
         fail_msg("%s", error.text);
     return &advice;
 }
@@ -77,15 +78,15 @@ static void test_lengths(void **state)
 {
     (void)state;
     const attn_advice *a = advise(ATTN_COST_PREFILL, 512, free_choice);
-    assert_int_equal(a->verdict, ATTN_VERDICT_NO_DIFFERENCE);
+    assert_int_equal(a->verdict, ATTN_ADVICE_NO_DIFFERENCE);
     assert_string_equal(a->lines[a->pick].mechanism.label, "flash");
     assert_true(a->reference.core_share < 0.05);
     a = advise(ATTN_COST_PREFILL, 8192, free_choice);
-    assert_int_equal(a->verdict, ATTN_VERDICT_TAKE);
+    assert_int_equal(a->verdict, ATTN_ADVICE_TAKE);
     assert_true(a->lines[a->pick].quality != ATTN_QUALITY_EXACT);
     const double at_8k = a->reference.time_s.value / a->lines[a->pick].time_s.value;
     a = advise(ATTN_COST_PREFILL, 131072, free_choice);
-    assert_int_equal(a->verdict, ATTN_VERDICT_TAKE);
+    assert_int_equal(a->verdict, ATTN_ADVICE_TAKE);
     assert_true(a->reference.time_s.value / a->lines[a->pick].time_s.value > 2.0 * at_8k);
     /* sorted, candidates first */
     for (size_t i = 1; i < a->candidates; i++)
@@ -124,15 +125,55 @@ static void test_limits(void **state)
     assert_non_null(strstr(line(a, "gla")->why_not, "not asked for"));
     a = advise(ATTN_COST_PREFILL, 8192,
                (attn_advice_limits){.worst = ATTN_QUALITY_ANY, .memory_bytes = 1e9});
-    assert_int_equal(a->verdict, ATTN_VERDICT_NOTHING_FITS);
+    assert_int_equal(a->verdict, ATTN_ADVICE_NOTHING_FITS);
     assert_int_equal(a->candidates, 0);
     assert_non_null(strstr(line(a, "flash")->why_not, "GB of 1"));
     a = advise(ATTN_COST_PREFILL, 8192,
                (attn_advice_limits){.worst = ATTN_QUALITY_ANY, .energy_j = 1e-3});
-    assert_int_equal(a->verdict, ATTN_VERDICT_NOTHING_FITS);
+    assert_int_equal(a->verdict, ATTN_ADVICE_NOTHING_FITS);
     /* a training step needs 129 GB; the device has 80 */
     a = advise(ATTN_COST_TRAIN, 2048, free_choice);
-    assert_int_equal(a->verdict, ATTN_VERDICT_NOTHING_FITS);
+    assert_int_equal(a->verdict, ATTN_ADVICE_NOTHING_FITS);
+}
+
+/* Measurements: of the very sizes, near them, and too far away. */
+static void test_evidence(void **state)
+{
+    (void)state;
+    const attn_advice *a = advise(ATTN_COST_PREFILL, 2048, free_choice);
+    const double flash_s = line(a, "flash")->time_s.value, gla_s = line(a, "gla")->time_s.value;
+    assert_int_equal(line(a, "gla")->sure, ATTN_SURE_MODELLED);
+    assert_int_equal(line(a, "gla")->run, 0);
+    a = advise(ATTN_COST_PREFILL, 1024, free_choice);
+    const double near_s = line(a, "linear")->time_s.value;
+    static attn_advice_evidence list[] = {
+        {.mechanism = "gla", .batch = 1, .keys = 2048, .low = 1e-9, .high = 1.0, .run = 7},
+        {.mechanism = "linear", .batch = 1, .keys = 1024, .run = 6},
+        {.mechanism = "flash", .batch = 1, .keys = 256, .time_s = 1.0, .run = 5},
+        {.mechanism = "softmax", .batch = 8, .keys = 2048, .time_s = 1.0, .run = 4}};
+    list[0].time_s = 0.25 * gla_s;
+    list[1].time_s = 3.0 * near_s;
+    a = advise(ATTN_COST_PREFILL, 2048, free_choice);
+    const double linear_s = line(a, "linear")->time_s.value;
+    evidences = (attn_advice_evidences){list, 4};
+    a = advise(ATTN_COST_PREFILL, 2048, free_choice);
+    /* the measurement itself, with its range, is first now */
+    assert_true(line(a, "gla")->time_s.value == 0.25 * gla_s);
+    assert_true(line(a, "gla")->time_s.low == 1e-9 && line(a, "gla")->time_s.high == 1.0);
+    assert_int_equal(line(a, "gla")->sure, ATTN_SURE_MEASURED);
+    assert_int_equal(line(a, "gla")->run, 7);
+    assert_string_equal(a->lines[0].mechanism.label, "gla");
+    /* as far off as at the sizes of the run */
+    assert_true(fabs(line(a, "linear")->time_s.value / (3.0 * linear_s) - 1.0) < 1e-9);
+    assert_int_equal(line(a, "linear")->sure, ATTN_SURE_NEAR);
+    /* eight times as long, and eight times as many sequences, are too far */
+    assert_true(line(a, "flash")->time_s.value == flash_s);
+    assert_int_equal(line(a, "flash")->sure, ATTN_SURE_MODELLED);
+    assert_int_equal(line(a, "softmax")->sure, ATTN_SURE_MODELLED);
+    assert_int_equal(a->n_sure[ATTN_SURE_MEASURED], 1);
+    assert_int_equal(a->n_sure[ATTN_SURE_NEAR], 1);
+    assert_int_equal(a->n_sure[ATTN_SURE_MODELLED], a->candidates - 2);
+    evidences = (attn_advice_evidences){0};
 }
 
 static void test_short_memory(void **state)
@@ -148,7 +189,7 @@ static void test_short_memory(void **state)
     attn_memory_fail_at(1);
     assert_int_equal(attn_advise(&request, every, 1,
                                  attn_records_find(&catalog.devices, "l4", NULL), &free_choice,
-                                 &advice, &error),
+                                 (attn_advice_evidences){0}, &advice, &error),
                      ATTN_EMEMORY);
     attn_memory_fail_at(0);
     assert_int_equal(attn_memory_live_blocks(), live);
@@ -156,9 +197,9 @@ static void test_short_memory(void **state)
 
 int main(void)
 {
-    const struct CMUnitTest tests[] = {cmocka_unit_test(test_kinds), cmocka_unit_test(test_lengths),
-                                       cmocka_unit_test(test_crossovers),
-                                       cmocka_unit_test(test_limits),
-                                       cmocka_unit_test(test_short_memory)};
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_kinds),      cmocka_unit_test(test_lengths),
+        cmocka_unit_test(test_crossovers), cmocka_unit_test(test_limits),
+        cmocka_unit_test(test_evidence),   cmocka_unit_test(test_short_memory)};
     return cmocka_run_group_tests(tests, load, unload);
 }

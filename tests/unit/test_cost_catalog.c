@@ -74,7 +74,7 @@ static void test_published_totals(void **state)
         with_total += spec->parameters > 0;
     }
     assert_int_equal(with_total, 26);
-    assert_int_equal(catalog.models.count, 30);
+    assert_int_equal(catalog.models.count, 31);
     assert_int_equal(catalog.devices.count, 28);
     attn_catalog_free(&catalog);
     assert_int_equal(attn_memory_live_blocks(), 0);

@@ -1,4 +1,5 @@
 /* Conventions of others as oracles, and the roofline's worked numbers. */
+#include "attn/layer.h"
 #include "cost/convention.h"
 #include "cost/roofline.h"
 
@@ -207,6 +208,134 @@ static void test_all_devices(void **state)
     }
 }
 
+/* ---- a machine that was measured ------------------------------------------------------------ */
+
+static attn_quantity exactly(double value)
+{
+    return (attn_quantity){value, value, value};
+}
+
+static attn_device measured_machine(void)
+{
+    attn_device d = *device("xeon-8480");
+    d.rates[ATTN_COST_F32] = exactly(0.25);
+    d.rates[ATTN_COST_BF16] = exactly(2.0);
+    d.exponential = exactly(0.008);
+    d.other_rate = exactly(0.064);
+    d.projection_rate = exactly(0.125);
+    d.head_rate = exactly(0.5);
+    d.launch_s = exactly(1e-6);
+    d.tdp_w = exactly(NAN);
+    d.memory_gb = exactly(2.2);
+    return d;
+}
+
+static size_t place_of(const char *mechanism)
+{
+    size_t i = 0;
+    while (strcmp(attn_mechanism_name(i), mechanism) != 0) i++;
+    return i;
+}
+
+/* Each kind of product has its rate, and each mechanism's core its factor. */
+static void test_constants_of_a_machine(void **state)
+{
+    (void)state;
+    static attn_cost_estimate e;
+    attn_device d = measured_machine();
+    const double N = 1024, L = 12, width = 768;
+    e = estimate("gpt2", "flash", ATTN_COST_TRAIN, ATTN_COST_F32, 2, 512);
+    const attn_prediction plain = predict(&e, &d);
+    assert_true(plain.is_calibrated);
+    assert_about(plain.terms[ATTN_COST_PROJECTION][ATTN_COST_FORWARD].matmul_s,
+                 L * 2 * N * 4 * width * width / 0.125e12, 1e-12);
+    assert_about(plain.terms[ATTN_COST_FEED_FORWARD][ATTN_COST_BACKWARD].matmul_s,
+                 2 * L * 2 * N * 8 * width * width / 0.25e12, 1e-12);
+    assert_about(plain.terms[ATTN_COST_HEAD][ATTN_COST_FORWARD].matmul_s,
+                 2 * N * width * 50257 / 0.5e12, 1e-12);
+    double sum = 0.0;
+    for (size_t class = 0; class < ATTN_COST_CLASSES; class ++)
+        for (size_t pass = 0; pass < ATTN_COST_PASSES; pass++) sum += plain.class_s[class][pass];
+    assert_about(sum, plain.time_s.value, 1e-12);
+
+    d.core_forward[place_of("flash")] = 3.0;
+    d.core_backward[place_of("gla")] = 5.0; /* another's */
+    const attn_prediction slow = predict(&e, &d);
+    assert_about(slow.terms[ATTN_COST_CORE][ATTN_COST_FORWARD].matmul_s,
+                 3.0 * plain.terms[ATTN_COST_CORE][ATTN_COST_FORWARD].matmul_s, 1e-12);
+    assert_true(slow.class_s[ATTN_COST_CORE][ATTN_COST_BACKWARD] ==
+                plain.class_s[ATTN_COST_CORE][ATTN_COST_BACKWARD]);
+    assert_true(slow.time_s.low < slow.time_s.value && slow.time_s.value < slow.time_s.high);
+    e = estimate("gpt2", "flash+gla", ATTN_COST_TRAIN, ATTN_COST_F32, 2, 512);
+    const double both = predict(&e, &d).class_s[ATTN_COST_CORE][ATTN_COST_BACKWARD];
+    d.core_backward[place_of("gla")] = 1.0;
+    assert_true(both > predict(&e, &d).class_s[ATTN_COST_CORE][ATTN_COST_BACKWARD]);
+    /* decoding has other kernels */
+    e = estimate("gpt2", "flash", ATTN_COST_DECODE, ATTN_COST_F32, 1, 512);
+    d.core_forward[place_of("flash")] = NAN;
+    const double decoding_s = predict(&e, &d).time_s.value;
+    d.core_forward[place_of("flash")] = 100.0;
+    assert_true(predict(&e, &d).time_s.value == decoding_s);
+}
+
+/* What libattn does with bfloat16: products alone are faster; cores, gradients and master weights
+ * stay float32, weights are packed twice. */
+static void test_bfloat16_of_a_machine(void **state)
+{
+    (void)state;
+    static attn_cost_estimate e;
+    const attn_device d = measured_machine();
+    e = estimate("gpt2", "flash", ATTN_COST_TRAIN, ATTN_COST_F32, 2, 512);
+    const attn_prediction wide = predict(&e, &d);
+    e = estimate("gpt2", "flash", ATTN_COST_TRAIN, ATTN_COST_BF16, 2, 512);
+    const attn_prediction narrow = predict(&e, &d);
+    static const attn_cost_class faster[] = {ATTN_COST_PROJECTION, ATTN_COST_FEED_FORWARD,
+                                             ATTN_COST_HEAD};
+    for (size_t i = 0; i < 3; i++)
+        assert_about(wide.terms[faster[i]][ATTN_COST_FORWARD].matmul_s /
+                         narrow.terms[faster[i]][ATTN_COST_FORWARD].matmul_s,
+                     2.0 / 0.25, 1e-12);
+    for (size_t pass = 0; pass < ATTN_COST_PASSES; pass++)
+        assert_about(narrow.class_s[ATTN_COST_CORE][pass], wide.class_s[ATTN_COST_CORE][pass],
+                     2e-2);
+    const double P = 124439808;
+    assert_about(wide.terms[ATTN_COST_UPDATE][ATTN_COST_FORWARD].memory_s, 28 * P / 307e9, 1e-12);
+    assert_about(narrow.terms[ATTN_COST_UPDATE][ATTN_COST_FORWARD].memory_s, 32 * P / 307e9, 1e-12);
+    /* 20 bytes a parameter where others hold 16 */
+    assert_true(narrow.memory_bytes == (double)e.memory.total + 4 * P);
+    assert_true(predict(&e, device("h100-sxm")).memory_bytes == (double)e.memory.total);
+    e = estimate("gpt2", "flash", ATTN_COST_TRAIN, ATTN_COST_BF16, 1, 64);
+    assert_true((double)e.memory.total < 2.2e9);
+    assert_false(predict(&e, &d).fits);
+}
+
+/* Fitted picojoules: in float32, and for other types by the same power. */
+static void test_energy_of_a_machine(void **state)
+{
+    (void)state;
+    static attn_cost_estimate e;
+    attn_device d = measured_machine();
+    e = estimate("gpt2", "flash", ATTN_COST_TRAIN, ATTN_COST_F32, 2, 512);
+    assert_true(isnan(predict(&e, &d).energy_j.value));
+    assert_true(predict(&e, &d).energy_why[0]);
+    d.matmul_pj = (attn_quantity){50.0, 40.0, 60.0};
+    d.exponential_pj = (attn_quantity){800.0, 700.0, 900.0};
+    d.idle_w = (attn_quantity){10.0, 9.0, 11.0};
+    const attn_prediction p = predict(&e, &d);
+    const attn_work work = attn_cost_total(&e);
+    assert_about(p.energy_j.value,
+                 50e-12 * (double)work.matmul + 800e-12 * (double)work.exponential +
+                     10.0 * p.time_s.value,
+                 1e-12);
+    assert_about(p.energy_j.low,
+                 40e-12 * (double)work.matmul + 700e-12 * (double)work.exponential +
+                     9.0 * p.time_s.low,
+                 1e-12);
+    assert_true(p.energy_j.high > p.energy_j.value);
+    e = estimate("gpt2", "flash", ATTN_COST_TRAIN, ATTN_COST_BF16, 2, 512);
+    assert_true(predict(&e, &d).energy_j.value < 0.3 * p.energy_j.value);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {cmocka_unit_test(test_conventions_of_gpt2),
@@ -214,6 +343,9 @@ int main(void)
                                        cmocka_unit_test(test_training_is_bound_by_products),
                                        cmocka_unit_test(test_softmax_moves_more),
                                        cmocka_unit_test(test_ridges),
-                                       cmocka_unit_test(test_all_devices)};
+                                       cmocka_unit_test(test_all_devices),
+                                       cmocka_unit_test(test_constants_of_a_machine),
+                                       cmocka_unit_test(test_bfloat16_of_a_machine),
+                                       cmocka_unit_test(test_energy_of_a_machine)};
     return cmocka_run_group_tests(tests, load, unload);
 }

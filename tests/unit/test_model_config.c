@@ -125,18 +125,24 @@ static void test_refusals(void **state)
         attn_status status;
         const char *text;
     } cases[] = {
-        {{0, 1, 8, 4, 9, "softmax", true}, ATTN_ESHAPE, "a model of 0 layers: give 1 to 4096"},
-        {{1, 1, 8, 0, 9, "softmax", true},
+        {{0, 1, 8, 4, 9, "softmax", true, ATTN_F32},
+         ATTN_ESHAPE,
+         "a model of 0 layers: give 1 to 4096"},
+        {{1, 1, 8, 0, 9, "softmax", true, ATTN_F32},
          ATTN_ESHAPE,
          "a model of width 8 and 0 positions: give sizes above 0"},
-        {{1, 1, 8, 4, 1, "softmax", true},
+        {{1, 1, 8, 4, 1, "softmax", true, ATTN_F32},
          ATTN_ESHAPE,
          "a vocabulary of 1 tokens: give 2 to 4294967295"},
-        {{1, 1, (size_t)1 << 40, 4, 9, "softmax", true},
+        {{1, 1, (size_t)1 << 40, 4, 9, "softmax", true, ATTN_F32},
          ATTN_ESHAPE,
          "a model of width 1099511627776 does not fit into memory"},
-        {{1, 3, 8, 4, 9, "softmax", true}, ATTN_ESHAPE, "3 heads do not divide the width 8"},
-        {{1, 1, 8, 4, 9, NULL, true}, ATTN_EARGUMENT, "a model needs an attention mechanism"},
+        {{1, 3, 8, 4, 9, "softmax", true, ATTN_F32},
+         ATTN_ESHAPE,
+         "3 heads do not divide the width 8"},
+        {{1, 1, 8, 4, 9, NULL, true, ATTN_F32},
+         ATTN_EARGUMENT,
+         "a model needs an attention mechanism"},
     };
     for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
         attn_error error = {0};

@@ -44,7 +44,7 @@ static void assert_work(attn_work got, attn_work want)
 }
 
 static void check_work(const char *mechanism, size_t threads, const char *isa, size_t batch,
-                       size_t length, size_t layers)
+                       size_t length, size_t layers, attn_dtype dtype)
 {
     attn_error error = {0};
     attn_context *context = make_context(threads, isa);
@@ -54,6 +54,7 @@ static void check_work(const char *mechanism, size_t threads, const char *isa, s
     config.heads = 4;
     config.d_model = 32;
     config.layers = layers;
+    config.dtype = dtype;
     attn_model *model = make_model(&config, 3);
     attn_trainer *trainer = make_trainer(model, context, batch, length);
     test_batch b;
@@ -92,13 +93,16 @@ static void test_work(void **state)
     (void)state;
     for (size_t i = 0; language_mechanism(i); i++) {
         const char *mechanism = language_mechanism(i);
-        check_work(mechanism, 1, "ref", 2, 17, 2);
-        check_work(mechanism, 2, "avx2", 1, 1, 1);
-        check_work(mechanism, 2, "auto", 3, 40, 1);
-        check_work(mechanism, 3, "auto", 2, 33, 3);
+        check_work(mechanism, 1, "ref", 2, 17, 2, ATTN_F32);
+        check_work(mechanism, 2, "avx2", 1, 1, 1, ATTN_F32);
+        check_work(mechanism, 2, "auto", 3, 40, 1, ATTN_F32);
+        check_work(mechanism, 3, "auto", 2, 33, 3, ATTN_F32);
+        check_work(mechanism, 1, "ref", 2, 17, 2, ATTN_BF16);
+        check_work(mechanism, 2, "auto", 3, 33, 2, ATTN_BF16);
     }
-    check_work("sliding:window=9*2+gla+flash", 1, "ref", 2, 17, 6);
-    check_work("linear+sliding:window=5", 2, "auto", 3, 33, 3);
+    check_work("sliding:window=9*2+gla+flash", 1, "ref", 2, 17, 6, ATTN_F32);
+    check_work("linear+sliding:window=5", 2, "auto", 3, 33, 3, ATTN_F32);
+    check_work("linear+sliding:window=5", 2, "auto", 3, 33, 3, ATTN_BF16);
 }
 
 /* ---- threads and memory ------------------------------------------------------------------ */
@@ -150,12 +154,12 @@ static void test_threads(void **state)
     check_threads("flash", "auto");
 }
 
-static void test_steps_allocate_nothing(void **state)
+static void check_steps_allocate_nothing(attn_dtype dtype)
 {
-    (void)state;
     attn_error error = {0};
     attn_context *context = make_context(2, "auto");
-    const attn_model_config config = small_config();
+    attn_model_config config = small_config();
+    config.dtype = dtype;
     attn_model *model = make_model(&config, 5);
     attn_trainer *trainer = make_trainer(model, context, 2, 20);
     test_batch b;
@@ -177,6 +181,13 @@ static void test_steps_allocate_nothing(void **state)
     attn_trainer_free(trainer);
     attn_model_free(model);
     attn_context_free(context);
+}
+
+static void test_steps_allocate_nothing(void **state)
+{
+    (void)state;
+    check_steps_allocate_nothing(ATTN_F32);
+    check_steps_allocate_nothing(ATTN_BF16);
 }
 
 static void test_short_memory(void **state)
@@ -238,12 +249,12 @@ static void test_memory_categories(void **state)
 
 /* ---- results ----------------------------------------------------------------------------- */
 
-static void test_learning(void **state)
+static void check_learning(attn_dtype dtype)
 {
-    (void)state;
     attn_error error = {0};
     attn_context *context = make_context(2, "auto");
-    const attn_model_config config = small_config();
+    attn_model_config config = small_config();
+    config.dtype = dtype;
     attn_model *model = make_model(&config, 5);
     attn_trainer *trainer = make_trainer(model, context, 2, 20);
     test_batch b;
@@ -281,6 +292,13 @@ static void test_learning(void **state)
     attn_trainer_free(trainer);
     attn_model_free(model);
     attn_context_free(context);
+}
+
+static void test_learning(void **state)
+{
+    (void)state;
+    check_learning(ATTN_F32);
+    check_learning(ATTN_BF16);
 }
 
 /* Loss and gradients of tokens first .. first + length - 1 of the batch alone. */
@@ -492,13 +510,13 @@ static void test_refusals(void **state)
 /* ---- dense products ---------------------------------------------------------------------- */
 
 /* The list's operations, with the attention's scores left out, are the step's. */
-static void test_products(void **state)
+static void check_products(attn_dtype dtype)
 {
-    (void)state;
     attn_error error = {0};
     attn_model_config config;
     attn_model *model = NULL;
     assert_ok(attn_model_preset("gpt2", &config, &error), &error);
+    config.dtype = dtype;
     assert_ok(attn_model_create(&model, &config, &error), &error);
     attn_model_product products[ATTN_MODEL_PRODUCTS_MAX];
     uint64_t operations[ATTN_PRODUCT_KINDS] = {0};
@@ -512,6 +530,13 @@ static void test_products(void **state)
     for (size_t kind = 0; kind < ATTN_PRODUCT_KINDS; kind++)
         assert_int_equal(operations[kind], each);
     attn_model_free(model);
+}
+
+static void test_products(void **state)
+{
+    (void)state;
+    check_products(ATTN_F32);
+    check_products(ATTN_BF16);
 }
 
 int main(void)

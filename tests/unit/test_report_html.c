@@ -92,6 +92,34 @@ static void assert_well_formed(const char *page)
     assert_int_equal(depth, 0);
 }
 
+/* For those who hear the page or walk it by keyboard: each table has a caption, each chart a name
+ * and a table of its values, each region that scrolls takes the focus. */
+static void assert_accessible(const char *page)
+{
+    assert_int_equal(occurrences(page, "<table"), occurrences(page, "<caption"));
+    assert_int_equal(
+        occurrences(page, "class=\"scroll\""),
+        occurrences(page, "class=\"scroll\" tabindex=\"0\" role=\"region\" aria-label="));
+    assert_int_equal(occurrences(page, "<button"), occurrences(page, "<button type=\"button\""));
+    size_t n_charts = 0;
+    for (const char *c = page; (c = strstr(c, "<canvas ")); c++) {
+        static const char named[] = "<canvas role=\"img\" aria-label=\"";
+        assert_memory_equal(c, named, sizeof named - 1);
+        const char *end = strstr(c, "</figure>"), *table = strstr(c, "<table");
+        assert_true(table && end && table < end);
+        n_charts++;
+    }
+    assert_true(n_charts > 0);
+    assert_non_null(strstr(page, "<a class=\"skip\" href=\"#findings\">"));
+    assert_non_null(strstr(page, "<html lang=\"en\">"));
+    /* Of what a screen reader says only the focus may take the outline away, and ours shows it. */
+    char *style = between(page, "<style>", "</style>");
+    assert_non_null(strstr(style, ":focus-visible { outline: 2px"));
+    assert_null(strstr(style, "outline: none"));
+    assert_null(strstr(style, "outline: 0"));
+    free(style);
+}
+
 /* Nothing that a browser would fetch. The policy in the head forbids it besides. */
 static void assert_self_contained(const char *page)
 {
@@ -121,14 +149,24 @@ static void a_whole_page(void **state)
     char *page = page_of(&r, "loss");
     assert_well_formed(page);
     assert_self_contained(page);
+    assert_accessible(page);
+
+    /* The first screen: what, on what, how sure. */
+    char *head = between(page, "<header>", "</header>");
+    assert_non_null(strstr(head, "<h1>6 attention mechanisms, 3 rounds</h1>"));
+    assert_non_null(strstr(head, "softmax, sdpa, flash, gqa, sliding, linear</p>"));
+    assert_non_null(strstr(head, "<dt>Machine</dt><dd>Intel Xeon"));
+    assert_non_null(strstr(head, "3 rounds give ranges, not intervals"));
+    assert_non_null(strstr(head, "noise floor was not measured"));
+    free(head);
 
     char *data = between(page, "<script type=\"application/json\" id=\"data\">", "</script>");
     json_t *root = json_loads(data, 0, NULL);
     assert_non_null(root);
-    assert_int_equal(json_array_size(json_object_get(root, "trials")), 18);
-    const json_t *gqa = named(json_object_get(root, "summary"), "mechanism", "gqa");
-    const json_t *step = named(json_object_get(gqa, "figures"), "name", "step_time_s");
-    assert_true(fabs(json_real_value(json_object_get(step, "median")) - 0.1104) < 0.001);
+    assert_int_equal(json_array_size(root), 6);
+    const json_t *gqa = named(root, "mechanism", "gqa");
+    const json_t *step = json_object_get(json_object_get(gqa, "figures"), "step_time_s");
+    assert_true(fabs(json_real_value(json_array_get(step, 0)) - 0.1104) < 0.001);
     json_decref(root);
     free(data);
 
@@ -187,7 +225,7 @@ static void hostile_texts_are_escaped(void **state)
     char *data = between(page, "<script type=\"application/json\" id=\"data\">", "</script>");
     assert_null(strstr(data, "\xe2\x80\xa8"));
     json_t *root = json_loads(data, 0, NULL);
-    const json_t *first = json_array_get(json_object_get(root, "summary"), 0);
+    const json_t *first = json_array_get(root, 0);
     assert_string_equal(json_string_value(json_object_get(first, "mechanism")), evil);
     json_decref(root);
     free(data);
@@ -219,6 +257,44 @@ static void other_runs(void **state)
     attn_summary_free(r.summary);
     r.summary = all;
     r.result->n_trials = n;
+    synthetic_report_free(&r);
+}
+
+/* Power comes with energy and a table; its values add up. */
+static void power_is_drawn(void **state)
+{
+    (void)state;
+    synthetic_report r =
+        synthetic_report_make(&(synthetic_options){.has_energy = true, .rounds = 1, .steps = 2});
+    attn_store_sample samples[500];
+    for (size_t i = 0; i < 500; i++)
+        samples[i] = (attn_store_sample){
+            .domain = "package", .time_s = 0.5 + 0.5 * (double)i, .power_w = i < 250 ? 40.0 : 60.0};
+    r.result->trials[2].samples = samples;
+    r.result->trials[2].n_samples = 500;
+    char *page = page_of(&r, "loss");
+    assert_well_formed(page);
+    assert_accessible(page);
+    char *figure = between(page, "data-kind=\"power\"", "</figure>");
+    assert_non_null(strstr(figure, "<td>500</td><td>250.0</td><td>50.00</td><td>40.00</td>"
+                                   "<td>60.00</td><td>12500</td>"));
+    assert_non_null(strstr(figure, "data-choice=\"energy\""));
+    free(figure);
+    /* The page carries means of equal shares, which keep the energy. */
+    char *data = between(page, "<script type=\"application/json\" id=\"data\">", "</script>");
+    json_t *root = json_loads(data, 0, NULL);
+    const json_t *power = json_object_get(json_array_get(root, 2), "power");
+    const json_t *watts = json_object_get(json_object_get(power, "package"), "watts");
+    const size_t n = json_array_size(watts);
+    double sum = 0;
+    for (size_t i = 0; i < n; i++) sum += json_real_value(json_array_get(watts, i));
+    assert_in_range(n, 100, 200);
+    assert_true(fabs(sum / (double)n - 50.0) < 0.5);
+    json_decref(root);
+    free(data);
+    free(page);
+    r.result->trials[2].samples = NULL;
+    r.result->trials[2].n_samples = 0;
     synthetic_report_free(&r);
 }
 
@@ -276,6 +352,7 @@ int main(void)
         cmocka_unit_test(a_whole_page),
         cmocka_unit_test(hostile_texts_are_escaped),
         cmocka_unit_test(other_runs),
+        cmocka_unit_test(power_is_drawn),
         cmocka_unit_test(files_are_replaced_whole),
     };
     return cmocka_run_group_tests_name("report HTML", tests, scratch_folder_make,

@@ -14,14 +14,21 @@
 
 #include <jansson.h>
 
-static char *json_of(const attn_store_result *result, const attn_summary *summary,
-                     attn_json_style style)
+/* NULL instead of a result: what the page carries. */
+static attn_status write_json(FILE *out, const attn_store_result *result,
+                              const attn_summary *summary, attn_error *error)
+{
+    return result ? attn_report_json(out, result, summary, error)
+                  : attn_report_json_page(out, summary, error);
+}
+
+static char *json_of(const attn_store_result *result, const attn_summary *summary)
 {
     attn_error error = {0};
     char *caught = NULL;
     size_t n = 0;
     FILE *out = open_memstream(&caught, &n);
-    const attn_status status = attn_report_json(out, result, summary, style, &error);
+    const attn_status status = write_json(out, result, summary, &error);
     fclose(out);
     if (status != ATTN_OK) print_error("%s\n", error.text);
     assert_int_equal(status, ATTN_OK);
@@ -111,7 +118,7 @@ static void a_small_run_to_the_letter(void **state)
     attn_error error = {0};
     attn_summary *summary = NULL;
     assert_int_equal(attn_summary_make(&result, &summary, &error), ATTN_OK);
-    char *indented = json_of(&result, summary, ATTN_JSON_PRETTY);
+    char *indented = json_of(&result, summary);
     json_t *root = json_loads(indented, 0, NULL);
     char *text = json_dumps(root, JSON_COMPACT | JSON_ENSURE_ASCII | JSON_REAL_PRECISION(15));
     assert_non_null(text);
@@ -120,15 +127,15 @@ static void a_small_run_to_the_letter(void **state)
 
     json_decref(root);
     /* The page gets what its charts need, in one line that no script element breaks on. */
-    char *page = json_of(&result, summary, ATTN_JSON_PAGE);
+    char *page = json_of(NULL, summary);
     assert_string_equal(
-        page, "{\"trials\":[{\"mechanism\":\"m\",\"state\":\"done\",\"evaluations\":[{\"step\":1,"
-              "\"loss\":2.5}],\"steps\":{\"step\":[1],\"loss\":[null],\"seconds\":[null],"
-              "\"flop\":[9.0072e15]}}],\"summary\":[{\"mechanism\":\"m\",\"sees_future\":false,"
-              "\"reason\":null,"
-              "\"figures\":[{\"name\":\"a_s\",\"median\":0.1,\"low\":null,\"high\":null},"
-              "{\"name\":\"b_j\",\"median\":null,\"low\":null,\"high\":null},"
-              "{\"name\":\"c\",\"median\":null,\"low\":null,\"high\":null}]}]}");
+        page,
+        "[{\"mechanism\":\"m\",\"look\":[0,0,0],\"sees_future\":false,\"reason\":null,"
+        "\"figures\":{\"a_s\":[0.1,null,null],\"b_j\":[null,null,null],\"c\":[null,null,null]},"
+        "\"training\":{\"steps\":[1.0],\"seconds\":[null],\"flop\":[9.0072e15],"
+        "\"joules\":[null],\"loss\":[null]},"
+        "\"held_out\":{\"steps\":[1.0],\"seconds\":[null],\"flop\":[9.0072e15],"
+        "\"joules\":[null],\"loss\":[2.5]}}]");
     free(page);
     free(indented);
     free(text);
@@ -142,11 +149,11 @@ static void absent_values_say_why(void **state)
     synthetic_report r = synthetic_report_make(
         &(synthetic_options){.is_running = true, .first_name = "caf\xc3\xa9-\xff</script>"});
     snprintf(r.result->trials[1].reason, 8, "\xc3");
-    char *page = json_of(r.result, r.summary, ATTN_JSON_PAGE);
+    char *page = json_of(NULL, r.summary);
     assert_null(strchr(page, '<'));
     for (const char *c = page; *c; c++) assert_true((unsigned char)*c < 0x80);
     free(page);
-    char *text = json_of(r.result, r.summary, ATTN_JSON_PRETTY);
+    char *text = json_of(r.result, r.summary);
     json_t *root = json_loads(text, 0, NULL);
     assert_non_null(root);
     const json_t *trials = json_object_get(root, "trials");
@@ -212,36 +219,39 @@ static void failures_are_said(void **state)
     synthetic_report r = synthetic_report_make(&(synthetic_options){.rounds = 1, .steps = 2});
     attn_error error = {0};
     FILE *full = fopen("/dev/full", "w");
-    attn_status status = attn_report_json(full, r.result, r.summary, ATTN_JSON_PRETTY, &error);
+    attn_status status = attn_report_json(full, r.result, r.summary, &error);
     if (status == ATTN_OK) status = fflush(full) == 0 ? ATTN_OK : ATTN_EIO;
     assert_int_equal(status, ATTN_EIO);
     fclose(full);
 
     /* Jansson's allocations fail in turn: an error, or the same text as without failure. */
-    char *whole = json_of(r.result, r.summary, ATTN_JSON_PRETTY);
-    json_set_alloc_funcs(malloc_or_not, free);
-    size_t n_failures = 0;
-    bool has_fired = true;
-    for (size_t n = 1; has_fired; n += 1 + n / 16) {
-        char *text = NULL;
-        size_t n_bytes = 0;
-        FILE *out = open_memstream(&text, &n_bytes);
-        error = (attn_error){0};
-        memory_countdown = n;
-        status = attn_report_json(out, r.result, r.summary, ATTN_JSON_PRETTY, &error);
-        has_fired = memory_countdown == 0;
-        memory_countdown = 0;
-        fclose(out);
-        if (status == ATTN_OK)
-            assert_string_equal(text, whole);
-        else
-            assert_true(status == ATTN_EMEMORY || status == ATTN_EIO);
-        n_failures += status != ATTN_OK;
-        free(text);
+    for (int is_page = 0; is_page < 2; is_page++) {
+        const attn_store_result *result = is_page ? NULL : r.result;
+        char *whole = json_of(result, r.summary);
+        size_t n_failures = 0;
+        bool has_fired = true;
+        json_set_alloc_funcs(malloc_or_not, free);
+        for (size_t n = 1; has_fired; n += 1 + n / 16) {
+            char *text = NULL;
+            size_t n_bytes = 0;
+            FILE *out = open_memstream(&text, &n_bytes);
+            error = (attn_error){0};
+            memory_countdown = n;
+            status = write_json(out, result, r.summary, &error);
+            has_fired = memory_countdown == 0;
+            memory_countdown = 0;
+            fclose(out);
+            if (status == ATTN_OK)
+                assert_string_equal(text, whole);
+            else
+                assert_true(status == ATTN_EMEMORY || status == ATTN_EIO);
+            n_failures += status != ATTN_OK;
+            free(text);
+        }
+        json_set_alloc_funcs(malloc, free);
+        free(whole);
+        assert_true(n_failures > 40);
     }
-    json_set_alloc_funcs(malloc, free);
-    free(whole);
-    assert_true(n_failures > 40);
     synthetic_report_free(&r);
 }
 

@@ -8,7 +8,7 @@
   const css = (name) => getComputedStyle(document.documentElement).getPropertyValue(name).trim();
   const colour = (i) => css("--series-" + (i % 8 + 1));
   const units = {
-    matmul: "FLOP", memory: "byte", time: "s", roofline: "FLOP/s",
+    matmul: "FLOP", memory: "B", time: "s", roofline: "FLOP/s",
   };
   const sum = (row) => row.forward.matmul_flop + row.backward.matmul_flop +
     row.recomputed.matmul_flop + row.update.matmul_flop;
@@ -115,8 +115,15 @@
     const isRoof = kind === "roofline", found = kind === "time" ? crossings(kind, device) : [];
     const lengths = [...new Set(rows.map((row) => row.keys))].sort((a, b) => a - b);
     // Ticks at the lengths of the tables, or where a number begins with 1, 2 or 5.
+    const sets = isRoof ? roofline(device) : curves(kind, device);
+    const heights = sets.flatMap((set) => (set.spans ? set.spans.flat() : set.data.map((point) => point.y)));
+    const ends = {
+      tokens: { min: lengths[0] / 1.2, max: lengths[lengths.length - 1] * 1.2 },
+      height: { suggestedMin: Math.min(...heights), suggestedMax: Math.max(...heights) },
+    };
     const axis = (title, unit) => ({
       type: "logarithmic", title: { display: true, text: title, color: css("--ink") },
+      grid: { color: css("--line") }, ...(title === "tokens" ? ends.tokens : unit ? ends.height : {}),
       afterBuildTicks(scale) {
         const at = title === "tokens" ? lengths.map((v) => ({ value: v }))
           : scale.ticks.filter((tick) => [1, 2, 5].includes(Number(tick.value.toExponential()[0])));
@@ -128,7 +135,7 @@
       name + (ahead ? " gets ahead of" : " falls behind") + " flash at about " + Math.round(length) + " tokens").join("; ");
     return new Chart(canvas, {
       type: "line", plugins: [marks],
-      data: { datasets: isRoof ? roofline(device) : curves(kind, device) },
+      data: { datasets: sets },
       options: {
         animation: false, parsing: false, crossings: found, aspectRatio: 2,
         scales: {

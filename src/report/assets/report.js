@@ -3,15 +3,19 @@
 // paper need nothing here but a redraw.
 "use strict";
 (function () {
-  const data = JSON.parse(document.getElementById("data").textContent);
-  const mechanisms = data.summary;
+  const mechanisms = JSON.parse(document.getElementById("data").textContent);
   const charts = [];
   const dashes = [[], [7, 4], [2, 3], [9, 3, 2, 3]];
   const css = (name) => getComputedStyle(document.documentElement).getPropertyValue(name).trim();
   const series = (i) => css("--series-" + (i % 8 + 1));
   const fade = (colour, share) =>
     colour + Math.round(share * 255).toString(16).padStart(2, "0");
-  const figureOf = (mechanism, name) => mechanism.figures.find((f) => f.name === name);
+  const shades = [1, 0.6, 0.4, 0.25]; // of the bars of runs A, B, C, D
+  const shapes = ["circle", "rect", "triangle", "rectRot"];
+  function figureOf(mechanism, name) {
+    const f = mechanism.figures[name];
+    return f && { median: f[0], low: f[1], high: f[2] };
+  }
 
   // ---- numbers: the same rules as the tables ----
   function decimalsFor(value, low, high) {
@@ -32,12 +36,6 @@
   function prefixed(value) {
     const step = Math.min(6, Math.floor(Math.log10(Math.abs(value) || 1) / 3));
     return step < 2 ? value : Number((value / 1000 ** step).toPrecision(4)) + " " + "  MGTPE"[step];
-  }
-  function median(values) {
-    const sorted = values.filter((v) => v !== null).sort((a, b) => a - b);
-    const half = sorted.length >> 1;
-    if (!sorted.length) return null;
-    return sorted.length % 2 ? sorted[half] : (sorted[half - 1] + sorted[half]) / 2;
   }
 
   // ---- what Chart.js does not draw: whiskers, ticks and values at the end of bars ----
@@ -129,7 +127,8 @@
         const f = figureOf(m, part.figure);
         return f && f.low !== null ? [f.low * spec.factor, f.high * spec.factor] : null;
       }),
-      backgroundColor: spec.kind === "intervals" ? fade(css("--caution"), 0.4) : series(i),
+      backgroundColor: mechanisms.map((m) => spec.kind === "intervals"
+        ? fade(css("--caution"), 0.4) : fade(series(i), shades[(m.run || 0) % 4])),
       barPercentage: 0.62, categoryPercentage: 1, stack: "all",
     }));
     element.parentNode.style.height = 62 + 30 * labels.length + (spec.parts.length > 1 ? 34 : 0) + "px";
@@ -142,7 +141,8 @@
         devicePixelRatio: Math.max(2, window.devicePixelRatio || 1),
         layout: { padding: { right: 62 } },
         scales: {
-          x: Object.assign(axis(spec.unit, true), { stacked: true, beginAtZero: true }),
+          x: Object.assign(axis(spec.unit, true), { stacked: true, beginAtZero: true,
+            suggestedMax: Math.max(...rows.map((r) => Math.max(r.end, r.high, r.mark))) }),
           y: Object.assign(axis("", false), { stacked: true,
             ticks: { color: css("--ink"), autoSkip: false, callback(v) {
               const name = this.getLabelForValue(v);
@@ -164,47 +164,21 @@
   }
 
   // ---- loss curves ----
-  function axisValues(trial, kind) {
-    const s = trial.steps;
-    const values = kind === "steps" ? s.step : kind === "flop" ? s.flop
-      : kind === "joules" ? s.step.map((n) => n * (trial.energy_step_j || 0)) : s.seconds;
-    return [0].concat(values);
-  }
-
-  // Medians over the rounds of a mechanism, at each step that all of them have.
-  function curves(name, kind) {
-    const trials = data.trials.filter((t) => t.mechanism === name && t.state === "done");
-    if (!trials.length) return { train: [], heldOut: [] };
-    const xs = trials.map((t) => axisValues(t, kind));
-    const shortest = Math.min(...trials.map((t) => t.steps.step.length));
-    const stride = Math.max(1, Math.ceil(shortest / 400));
-    const train = [];
-    for (let i = 0; i < shortest; i += stride)
-      train.push({ x: median(xs.map((x) => x[i + 1])), y: median(trials.map((t) => t.steps.loss[i])) });
-    const heldOut = trials[0].evaluations.map((e) => {
-      const same = trials.map((t) => t.evaluations.find((o) => o.step === e.step));
-      // Steps may be thinned: the last one at or before the evaluation.
-      const at = trials.map((t) => t.steps.step.filter((n) => n <= e.step).length);
-      return { x: median(xs.map((x, r) => x[at[r]] ?? null)),
-        y: median(same.map((o) => (o ? o.loss : null))) };
-    });
-    return { train, heldOut };
-  }
+  const points = (curve, kind) => curve[kind].map((x, i) => ({ x, y: curve.loss[i] }));
 
   function drawLoss(element, kind) {
     const titles = { steps: "optimizer steps", seconds: "seconds of training", flop: "operations, all three classes",
       joules: "joules, the mean of a step each" };
     const datasets = [];
-    mechanisms.forEach((m, i) => {
-      // Colours repeat after eight; dashes and points then differ: 32 lines can be told apart.
-      const c = curves(m.mechanism, kind), again = Math.floor(i / 8);
-      const dash = dashes[(again + 2 * (i % 2)) % 4];
+    mechanisms.forEach((m) => {
+      const [colour, dash, point] = m.look;
       const name = m.mechanism + (m.sees_future ? " (sees the future)" : "");
-      datasets.push({ label: name, data: c.heldOut, borderColor: series(i),
-        backgroundColor: series(i), borderDash: dash, borderWidth: 2, pointRadius: 3,
-        pointStyle: ["circle", "rect", "triangle", "rectRot"][(i + again) % 4], spanGaps: true });
-      datasets.push({ label: name, data: c.train, borderColor: fade(series(i), 0.28),
-        borderWidth: 1.2, pointRadius: 0, spanGaps: true, isTraining: true });
+      datasets.push({ label: name, data: points(m.held_out, kind), borderColor: series(colour),
+        backgroundColor: series(colour), borderDash: dashes[dash], borderWidth: 2, pointRadius: 3,
+        pointStyle: shapes[point], spanGaps: true });
+      datasets.push({ label: name, data: points(m.training, kind),
+        borderColor: fade(series(colour), 0.28), borderWidth: 1.2, pointRadius: 0, spanGaps: true,
+        isTraining: true });
     });
     element.parentNode.style.height = "420px";
     return new Chart(element, {
@@ -240,18 +214,19 @@
 
   // ---- loss against its cost ----
   function drawScatter(element, figure, unit) {
-    const points = mechanisms.map((m, i) => {
+    const all = mechanisms.map((m) => {
       const x = figureOf(m, figure), y = figureOf(m, "held_out_loss");
-      return { name: m.mechanism, i, x: x ? x.median : null, y: y ? y.median : null };
+      return { name: m.mechanism + (m.sees_future ? " (sees the future)" : ""), look: m.look,
+        competes: !m.sees_future, x: x ? x.median : null, y: y ? y.median : null };
     }).filter((p) => p.x !== null && p.y !== null);
-    const front = points.filter((p) => !points.some((o) =>
+    const front = all.filter((p) => p.competes && !all.some((o) => o.competes &&
       o.x <= p.x && o.y <= p.y && (o.x < p.x || o.y < p.y))).sort((a, b) => a.x - b.x);
-    element.parentNode.style.height = "320px";
+    element.parentNode.style.height = Math.max(320, 60 + 21 * all.length) + "px";
     return new Chart(element, {
       type: "scatter",
-      data: { datasets: points.map((p) => ({ label: p.name, data: [{ x: p.x, y: p.y }],
-        backgroundColor: series(p.i), pointRadius: 6, pointHoverRadius: 8,
-        pointStyle: ["circle", "rect", "triangle", "rectRot"][Math.floor(p.i / 8) % 4] }))
+      data: { datasets: all.map((p) => ({ label: p.name, data: [{ x: p.x, y: p.y }],
+        backgroundColor: series(p.look[0]), pointRadius: 6, pointHoverRadius: 8,
+        pointStyle: shapes[p.look[2]] }))
         .concat([{ label: "best", data: front.map((p) => ({ x: p.x, y: p.y })), showLine: true,
           pointRadius: 0, borderColor: css("--soft"), borderWidth: 1.2, borderDash: [4, 4] }]) },
       options: {
@@ -260,8 +235,8 @@
         scales: { x: Object.assign(axis(unit, true), { type: "linear" }),
           y: axis("held-out loss, nat per token", true) },
         plugins: {
-          legend: { position: "right", labels: { color: css("--ink"), usePointStyle: true,
-            boxHeight: 7 } },
+          legend: { position: element.parentNode.clientWidth < 420 ? "bottom" : "right", labels: { color: css("--ink"), usePointStyle: true,
+            boxHeight: 7, filter: (item) => item.text !== "best" } },
           tooltip: { callbacks: { label: (item) => item.dataset.label + ": " +
             plain(item.parsed.y) + " nat, " + plain(item.parsed.x) + " " + unit } },
         },
@@ -269,19 +244,29 @@
     });
   }
 
-  // ---- power over time ----
-  function drawPower(element) {
-    const datasets = [];
-    mechanisms.forEach((m, i) => {
-      const trials = data.trials.filter((t) => t.mechanism === m.mechanism && t.power);
-      if (!trials.length) return;
-      const power = trials[trials.length - 1].power;
-      Object.keys(power).forEach((domain, d) => datasets.push({
-        label: m.mechanism + ", " + domain, borderColor: series(i), backgroundColor: series(i),
-        borderDash: dashes[d % 4], borderWidth: 1.5, pointRadius: 0, spanGaps: true,
-        data: power[domain].time_s.map((x, k) => ({ x, y: power[domain].power_w[k] })) }));
+  // ---- power over time, and the energy that it sums up to ----
+  function integral(power) {
+    let sum = 0;
+    return power.seconds.map((x, k) => {
+      // What was not seen is not nothing: from there on the sum is unknown.
+      sum += (power.watts[k] ?? NaN) * (x - (k ? power.seconds[k - 1] : 0));
+      return { x, y: sum };
     });
-    element.parentNode.style.height = "320px";
+  }
+  function drawPower(element, quantity) {
+    const datasets = [];
+    mechanisms.filter((m) => m.power).forEach((m) => {
+      Object.keys(m.power).forEach((domain, d) => {
+        const power = m.power[domain];
+        datasets.push({ label: m.mechanism + ", " + domain, borderColor: series(m.look[0]),
+          backgroundColor: series(m.look[0]), borderDash: dashes[(m.look[1] + d) % 4],
+          borderWidth: 1.5, pointRadius: 0, spanGaps: true,
+          data: quantity === "energy" ? integral(power)
+            : power.seconds.map((x, k) => ({ x, y: power.watts[k] })) });
+      });
+    });
+    // Room for the legend: some five labels a line.
+    element.parentNode.style.height = 320 + 22 * Math.ceil(datasets.length / 5) + "px";
     return new Chart(element, {
       type: "line",
       data: { datasets },
@@ -289,7 +274,8 @@
         animation: false, maintainAspectRatio: false, parsing: false,
         devicePixelRatio: Math.max(2, window.devicePixelRatio || 1),
         scales: { x: Object.assign(axis("seconds of training", true), { type: "linear" }),
-          y: Object.assign(axis("W", true), { beginAtZero: true }) },
+          y: Object.assign(axis(quantity === "energy" ? "energy, J" : "power, W", true),
+            { beginAtZero: true }) },
         plugins: { legend: { position: "top", align: "start",
           labels: { color: css("--ink"), boxWidth: 12, boxHeight: 2 } } },
       },
@@ -318,23 +304,23 @@
     button.addEventListener("click", () => sortBy(button.closest("th"))));
 
   // ---- drawing all, and again when the colours change ----
-  let lossAxis = "steps";
+  const chosen = { loss: "steps", power: "power" };
   function drawAll() {
     charts.splice(0).forEach((c) => c.destroy());
     Chart.defaults.font.family = "system-ui, -apple-system, 'Segoe UI', Roboto, sans-serif";
     document.querySelectorAll("figure[data-kind]").forEach((figure) => {
       const d = figure.dataset, canvas = figure.querySelector("canvas");
-      if (d.kind === "loss") { charts.push(drawLoss(canvas, lossAxis)); return; }
+      if (d.kind === "loss") { charts.push(drawLoss(canvas, chosen.loss)); return; }
       if (d.kind === "scatter") { charts.push(drawScatter(canvas, d.x, d.unit)); return; }
-      if (d.kind === "power") { charts.push(drawPower(canvas)); return; }
+      if (d.kind === "power") { charts.push(drawPower(canvas, chosen.power)); return; }
       charts.push(drawBars(canvas, { kind: d.kind, unit: d.unit, factor: Number(d.factor),
         parts: d.series.split(",").map(pair), total: d.total, mark: d.mark && pair(d.mark) }));
     });
   }
-  document.querySelectorAll("button[data-axis]").forEach((button) => {
+  document.querySelectorAll("button[data-choice]").forEach((button) => {
     button.addEventListener("click", () => {
-      lossAxis = button.dataset.axis;
-      document.querySelectorAll("button[data-axis]").forEach((b) =>
+      chosen[button.closest("figure").dataset.kind] = button.dataset.choice;
+      button.parentNode.querySelectorAll("button").forEach((b) =>
         b.setAttribute("aria-pressed", String(b === button)));
       drawAll();
     });

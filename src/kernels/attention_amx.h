@@ -1,0 +1,98 @@
+/* What attention in bfloat16 is made of at level `amx`: packing of a head's rows, products of packed
+ * strips, and the softmax between them, which runs while the tiles work.
+ *
+ * Single-threaded, on memory of the caller; none fails. Packed numbers (bf16_cells.h) and blocks of
+ * sums lie on 64 bytes. Products and softmaxes stand between attn_amx_begin() and attn_amx_end(). */
+#ifndef KERNELS_ATTENTION_AMX_H
+#define KERNELS_ATTENTION_AMX_H
+
+#include "kernels/bf16_cells.h"
+#include "kernels/kernels.h"
+
+#include <stdint.h>
+
+/* ---- packing ----------------------------------------------------------------------------- */
+
+/* Rows of floats as factors of products, rounded to the nearest; subnormal numbers are 0. Rows are
+ * packed in whole pairs of strips, so that 64 of them always lie together. NULL: not wanted. */
+typedef struct attn_amx_forms {
+    attn_bf16 *left;          /* a left factor, k along the columns */
+    attn_bf16 *right;         /* its transpose as a right factor, k along the columns */
+    attn_bf16 *right_by_rows; /* a right factor, k along the rows */
+    attn_bf16 *right_of_p;    /* the same for a left factor P of attn_amx_run_softmax() */
+    attn_bf16 *transposed;    /* its transpose as a left factor, k along the rows */
+    size_t row_strips;        /* strips of the rows of these last three */
+} attn_amx_forms;
+
+/* Strips of so many rows. */
+static inline size_t attn_amx_row_strips(size_t rows)
+{
+    return (rows + 2 * ATTN_STRIP - 1) / (2 * ATTN_STRIP) * 2;
+}
+
+/* Numbers of one form. */
+static inline size_t attn_amx_form_count(size_t rows, size_t columns)
+{
+    return attn_amx_row_strips(rows) * attn_strips(columns) * ATTN_CELL;
+}
+
+/* The rows from `strip` * ATTN_STRIP on, `rows` of them, which lie `from_row` apart from `from` on. */
+void attn_amx_pack(size_t strip, size_t rows, size_t columns, const float *from, size_t from_row,
+                   const attn_amx_forms *to);
+
+/* ---- products ---------------------------------------------------------------------------- */
+
+/* sums[32][32], rows sums_row apart, = or += left right over n cells of k. The cells of a factor
+ * follow each other, or are those that its list names. */
+typedef struct attn_amx_block {
+    const attn_bf16 *left, *right;
+    const uint32_t *left_cells, *right_cells; /* NULL: 0, 1, 2, ... */
+    size_t n_cells;
+    float *sums;
+    size_t sums_row;
+    bool adds;
+    bool is_narrow; /* few cells that follow each other, and adds to nothing: see attention_amx.c */
+} attn_amx_block;
+
+void attn_amx_begin(void);
+void attn_amx_end(void);
+
+void attn_amx_multiply(size_t n_blocks, const attn_amx_block *blocks);
+
+/* ---- softmax ----------------------------------------------------------------------------- */
+
+/* Rows of a running softmax in powers of two. References are whole numbers, so that a rounded
+ * 2^(x - top) is 2^-top times the rounded 2^x whatever the reference. */
+typedef struct attn_amx_softmax {
+    size_t rows, n_tiles; /* up to 32; of 64 keys */
+    float factor;         /* of the scores: > 0 */
+    const float *scores;  /* [n_tiles][32][64] */
+    float *top;           /* [rows]; ATTN_RUNNING_START at first, with total and o 0 */
+    float *total;         /* [rows][ATTN_RUNNING_SUMS]: the row's total is their sum */
+    float *o;             /* [rows][o_row]: what is multiplied with total when a reference rises */
+    size_t o_row;
+    attn_bf16
+        *p; /* out: 2^(factor s - top) as a left factor; in a cell, keys i and i + 16 are a pair */
+} attn_amx_softmax;
+
+/* The softmax, with the blocks multiplied on the way; they neither read p nor write scores or o. */
+void attn_amx_run_softmax(const attn_amx_softmax *softmax, size_t n_blocks,
+                          const attn_amx_block *blocks);
+
+/* 64 x 64 scores and their gradients dP, for which P = 2^(factor s - top) and
+ * dS = P o (dP - delta) are made, rounded, as factors. Rows of all are 64 apart. */
+typedef struct attn_amx_gradient {
+    float factor;
+    const float *scores, *dp, *slope; /* [64][64]; slope, which multiplies dS: or NULL */
+    const float *top, *delta;         /* [64] */
+    attn_bf16 *p_right;               /* right factors, k along the rows */
+    attn_bf16 *ds_right;
+    size_t right_strip; /* numbers from strip to strip of these: 2 cells are used */
+    attn_bf16 *ds_left; /* a left factor, k along the columns */
+    size_t left_strip;
+} attn_amx_gradient;
+
+void attn_amx_run_gradient(const attn_amx_gradient *gradient, size_t n_blocks,
+                           const attn_amx_block *blocks);
+
+#endif

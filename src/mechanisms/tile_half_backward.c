@@ -1,0 +1,405 @@
+/* The tile engine at level `amx` in bfloat16: backward. See tile_engine.h for the equations.
+ *
+ * A task owns a key/value head with all its query heads. It goes by blocks of 256 queries and 256
+ * keys. In each, tile by tile, S and dP = dO' V^T become P and dS, rounded, in the order in which
+ * products read them; S and dP of the next tile are made beside that. Then the block adds
+ *     dQ += dS K,  dK^T += Q^T dS,  dV^T += dO'^T P. */
+#include "mechanisms/tile_half.h"
+
+#include "base/threads.h"
+
+#include <math.h>
+#include <string.h>
+
+enum {
+    GROUP = 4, /* tiles of a block, either way */
+    GROUP_STRIPS = GROUP * ATTN_TILE_STRIPS,
+    TILE = ATTN_TILE_QUERIES * ATTN_TILE_KEYS,
+    SQUARE = ATTN_STRIP * ATTN_STRIP,
+    FACTOR = GROUP_STRIPS * GROUP_STRIPS * ATTN_CELL, /* numbers of P or dS of a block */
+    BLOCKS_MAX = 8                                    /* of S and dP of a tile */
+};
+
+typedef struct backward_job {
+    const attn_tile_call *call;
+    float scale, factor;           /* as in forward */
+    size_t key_cells, value_cells; /* strips of dk and of dv */
+    size_t key_strips, query_strips;
+    float *workers;
+    size_t worker_count;
+    attn_tally tally;
+} backward_job;
+
+/* Packed factors and sums of one key/value head, and of one of its query heads. */
+typedef struct head_room {
+    attn_bf16 *keys, *values, *key_rows;     /* right factors of S, of dP, of dQ */
+    attn_bf16 *q, *d_o;                      /* left factors of S and of dP */
+    attn_bf16 *q_columns, *d_o_columns;      /* Q^T and dO'^T: left factors of dK^T and dV^T */
+    attn_bf16 *p_right, *ds_right, *ds_left; /* of a block */
+    float *dk, *dv;                          /* [key strips][strips of the width][32][32] */
+    float *dq;                               /* [T][strips of dk * 32] */
+    float *top, *delta;                      /* [T] */
+    float *s, *dp;                           /* of two tiles */
+    float *slope;                            /* of one */
+    float *rows;                             /* 64 of dO', or 32 x 32 of a result */
+} head_room;
+
+static size_t sums_count(size_t strips, size_t width)
+{
+    return strips * attn_strips(width) * SQUARE;
+}
+
+static size_t rows_count(const attn_tile_shape *shape)
+{
+    return attn_rounded(ATTN_TILE_QUERIES * shape->value_width) + SQUARE;
+}
+
+static head_room divide_room(float *room, const backward_job *job)
+{
+    const attn_tile_shape *shape = &job->call->shape;
+    const size_t S = shape->keys, T = shape->queries;
+    const size_t dk = shape->key_width, dv = shape->value_width;
+    const size_t rows = job->query_strips * ATTN_STRIP;
+    head_room r;
+    r.keys = attn_half_cut(&room, attn_amx_form_count(S, dk));
+    r.values = attn_half_cut(&room, attn_amx_form_count(S, dv));
+    r.key_rows = attn_half_cut(&room, attn_amx_form_count(S, dk));
+    r.q = attn_half_cut(&room, attn_amx_form_count(T, dk));
+    r.d_o = attn_half_cut(&room, attn_amx_form_count(T, dv));
+    r.q_columns = attn_half_cut(&room, attn_amx_form_count(T, dk));
+    r.d_o_columns = attn_half_cut(&room, attn_amx_form_count(T, dv));
+    r.p_right = attn_half_cut(&room, FACTOR);
+    r.ds_right = attn_half_cut(&room, FACTOR);
+    r.ds_left = attn_half_cut(&room, FACTOR);
+    r.dk = attn_cut(&room, sums_count(job->key_strips, dk));
+    r.dv = attn_cut(&room, sums_count(job->key_strips, dv));
+    r.dq = attn_cut(&room, sums_count(job->query_strips, dk));
+    r.top = attn_cut(&room, rows);
+    r.delta = attn_cut(&room, rows);
+    r.s = attn_cut(&room, 2 * TILE);
+    r.dp = attn_cut(&room, 2 * TILE);
+    r.slope = attn_cut(&room, TILE);
+    r.rows = room;
+    return r;
+}
+
+static size_t worker_count(const attn_tile_shape *shape)
+{
+    const size_t S = shape->keys, T = shape->queries;
+    const size_t dk = shape->key_width, dv = shape->value_width;
+    const size_t key_strips = attn_amx_row_strips(S), query_strips = attn_amx_row_strips(T);
+    const size_t numbers = 2 * attn_amx_form_count(S, dk) + attn_amx_form_count(S, dv) +
+                           2 * attn_amx_form_count(T, dk) + 2 * attn_amx_form_count(T, dv) +
+                           3 * (size_t)FACTOR;
+    return attn_half_floats(numbers) + sums_count(key_strips, dk) + sums_count(key_strips, dv) +
+           sums_count(query_strips, dk) + 2 * query_strips * ATTN_STRIP + 5 * (size_t)TILE +
+           rows_count(shape);
+}
+
+size_t attn_half_backward_scratch(const attn_tile_shape *shape, size_t threads)
+{
+    return threads * worker_count(shape) + ATTN_HALF_LINE;
+}
+
+/* ---- packing ----------------------------------------------------------------------------- */
+
+static void load_keys(const backward_job *job, const head_room *room, size_t b, size_t g)
+{
+    const attn_tile_call *call = job->call;
+    const size_t S = call->shape.keys, dk = call->shape.key_width, dv = call->shape.value_width;
+    const attn_amx_forms keys = {
+        .right = room->keys, .right_by_rows = room->key_rows, .row_strips = job->key_strips};
+    const attn_amx_forms values = {.right = room->values};
+    attn_amx_pack(0, S, dk, call->k + b * S * call->k_at.row + g * call->k_at.head, call->k_at.row,
+                  &keys);
+    attn_amx_pack(0, S, dv, call->v + b * S * call->v_at.row + g * call->v_at.head, call->v_at.row,
+                  &values);
+    memset(room->dk, 0, sums_count(job->key_strips, dk) * sizeof *room->dk);
+    memset(room->dv, 0, sums_count(job->key_strips, dv) * sizeof *room->dv);
+}
+
+/* One query head: q, dO' = dO / l, delta from what dO' is rounded to, and a clear dq. */
+static void load_query_head(const backward_job *job, const head_room *room, size_t b, size_t h)
+{
+    const attn_tile_call *call = job->call;
+    const attn_kernels *kernels = call->context->kernels;
+    const size_t T = call->shape.queries, dk = call->shape.key_width, dv = call->shape.value_width;
+    const size_t at = b * T * call->o_at.row + h * call->o_at.head;
+    const float *saved = call->saved + 2 * (b * call->shape.heads + h) * T;
+    const attn_amx_forms q = {
+        .left = room->q, .transposed = room->q_columns, .row_strips = job->query_strips};
+    const attn_amx_forms d_o = {
+        .left = room->d_o, .transposed = room->d_o_columns, .row_strips = job->query_strips};
+    attn_amx_pack(0, T, dk, call->q + b * T * call->q_at.row + h * call->q_at.head, call->q_at.row,
+                  &q);
+    for (size_t i = 0; i < job->query_strips * ATTN_STRIP; i++) {
+        const float l = i < T ? saved[T + i] : 0.0f;
+        room->top[i] = l == 0.0f ? INFINITY : saved[i]; /* saw nothing: P is 2^-inf = 0 */
+        room->delta[i] = l == 0.0f ? 0.0f : 1.0f / l;
+    }
+    for (size_t i0 = 0; i0 < T; i0 += ATTN_TILE_QUERIES) {
+        const size_t n = attn_smaller(ATTN_TILE_QUERIES, T - i0);
+        const size_t from = at + i0 * call->o_at.row;
+        kernels->copy_rows(n, dv, 1.0f, room->delta + i0, call->d_o + from, call->o_at.row,
+                           room->rows, dv);
+        attn_tile_round(call, n * dv, room->rows);
+        for (size_t i = 0; i < n; i++)
+            room->delta[i0 + i] =
+                kernels->dot(dv, room->rows + i * dv, call->o + from + i * call->o_at.row);
+        attn_amx_pack(i0 / ATTN_STRIP, n, dv, room->rows, dv, &d_o);
+    }
+    memset(room->dq, 0, sums_count(job->query_strips, dk) * sizeof *room->dq);
+}
+
+static void store_keys(const backward_job *job, const head_room *room, size_t width,
+                       const float *sums, float scale, float *to, size_t to_row)
+{
+    const attn_kernels *kernels = job->call->context->kernels;
+    const size_t S = job->call->shape.keys, strips = attn_strips(width);
+    for (size_t j = 0; j < attn_strips(S); j++)
+        for (size_t i = 0; i < strips; i++) {
+            const size_t n = attn_smaller(ATTN_STRIP, S - j * ATTN_STRIP);
+            const size_t columns = attn_smaller(ATTN_STRIP, width - i * ATTN_STRIP);
+            kernels->transpose(columns, n, sums + (j * strips + i) * SQUARE, ATTN_STRIP, room->rows,
+                               ATTN_STRIP);
+            kernels->copy_rows(n, columns, scale, NULL, room->rows, ATTN_STRIP,
+                               to + j * ATTN_STRIP * to_row + i * ATTN_STRIP, to_row);
+        }
+}
+
+/* ---- a block ----------------------------------------------------------------------------- */
+
+/* Tiles from query tile i0 and key tile j0 on, up to GROUP of each. */
+typedef struct block {
+    size_t i0, j0;
+    size_t n_pairs; /* tiles that are not empty */
+    struct {
+        size_t i, j; /* within the block */
+        attn_tile_kind kind;
+    } pair[GROUP * GROUP];
+    bool is_seen[GROUP][GROUP]; /* [i][j] */
+} block;
+
+static attn_tile tile_at(const backward_job *job, const block *b, size_t i, size_t j)
+{
+    const attn_tile_shape *shape = &job->call->shape;
+    attn_tile t = {.i0 = (b->i0 + i) * ATTN_TILE_QUERIES, .j0 = (b->j0 + j) * ATTN_TILE_KEYS};
+    t.ni = attn_smaller(ATTN_TILE_QUERIES, shape->queries - t.i0);
+    t.nj = attn_smaller(ATTN_TILE_KEYS, shape->keys - t.j0);
+    return t;
+}
+
+static void find_pairs(const backward_job *job, size_t head, const uint32_t *documents, block *b)
+{
+    const attn_mask *mask = &job->call->rule.mask;
+    const size_t rows = job->query_strips / 2 - b->i0, columns = job->key_strips / 2 - b->j0;
+    memset(b->is_seen, 0, sizeof b->is_seen);
+    b->n_pairs = 0;
+    for (size_t i = 0; i < GROUP && i < rows; i++)
+        for (size_t j = 0; j < GROUP && j < columns; j++) {
+            const attn_tile tile = tile_at(job, b, i, j);
+            const attn_tile_kind kind = mask->tile(mask->rule, head, &tile, documents);
+            if (kind == ATTN_TILE_EMPTY) continue;
+            b->is_seen[i][j] = true;
+            b->pair[b->n_pairs].i = i;
+            b->pair[b->n_pairs].j = j;
+            b->pair[b->n_pairs++].kind = kind;
+        }
+}
+
+/* S and dP of a pair: 2 x 2 blocks each. */
+static void ask_pair(const backward_job *job, const head_room *room, const block *b, size_t pair,
+                     attn_amx_block *out)
+{
+    const size_t q = 2 * (b->i0 + b->pair[pair].i), k = 2 * (b->j0 + b->pair[pair].j);
+    for (size_t i = 0; i < 4; i++) {
+        const size_t row = q + i / 2, column = k + i % 2;
+        const size_t to =
+            pair % 2 * TILE + i / 2 * ATTN_STRIP * ATTN_TILE_KEYS + i % 2 * ATTN_STRIP;
+        out[i] = (attn_amx_block){.left = room->q + row * job->key_cells * ATTN_CELL,
+                                  .right = room->keys + column * job->key_cells * ATTN_CELL,
+                                  .n_cells = job->key_cells,
+                                  .sums = room->s + to,
+                                  .sums_row = ATTN_TILE_KEYS,
+                                  .is_narrow = true};
+        out[4 + i] = (attn_amx_block){.left = room->d_o + row * job->value_cells * ATTN_CELL,
+                                      .right = room->values + column * job->value_cells * ATTN_CELL,
+                                      .n_cells = job->value_cells,
+                                      .sums = room->dp + to,
+                                      .sums_row = ATTN_TILE_KEYS,
+                                      .is_narrow = true};
+    }
+}
+
+static void finish_scores(const backward_job *job, const head_room *room, size_t head,
+                          const uint32_t *documents, const attn_tile *tile, attn_tile_kind kind,
+                          float *s, attn_work *work)
+{
+    const attn_tile_call *call = job->call;
+    const attn_score *score = call->rule.score;
+    const bool has_slope = score && score->has_slope;
+    const uint64_t pairs = (uint64_t)tile->ni * tile->nj;
+    if (has_slope && pairs < TILE) memset(room->slope, 0, TILE * sizeof *room->slope);
+    attn_tile_finish_scores(&call->rule, call->context->kernels, head, tile, kind, documents,
+                            job->scale, s, ATTN_TILE_KEYS, has_slope ? room->slope : NULL,
+                            ATTN_TILE_KEYS);
+    for (size_t i = 0; tile->nj < ATTN_TILE_KEYS && i < tile->ni; i++)
+        for (size_t j = tile->nj; j < ATTN_TILE_KEYS; j++) s[i * ATTN_TILE_KEYS + j] = -INFINITY;
+    work->matmul += pairs * (6 * call->shape.key_width + 4 * call->shape.value_width);
+    work->exponential += pairs;
+    work->other += (kind == ATTN_TILE_FULL ? 4 : 5) * pairs;
+    if (!score) return;
+    attn_work_add(work, attn_work_times(score->value, pairs));
+    attn_work_add(work, attn_work_times(score->slope, pairs));
+}
+
+/* P and dS of all pairs. */
+static void make_factors(const backward_job *job, const head_room *room, size_t head,
+                         const uint32_t *documents, const block *b, attn_work *work)
+{
+    attn_amx_block next[BLOCKS_MAX];
+    ask_pair(job, room, b, 0, next);
+    attn_amx_multiply(BLOCKS_MAX, next);
+    for (size_t n = 0; n < b->n_pairs; n++) {
+        const size_t i = b->pair[n].i, j = b->pair[n].j;
+        const attn_tile tile = tile_at(job, b, i, j);
+        float *s = room->s + n % 2 * TILE;
+        finish_scores(job, room, head, documents, &tile, b->pair[n].kind, s, work);
+        const size_t right = (2 * j * GROUP_STRIPS + 2 * i) * ATTN_CELL;
+        const bool has_next = n + 1 < b->n_pairs,
+                   has_slope = job->call->rule.score && job->call->rule.score->has_slope;
+        const attn_amx_gradient gradient = {.factor = job->factor,
+                                            .scores = s,
+                                            .dp = room->dp + n % 2 * TILE,
+                                            .slope = has_slope ? room->slope : NULL,
+                                            .top = room->top + tile.i0,
+                                            .delta = room->delta + tile.i0,
+                                            .p_right = room->p_right + right,
+                                            .ds_right = room->ds_right + right,
+                                            .right_strip = GROUP_STRIPS * ATTN_CELL,
+                                            .ds_left = room->ds_left +
+                                                       (2 * i * GROUP_STRIPS + 2 * j) * ATTN_CELL,
+                                            .left_strip = GROUP_STRIPS * ATTN_CELL};
+        if (has_next) ask_pair(job, room, b, n + 1, next);
+        attn_amx_run_gradient(&gradient, has_next ? BLOCKS_MAX : 0, next);
+    }
+}
+
+/* Strips of the seen tiles of a row (or column) of the block; their number. */
+static size_t list_cells(const block *b, bool is_row, size_t at, uint32_t cells[GROUP_STRIPS])
+{
+    size_t n = 0;
+    for (uint32_t i = 0; i < GROUP; i++) {
+        if (!(is_row ? b->is_seen[at][i] : b->is_seen[i][at])) continue;
+        cells[n++] = 2 * i;
+        cells[n++] = 2 * i + 1;
+    }
+    return n;
+}
+
+static void add_queries(const backward_job *job, const head_room *room, const block *b)
+{
+    const size_t row = job->key_cells * ATTN_STRIP;
+    for (size_t strip = 0; strip < GROUP_STRIPS; strip++) {
+        uint32_t cells[GROUP_STRIPS];
+        const size_t n = list_cells(b, true, strip / 2, cells);
+        const size_t at = 2 * b->i0 + strip;
+        for (size_t i = 0; n > 0 && i < job->key_cells; i++)
+            attn_amx_multiply(
+                1, &(attn_amx_block){.left = room->ds_left + strip * GROUP_STRIPS * ATTN_CELL,
+                                     .right = room->key_rows +
+                                              (i * job->key_strips + 2 * b->j0) * ATTN_CELL,
+                                     .left_cells = cells,
+                                     .right_cells = cells,
+                                     .n_cells = n,
+                                     .sums = room->dq + at * ATTN_STRIP * row + i * ATTN_STRIP,
+                                     .sums_row = row,
+                                     .adds = true});
+    }
+}
+
+/* sums += left^T times P or dS, for the strips of `width` of one key strip */
+static void add_keys(const backward_job *job, const block *b, size_t strip, size_t n,
+                     const uint32_t *cells, size_t width_strips, const attn_bf16 *left,
+                     const attn_bf16 *right, float *sums)
+{
+    const size_t at = 2 * b->j0 + strip;
+    for (size_t i = 0; i < width_strips; i++)
+        attn_amx_multiply(
+            1, &(attn_amx_block){.left = left + (i * job->query_strips + 2 * b->i0) * ATTN_CELL,
+                                 .right = right + strip * GROUP_STRIPS * ATTN_CELL,
+                                 .left_cells = cells,
+                                 .right_cells = cells,
+                                 .n_cells = n,
+                                 .sums = sums + (at * width_strips + i) * SQUARE,
+                                 .sums_row = ATTN_STRIP,
+                                 .adds = true});
+}
+
+static void run_block(const backward_job *job, const head_room *room, size_t head,
+                      const uint32_t *documents, block *b, attn_work *work)
+{
+    find_pairs(job, head, documents, b);
+    if (b->n_pairs == 0) return;
+    make_factors(job, room, head, documents, b, work);
+    add_queries(job, room, b);
+    for (size_t strip = 0; strip < GROUP_STRIPS; strip++) {
+        uint32_t cells[GROUP_STRIPS];
+        const size_t n = list_cells(b, false, strip / 2, cells);
+        if (n == 0) continue;
+        add_keys(job, b, strip, n, cells, job->value_cells, room->d_o_columns, room->p_right,
+                 room->dv);
+        add_keys(job, b, strip, n, cells, job->key_cells, room->q_columns, room->ds_right,
+                 room->dk);
+    }
+}
+
+static void run_kv_head(void *argument, size_t index, size_t worker)
+{
+    backward_job *job = argument;
+    const attn_tile_call *call = job->call;
+    const attn_tile_shape *shape = &call->shape;
+    const attn_kernels *kernels = call->context->kernels;
+    const size_t T = shape->queries, S = shape->keys, dk = shape->key_width;
+    const size_t dv = shape->value_width, group = shape->heads / shape->kv_heads;
+    const size_t b = index / shape->kv_heads, g = index % shape->kv_heads;
+    const head_room room = divide_room(job->workers + worker * job->worker_count, job);
+    const uint32_t *documents = call->document_start ? call->document_start + b * T : NULL;
+    attn_work *work = &job->tally.of[worker];
+
+    load_keys(job, &room, b, g);
+    for (size_t h = g * group; h < (g + 1) * group; h++) {
+        load_query_head(job, &room, b, h);
+        attn_amx_begin();
+        for (size_t j = 0; j < job->key_strips / 2; j += GROUP)
+            for (size_t i = 0; i < job->query_strips / 2; i += GROUP)
+                run_block(job, &room, h, documents, &(block){.i0 = i, .j0 = j}, work);
+        attn_amx_end();
+        kernels->copy_rows(T, dk, job->scale, NULL, room.dq, job->key_cells * ATTN_STRIP,
+                           call->dq + b * T * call->q_at.row + h * call->q_at.head, call->q_at.row);
+        /* dO / l, delta, 1 / l and the scale of dq */
+        work->other += (uint64_t)T * (3 * dv + dk + 1);
+    }
+    store_keys(job, &room, dk, room.dk, job->scale,
+               call->dk + b * S * call->k_at.row + g * call->k_at.head, call->k_at.row);
+    store_keys(job, &room, dv, room.dv, 1.0f,
+               call->dv + b * S * call->v_at.row + g * call->v_at.head, call->v_at.row);
+    work->other += (uint64_t)S * dk;
+}
+
+void attn_half_backward(const attn_tile_call *call)
+{
+    const attn_tile_shape *shape = &call->shape;
+    const size_t threads = call->context->threads;
+    backward_job job = {.call = call,
+                        .scale = attn_tile_scale(shape),
+                        .factor = attn_tile_factor(&call->rule, shape),
+                        .key_cells = attn_strips(shape->key_width),
+                        .value_cells = attn_strips(shape->value_width),
+                        .key_strips = attn_amx_row_strips(shape->keys),
+                        .query_strips = attn_amx_row_strips(shape->queries),
+                        .workers = attn_half_aligned(call->scratch),
+                        .worker_count = worker_count(shape)};
+    attn_parallel(threads, shape->batch * shape->kv_heads, run_kv_head, &job);
+    attn_tally_collect(&job.tally, threads, &call->context->work);
+}
