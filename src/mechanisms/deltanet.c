@@ -9,8 +9,8 @@
  * This file is the maps around the recurrence of delta_engine.c. */
 #include "base/random.h"
 #include "mechanisms/delta_engine.h"
+#include "mechanisms/head_rows.h"
 #include "mechanisms/recurrent_layer.h"
-#include "mechanisms/rows.h"
 #include "mechanisms/tile_engine.h"
 
 #include <math.h>

@@ -4,8 +4,8 @@
  * chunks' starts and carries for the whole sequence; a chunk's A, transposes and sums; the state
  * and its gradient. */
 #include "base/threads.h"
+#include "mechanisms/head_rows.h"
 #include "mechanisms/recurrence_chunk.h"
-#include "mechanisms/rows.h"
 
 #include <string.h>
 

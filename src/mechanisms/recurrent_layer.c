@@ -2,8 +2,8 @@
 #include "mechanisms/recurrent_layer.h"
 
 #include "base/threads.h"
+#include "mechanisms/head_rows.h"
 #include "mechanisms/projection.h"
-#include "mechanisms/rows.h"
 #include "mechanisms/tile_engine.h"
 
 #include <math.h>

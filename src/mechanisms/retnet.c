@@ -7,9 +7,9 @@
 #include "base/error.h"
 #include "base/memory.h"
 #include "mechanisms/decay_engine.h"
+#include "mechanisms/head_rows.h"
 #include "mechanisms/recurrent_layer.h"
 #include "mechanisms/rope.h"
-#include "mechanisms/rows.h"
 
 #include <math.h>
 

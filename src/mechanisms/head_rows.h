@@ -1,7 +1,7 @@
 /* Ask for rows that will soon be read, or written. Those of one head lie so far apart that the
  * machine does not guess them. An address behind the last row does no harm. */
-#ifndef MECHANISMS_ROWS_H
-#define MECHANISMS_ROWS_H
+#ifndef MECHANISMS_HEAD_ROWS_H
+#define MECHANISMS_HEAD_ROWS_H
 
 #include <stddef.h>
 
