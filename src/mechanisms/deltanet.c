@@ -9,7 +9,7 @@
  * This file is the maps around the recurrence of delta_engine.c. */
 #include "base/random.h"
 #include "mechanisms/delta_engine.h"
-#include "mechanisms/prefetch.h"
+#include "mechanisms/head_rows.h"
 #include "mechanisms/recurrent_layer.h"
 #include "mechanisms/tile_engine.h"
 

@@ -4,7 +4,7 @@
  * chunks' starts and carries for the whole sequence; a chunk's A, transposes and sums; the state
  * and its gradient. */
 #include "base/threads.h"
-#include "mechanisms/prefetch.h"
+#include "mechanisms/head_rows.h"
 #include "mechanisms/recurrence_chunk.h"
 
 #include <string.h>

@@ -3,7 +3,7 @@
 
 #include "base/memory.h"
 #include "base/threads.h"
-#include "mechanisms/prefetch.h"
+#include "mechanisms/head_rows.h"
 #include "mechanisms/recurrence_chunk.h"
 
 #include <string.h>

@@ -2,7 +2,7 @@
 #include "mechanisms/recurrent_layer.h"
 
 #include "base/threads.h"
-#include "mechanisms/prefetch.h"
+#include "mechanisms/head_rows.h"
 #include "mechanisms/projection.h"
 #include "mechanisms/recurrent_exact.h"
 #include "mechanisms/tile_engine.h"

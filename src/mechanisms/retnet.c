@@ -7,7 +7,7 @@
 #include "base/error.h"
 #include "base/memory.h"
 #include "mechanisms/decay_engine.h"
-#include "mechanisms/prefetch.h"
+#include "mechanisms/head_rows.h"
 #include "mechanisms/recurrent_layer.h"
 #include "mechanisms/rope.h"
 
