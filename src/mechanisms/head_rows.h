@@ -1,21 +1,11 @@
 /* Ask for rows that will soon be read, or written. Those of one head lie so far apart that the
  * machine does not guess them. An address behind the last row does no harm. */
-<<<<<<<<HEAD : src / mechanisms / prefetch.h
-#ifndef MECHANISMS_PREFETCH_H
-#define MECHANISMS_PREFETCH_H
-        == == == ==
 #ifndef MECHANISMS_HEAD_ROWS_H
 #define MECHANISMS_HEAD_ROWS_H
-        >>>>>>>> speed : src /
-                         mechanisms /
-                         head_rows.h
 
 #include <stddef.h>
 
-                         enum {
-                             ATTN_ROWS_AHEAD = 8,
-                             ATTN_LINE_FLOATS = 16
-                         };
+enum { ATTN_ROWS_AHEAD = 8, ATTN_LINE_FLOATS = 16 };
 
 static inline void attn_fetch_rows(size_t rows, size_t n, const float *from, size_t row)
 {
