@@ -1,5 +1,5 @@
 /* The tile engine: softmax attention over blocks of queries and keys, with tiles that nobody
- * sees left out, in float32.
+ * sees left out.
  *
  * Forward, FlashAttention-2 (Dao 2023, algorithm 1), for a block of queries:
  *     S = Q K_j^T, P = 2^(scale log2(e) S - c), O += P V_j over key tiles j, with a reference c
@@ -11,7 +11,12 @@
  *     dV_j += P^T dO',  dS = P o (dO' V_j^T - delta),  dQ += scale dS K_j,  dK_j += scale dS^T Q
  * With a score function f, scale S becomes f(scale S), and dS is multiplied by f' before dQ and dK.
  * One task owns a key/value head with all its query heads, so sums have one order whatever the
- * number of threads. */
+ * number of threads.
+ *
+ * In bfloat16 the factors of all products are rounded: q, k, v, P, dO' and dS; all else is float32.
+ * c is a whole number then, on which the rounding of P does not depend. Level amx has an engine of
+ * its own for it (tile_half.h), the others round in place. Queries, keys, values and results are
+ * float32 in memory either way. */
 #ifndef MECHANISMS_TILE_ENGINE_H
 #define MECHANISMS_TILE_ENGINE_H
 
@@ -29,7 +34,7 @@ typedef struct attn_tile_shape {
     size_t batch, heads, kv_heads;
     size_t queries, keys;          /* T, S */
     size_t key_width, value_width; /* of one head: dk (of q and k), dv (of v and o) */
-    attn_dtype dtype;              /* of the factors of products; see below */
+    attn_dtype dtype;              /* of the factors of products */
 } attn_tile_shape;
 
 /* Where heads lie: head h of token t of a sequence at t * row + h * head. */
