@@ -49,7 +49,7 @@ static void part_projections(attn_cost_builder *b, attn_cost_part *core_part, ui
 {
     for (size_t i = 0; i < core->n_projections; i++) {
         const attn_cost_dense *p = &core->projections[i];
-        char name[40];
+        char name[64]; /* a part keeps what fits it */
         snprintf(name, sizeof name, "projection %zu%s%.20s", i + 1,
                  b->pattern->n_kinds > 1 ? ", " : "",
                  b->pattern->n_kinds > 1 ? b->mechanism->label : "");

@@ -58,7 +58,7 @@ void attn_phases_end(attn_phases *phases, attn_step_part phase)
     phases->edge = now;
 }
 
-/* The figure of a part's windows, scaled; NULL when they say too little. `name` is of the figure
+/* The sum of a part's windows; NULL when they say too little. `name` is of the figure
  * that stands for the whole. */
 static const attn_figure *measured(const attn_phases *phases, attn_step_part phase,
                                    const char *name)

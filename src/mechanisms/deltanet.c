@@ -9,6 +9,7 @@
  * This file is the maps around the recurrence of delta_engine.c. */
 #include "base/random.h"
 #include "mechanisms/delta_engine.h"
+#include "mechanisms/head_rows.h"
 #include "mechanisms/recurrent_layer.h"
 #include "mechanisms/tile_engine.h"
 
@@ -16,8 +17,6 @@
 #include <string.h>
 
 static const float norm_epsilon = 1e-6f;
-
-enum { AHEAD = 8 }; /* rows */
 
 static bool is_gated(const attn_layer *layer)
 {
@@ -108,9 +107,9 @@ static void load_rows_gradient(const attn_recurrent_head *head, const float *fro
     const size_t T = head->run->call->length, d = head->run->shape.key_dim;
     const size_t stride = head->run->shape.row;
     for (size_t t = 0; t < T; t++, grad += d) {
-        if (t + AHEAD < T) {
-            attn_fetch_rows(1, d, from + (t + AHEAD) * stride, 0);
-            attn_claim_row(d, to + (t + AHEAD) * stride);
+        if (t + ATTN_ROWS_AHEAD < T) {
+            attn_fetch_rows(1, d, from + (t + ATTN_ROWS_AHEAD) * stride, 0);
+            attn_claim_row(d, to + (t + ATTN_ROWS_AHEAD) * stride);
         }
         if (scale != 0.0f) {
             /* n = s / |s|: ds = (dn - n (n . dn)) / |s| */

@@ -10,7 +10,6 @@
 #include "mechanisms/decay_engine.h"
 #include "mechanisms/projection.h"
 #include "mechanisms/recurrent_layer.h"
-#include "mechanisms/tile_engine.h"
 
 #include <math.h>
 #include <string.h>

@@ -12,6 +12,7 @@
  * rho by RISE, rho rises to it and the state is carried along. So each feature's sum stays at least
  * exp(LOW) and each query's largest weight at least 1. Counts are those of documents whose rho is
  * 0, as in training. */
+#include "mechanisms/head_rows.h"
 #include "mechanisms/recurrence_engine.h"
 
 #include <math.h>

@@ -4,8 +4,8 @@
  * chunks' starts and carries for the whole sequence; a chunk's A, transposes and sums; the state
  * and its gradient. */
 #include "base/threads.h"
+#include "mechanisms/head_rows.h"
 #include "mechanisms/recurrence_chunk.h"
-#include "mechanisms/tile_engine.h"
 
 #include <string.h>
 
@@ -18,8 +18,6 @@ typedef struct backward_job {
 
 /* What a chunk that starts at t does to the state before it, in `starts`; 0: none starts there. */
 enum { GOES_ON = 1, CARRIES = 2, FORGETS = 3 };
-
-enum { AHEAD = 8 }; /* rows */
 
 typedef struct head_room {
     size_t m, d;
@@ -95,7 +93,7 @@ static void load_head(const attn_core_call *call, const head_room *room, size_t 
     kernels->copy_rows(T, d, 1.0f, NULL, call->d_o + o_at, call->o_row, room->dnum, d);
     for (size_t i = 0; i < T; i++) {
         const float *o = call->o + o_at + i * call->o_row;
-        if (i + AHEAD < T) attn_fetch_rows(1, d, o + AHEAD * call->o_row, 0);
+        if (i + ATTN_ROWS_AHEAD < T) attn_fetch_rows(1, d, o + ATTN_ROWS_AHEAD * call->o_row, 0);
         float *dnum = room->dnum + i * d, dot = 0.0f;
         kernels->scale(d, 1.0f / den[i], dnum);
         if (room->starts[i] == FORGETS) /* o is v: in the order of dA, so that both cancel */

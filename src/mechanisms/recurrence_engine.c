@@ -3,8 +3,8 @@
 
 #include "base/memory.h"
 #include "base/threads.h"
+#include "mechanisms/head_rows.h"
 #include "mechanisms/recurrence_chunk.h"
-#include "mechanisms/tile_engine.h"
 
 #include <string.h>
 

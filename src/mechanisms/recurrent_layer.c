@@ -2,6 +2,7 @@
 #include "mechanisms/recurrent_layer.h"
 
 #include "base/threads.h"
+#include "mechanisms/head_rows.h"
 #include "mechanisms/projection.h"
 #include "mechanisms/recurrent_exact.h"
 #include "mechanisms/tile_engine.h"
@@ -142,8 +143,6 @@ static attn_recurrent_head head_of(job *j, size_t index, size_t worker, worker_r
                                  .room = memory};
 }
 
-enum { AHEAD = 8 }; /* rows */
-
 /* out = w o norm(o) o silu(g); `gate` holds silu(g) afterwards */
 static void gate_row(const job *j, attn_counted on, const float *o, const float *g, float *gate,
                      float *out)
@@ -178,10 +177,11 @@ static void forward_head(void *argument, size_t index, size_t worker)
     for (size_t t = 0; t < T; t++) {
         const size_t at = (head.first + t) * width + head.h * d;
         const float *g = j->run.rows + (head.first + t) * s->row + s->gate + head.h * d;
-        if (t + AHEAD < T) {
-            if (recurrence_of(layer)->has_gate) attn_fetch_rows(1, d, g + AHEAD * s->row, 0);
-            if (j->o) attn_claim_row(d, j->o + at + AHEAD * width);
-            attn_claim_row(d, j->place.gated + at + AHEAD * width);
+        if (t + ATTN_ROWS_AHEAD < T) {
+            if (recurrence_of(layer)->has_gate)
+                attn_fetch_rows(1, d, g + ATTN_ROWS_AHEAD * s->row, 0);
+            if (j->o) attn_claim_row(d, j->o + at + ATTN_ROWS_AHEAD * width);
+            attn_claim_row(d, j->place.gated + at + ATTN_ROWS_AHEAD * width);
         }
         if (j->o) memcpy(j->o + at, room.o + t * d, d * sizeof *room.o);
         gate_row(j, head.on, room.o + t * d, g, room.rows, j->place.gated + at);
@@ -245,7 +245,7 @@ static void backward_head(void *argument, size_t index, size_t worker)
     float *d_norm = j->place.d_norm + index * d;
     memset(d_norm, 0, d * sizeof *d_norm);
     for (size_t t = 0; t < T; t++) {
-        if (t + AHEAD < T) fetch_kept(j, &head, t + AHEAD);
+        if (t + ATTN_ROWS_AHEAD < T) fetch_kept(j, &head, t + ATTN_ROWS_AHEAD);
         gate_row_gradient(j, &head, t, room.rows, d_norm, room.o + t * d);
     }
     recurrence_of(j->run.layer)->backward(&head, room.o);

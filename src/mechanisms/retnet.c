@@ -7,9 +7,9 @@
 #include "base/error.h"
 #include "base/memory.h"
 #include "mechanisms/decay_engine.h"
+#include "mechanisms/head_rows.h"
 #include "mechanisms/recurrent_layer.h"
 #include "mechanisms/rope.h"
-#include "mechanisms/tile_engine.h"
 
 #include <math.h>
 
@@ -30,8 +30,6 @@ static double gamma_of(size_t head)
 {
     return 1.0 - ldexp(1.0, -5 - (int)head);
 }
-
-enum { AHEAD = 8 }; /* rows */
 
 /* ---- positions, for all heads ------------------------------------------------------------ */
 
@@ -63,9 +61,9 @@ static void rotate_rows(const attn_recurrent_head *head, float sign, const float
     const float *cosine = head->run->shared, *sine = cosine + T * half;
     for (size_t t = 0; t < T; t++) {
         const size_t p = head->documents ? t - head->documents[t] : t;
-        if (t + AHEAD < T) {
-            attn_fetch_rows(1, 2 * half, from + (t + AHEAD) * from_row, 0);
-            attn_claim_row(2 * half, to + (t + AHEAD) * to_row);
+        if (t + ATTN_ROWS_AHEAD < T) {
+            attn_fetch_rows(1, 2 * half, from + (t + ATTN_ROWS_AHEAD) * from_row, 0);
+            attn_claim_row(2 * half, to + (t + ATTN_ROWS_AHEAD) * to_row);
         }
         head->on.kernels->rotate(half, cosine + p * half, sine + p * half, sign,
                                  from + t * from_row, to + t * to_row);

@@ -177,6 +177,9 @@ if [[ -n $browser ]]; then
             cut=$(awk -F '"' '/<page/ { width = $2; height = $4 }
                 /<word/ && ($2 < 0 || $4 < 0 || $6 > width || $8 > height)' "$folder/words")
             [[ -z $cut ]] || fail "cut off on paper: $cut"
+            # As drawn for a broad window: a narrow one would need half as many pages more.
+            [[ $(grep -c '<page' "$folder/words") -le 11 ]] ||
+                fail "$(grep -c '<page' "$folder/words") pages on paper"
         fi
     fi
 else

@@ -114,7 +114,7 @@ gla # # * * * * * * * * *
 = the same bits or counts * within rounding - does not apply
 2 of 2 mechanisms keep what they promise
 '
-two=(--mechanisms flash,gla --seq 20 --seed 7 --isa ref)
+two=(--mechanisms 'flash,gla' --seq 20 --seed 7 --isa ref)
 verify 0 "${two[@]}" --dtype all
 diff <(printf '%s' "$both") <(without_figures) || fail 'the tables of both types'
 sed '1,/^$/d' "$folder/out" | sed -n '/^bfloat16/,$p' >"$folder/second"

@@ -129,9 +129,11 @@ static void parts_of_a_step_add_up(void **state)
             for (size_t p = 1; p < 4; p++) assert_energy(t, names[p], times_s[p], 0.2, 0.05);
             has_windows = strstr(need(t, names[3])->source, "in 3 windows of its own") != NULL &&
                           strstr(need(t, names[1])->source, "in 3 windows of its own") != NULL;
-            if (is_slow) {
-                assert_non_null(strstr(need(t, names[3])->source, "attributed: "));
-                assert_non_null(strstr(need(t, names[1])->source, "attributed: "));
+            if (is_slow) { /* parts of fewer than ten updates */
+                if (times_s[3] < 3 * 0.2)
+                    assert_non_null(strstr(need(t, names[3])->source, "attributed: "));
+                if (times_s[1] + times_s[2] < 3 * 0.2)
+                    assert_non_null(strstr(need(t, names[1])->source, "attributed: "));
             } else if (has_windows) {
                 assert_int_equal(need(t, names[3])->provenance, ATTN_MEASURED);
                 assert_non_null(strstr(need(t, names[2])->source, "of the forward windows"));
@@ -139,7 +141,7 @@ static void parts_of_a_step_add_up(void **state)
             attn_store_result_free(result);
             if (is_slow) break;
         }
-        assert_int_equal(has_windows, !is_slow);
+        if (!is_slow) assert_true(has_windows);
     }
 }
 
