@@ -14,7 +14,7 @@
 /* From the FIRST-th on, o is a sum of more vectors than will point the same way by chance. */
 enum { FIRST = 4 };
 
-static const double lost = 8.0;        /* terms over |o|: three bits */
+static const double lost = 4.0;        /* terms over |o|: two bits */
 static const double norm_floor = 1e-5; /* the norm's, beside the mean square of o */
 
 /* ---- which ------------------------------------------------------------------------------- */

@@ -57,6 +57,26 @@ static void draw_ordinary(check_run *run, check_layer *l)
     }
 }
 
+static bool has_lone_tokens_behind_norm(const check_layer *l)
+{
+    bool is_alone = l->T == 1 || l->documents;
+    for (size_t i = 0; l->documents && i < l->B * l->T; i++)
+        is_alone &= l->documents[i] == i % l->T;
+    return is_alone && l->layer->mechanism->recurrence;
+}
+
+/* There o is (q . k) v, the norm takes its gradient along v away, and what its epsilon leaves is a
+ * difference of numbers as large as 1 / |o|. Keys near queries keep |o| away from 0. */
+static void draw_keys_near_queries(check_layer *l)
+{
+    const attn_parameter *wq = check_parameter(l, "wq.weight"),
+                         *wk = check_parameter(l, "wk.weight");
+    for (size_t i = 0; i < wk->count; i++) {
+        float *k = l->parameters + wk->offset + i;
+        *k = 0.95f * l->parameters[wq->offset + i] + 0.3f * *k;
+    }
+}
+
 /* Extreme scores that float32 still gets exactly: queries and keys are whole numbers, so that every
  * score is one too and the oracle means the same one. The size lies in q, whose second column is
  * the constant LARGE; keys stay small, so that sums over keys lose nothing by cancellation. What
@@ -165,6 +185,7 @@ bool check_layer_begin(check_run *run, check_layer *l, const char *options,
     if (l->M) l->memory = check_floats(run, l->M, CHECK_AT_END);
     draw_ordinary(run, l);
     if (config->has_documents) draw_documents(run, l);
+    if (has_lone_tokens_behind_norm(l)) draw_keys_near_queries(l);
     if (config->family == CHECK_ORDINARY || draw_extreme(run, l, config->family)) return true;
     check_skip(run, "the layer has no plain wq and wk to make extreme scores with");
     check_layer_end(l);
@@ -302,7 +323,9 @@ double check_gradient_floor(const check_layer *l, check_numbers gradients)
     double largest = 0.0;
     for (size_t i = 0; i < count; i++)
         largest = fmax(largest, check_norm(p[i].count, part(gradients, &p[i])));
-    return fmax(CHECK_GRADIENT_FLOOR * largest, extreme_floor(l, gradients));
+    const double share =
+        has_lone_tokens_behind_norm(l) ? CHECK_LONE_TOKENS_FLOOR : CHECK_GRADIENT_FLOOR;
+    return fmax(share * largest, extreme_floor(l, gradients));
 }
 
 /* The rule with the share of what rounding at random moved added to its tolerance. */

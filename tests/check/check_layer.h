@@ -62,6 +62,9 @@ enum { CHECK_POSITIONS = 256 };
 #define CHECK_ROUNDING 4e-6
 /* A gradient's norm counts as at least this share of the layer's largest. */
 #define CHECK_GRADIENT_FLOOR 0.01
+/* Behind a norm a gradient is what remains without its part along o: where each token sees itself
+ * alone, o lies along v, and the norm's epsilon is all that leaves wq and wk a gradient. */
+#define CHECK_LONE_TOKENS_FLOOR 0.05
 /* With one key in a memory every softmax is 1, and dx zero in exact arithmetic: it is judged as a
  * share of the memory's gradient. */
 #define CHECK_SINGLE_KEY_FLOOR 0.05

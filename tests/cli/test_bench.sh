@@ -118,9 +118,8 @@ refused 'a pattern' "--mechanisms: 'flash+linear' is several mechanisms: give ea
 refused 'decoding one token' 'decoding needs a sequence of at least 2 tokens' \
     core --seq 1 --direction decode
 refused 'a type' "--dtype: 'f16': use f32, bf16 or f32,bf16" core --dtype f16
-refused 'a step in another type' \
-    "bench step: --dtype 'bf16': steps are timed in f32; bench layer takes bf16 too" \
-    step --dtype bf16
+refused 'a step in two types' "bench step: --dtype 'f32,bf16' is several: it takes one" \
+    step --dtype f32,bf16
 message=$("$attnscope" bench core --seq 16 --mechanisms mla 2>&1)
 check 'no core: status' 1 $?
 check 'no core: text' 'attnscope: mla has no core between its projections: use bench layer' \

@@ -36,8 +36,12 @@ static void assert_case(const char *name, const char *mechanism, attn_case_preci
     double worst = 0.0;
     for (size_t i = 0; i < count; i++) {
         assert_true(errors[i].is_known);
-        if (precision == ATTN_CASE_BF16) /* float32 at least, and some roundings of 2^-8 at most */
-            assert_true(errors[i].tolerance >= 2e-5 && errors[i].tolerance < 0.1);
+        /* bfloat16: float32's at least, and that of some roundings of 2^-8 at most; but gradients
+         * through the scores may be 0 but for roundings, which then are all of them. */
+        const bool is_of_scores = strstr(errors[i].name, ".wq.") || strstr(errors[i].name, ".wk.");
+        if (precision == ATTN_CASE_BF16)
+            assert_true(errors[i].tolerance >= 2e-5 &&
+                        errors[i].tolerance < (is_of_scores ? 1.0 : 0.1));
         else
             assert_true(errors[i].tolerance == (precision == ATTN_CASE_F64 ? 1e-10 : 2e-5));
         if (!(errors[i].error <= errors[i].tolerance))

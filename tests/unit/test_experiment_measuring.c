@@ -230,6 +230,7 @@ static void the_twin_is_the_first_mechanism(void **state)
     (void)state;
     attn_error error = {0};
     attn_plan plan = {
+        .dtype = "f32",
         .sizes = {.layers = 1, .heads = 2, .d_model = 16, .positions = 64, .vocabulary = 100}};
     assert_int_equal(attn_plan_set_mechanisms(&plan, "sliding:window=4,flash", &error), ATTN_OK);
     assert_int_equal(attn_plan_add_again(&plan, &error), ATTN_OK);
