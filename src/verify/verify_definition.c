@@ -4,6 +4,7 @@
 #include "verify/probe.h"
 
 #include <math.h>
+#include <string.h>
 
 static bool all_finite(size_t n, attn_numbers values)
 {
@@ -43,7 +44,8 @@ static bool scaled_inputs(attn_probe *p, double scale, double wobble, inputs *ou
 /* Of dx, as a share of the memory's gradient. */
 static const double single_key_floor = 0.05;
 
-static void compare_gradients(attn_probe *p, const attn_call *call, const attn_oracle_call *want)
+static void compare_gradients(attn_probe *p, const attn_call *call, const attn_oracle_call *want,
+                              const char *what)
 {
     attn_verdict *v = &p->result->of[ATTN_PROPERTY_GRADIENTS];
     /* With a memory of one position every softmax is 1, and dx zero in exact arithmetic. */
@@ -52,16 +54,17 @@ static void compare_gradients(attn_probe *p, const attn_call *call, const attn_o
         floor = single_key_floor * attn_norm(memory_count(p), attn_reals(want->d_memory));
     attn_verdict_error(
         v, attn_relative_error(p->n, attn_singles(call->dx), attn_reals(want->dx), floor),
-        p->within.dx, "dx");
+        p->within.dx, "dx%s", what);
     if (p->memory)
         attn_verdict_error(v,
                            attn_relative_error(memory_count(p), attn_singles(call->d_memory),
                                                attn_reals(want->d_memory), 0.0),
-                           p->within.d_memory, "gradient of the memory");
-    attn_probe_compare_gradients(p, v, call->gradients, want->gradients, &p->within, "");
+                           p->within.d_memory, "gradient of the memory%s", what);
+    attn_probe_compare_gradients(p, v, call->gradients, want->gradients, &p->within, what);
 }
 
-void attn_check_definition(attn_probe *p)
+/* Of the probe's layer; `what` follows the names of what differs. */
+static void compare_with_definition(attn_probe *p, const char *what)
 {
     attn_verdict *v = &p->result->of[ATTN_PROPERTY_OUTPUT];
     attn_call training = attn_probe_call(p), inference = training;
@@ -73,11 +76,41 @@ void attn_check_definition(attn_probe *p)
     if (!attn_probe_forward(p, p->context, &inference, false)) return;
     attn_verdict_error(v,
                        attn_relative_error(p->n, attn_singles(training.y), attn_reals(want.y), 0.0),
-                       p->within.y, "y");
+                       p->within.y, "y%s", what);
     attn_verdict_error(
         v, attn_relative_error(p->n, attn_singles(inference.y), attn_reals(want.y), 0.0),
-        p->within.y, "y of inference");
-    if (attn_probe_backward(p, p->context, &training)) compare_gradients(p, &training, &want);
+        p->within.y, "y of inference%s", what);
+    if (attn_probe_backward(p, p->context, &training)) compare_gradients(p, &training, &want, what);
+}
+
+/* ---- empty rows -------------------------------------------------------------------------- */
+
+static void hide_from_every_third(void *user, size_t head, size_t query, size_t key, size_t count,
+                                  bool *seen)
+{
+    (void)user;
+    (void)head;
+    (void)key;
+    if (query % 3 == 1) memset(seen, 0, count * sizeof *seen);
+}
+
+/* Causal rows see themselves: only a mask of the caller's own leaves one empty, and flex alone
+ * takes such masks. */
+static bool can_have_empty_rows(const attn_layer *layer)
+{
+    return strcmp(layer->name, "flex") == 0 && !layer->flex.mask;
+}
+
+void attn_check_definition(attn_probe *p)
+{
+    compare_with_definition(p, "");
+    if (!can_have_empty_rows(p->layer) || p->status != ATTN_OK) return;
+    const attn_layer *const whole = p->layer;
+    attn_layer with_empty_rows = *whole;
+    with_empty_rows.flex.mask = hide_from_every_third;
+    p->layer = &with_empty_rows;
+    compare_with_definition(p, ", with empty rows");
+    p->layer = whole;
 }
 
 /* ---- extreme inputs ---------------------------------------------------------------------- */

@@ -220,6 +220,32 @@ static void test_faults(void **state)
     }
 }
 
+/* What a row without keys is instead of 0. */
+static void full_forward(const attn_core_call *call)
+{
+    attn_mechanism_find("flex")->core->forward(call);
+    if (call->layer->flex.mask) output_row(call, 0, 1)[0] += 1.0f;
+}
+
+static void test_empty_rows(void **state)
+{
+    (void)state;
+    attn_mechanism mechanism = *attn_mechanism_find("flex");
+    attn_core core = *mechanism.core;
+    core.forward = full_forward;
+    mechanism.core = &core;
+    attn_layer *layer = make_layer("flex", true);
+    attn_verification got;
+    verify(layer, &got);
+    assert_true(attn_verification_holds(&got));
+    layer->mechanism = &mechanism;
+    verify(layer, &got);
+    attn_layer_free(layer);
+    assert_int_equal(got.of[ATTN_PROPERTY_OUTPUT].outcome, ATTN_OUTCOME_FAILS);
+    assert_non_null(strstr(got.of[ATTN_PROPERTY_OUTPUT].text, "y, with empty rows"));
+    assert_int_equal(got.of[ATTN_PROPERTY_DOCUMENTS].outcome, ATTN_OUTCOME_HOLDS);
+}
+
 /* ---- forms, refusals and memory ---------------------------------------------------------- */
 
 static void test_bidirectional(void **state)
@@ -310,9 +336,9 @@ static void test_short_memory(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_faults),          cmocka_unit_test(test_bidirectional),
-        cmocka_unit_test(test_every_mechanism), cmocka_unit_test(test_refusals),
-        cmocka_unit_test(test_short_memory),
+        cmocka_unit_test(test_faults),        cmocka_unit_test(test_empty_rows),
+        cmocka_unit_test(test_bidirectional), cmocka_unit_test(test_every_mechanism),
+        cmocka_unit_test(test_refusals),      cmocka_unit_test(test_short_memory),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
