@@ -241,9 +241,9 @@ static double moved_bytes(const attn_cost_estimate *e, const attn_device *d,
 {
     double bytes = attn_cost_part_bytes(part, d, pass, element);
     if (keeps_float32(d, part, element)) bytes *= 4.0 / element;
-    /* the update writes both packed forms of the weights */
+    /* the update packs the weights for forward products */
     if (is_calibrated(d) && element < 4.0 && part->class == ATTN_COST_UPDATE)
-        bytes += 2.0 * element * (double)e->parameters;
+        bytes += element * (double)e->parameters;
     return bytes;
 }
 
@@ -368,11 +368,11 @@ attn_status attn_cost_predict(const attn_cost_estimate *e, const attn_device *d,
     *out = (attn_prediction){.device = d, .is_calibrated = is_calibrated(d)};
     const attn_quantity *rate = attn_device_rate(d, e->request.type, error);
     if (!rate) return ATTN_EARGUMENT;
-    /* gradients stay float32, and weights are packed once for each direction */
+    /* gradients are float32; and where there is no optimizer, there are float32 weights yet */
     out->memory_bytes = (double)e->memory.total;
     if (is_calibrated(d) && attn_cost_type_bytes(e->request.type) < 4)
         out->memory_bytes +=
-            (e->request.phase == ATTN_COST_TRAIN ? 4.0 : 2.0) * (double)e->parameters;
+            (e->request.phase == ATTN_COST_TRAIN ? 2.0 : 4.0) * (double)e->parameters;
     out->fits = out->memory_bytes <= 1e9 * d->memory_gb.value;
     predict_time(e, d, rate->value, out);
     predict_energy(e, d, rate->value, out);

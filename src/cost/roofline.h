@@ -8,7 +8,7 @@
  * On a machine that was measured (attnscope calibrate) every core takes so many times longer than its
  * operations alone as its own probe did, and products of projections, of feed-forward layers and of
  * the head have a rate each. There, bfloat16 is what libattn does with it: factors of dense products
- * alone; cores, gradients and master weights stay float32, and weights are packed twice. */
+ * alone; cores, gradients and master weights stay float32, beside packed ones. */
 #ifndef COST_ROOFLINE_H
 #define COST_ROOFLINE_H
 
