@@ -1,9 +1,8 @@
 /* attnscope bench: kernels, layers and steps alone. */
 #include "attn/layer.h"
 #include "base/error.h"
-#include "base/threads.h"
 #include "cli/bench_report.h"
-#include "cli/options.h"
+#include "cli/shared_options.h"
 
 #include <stdlib.h>
 #include <string.h>
@@ -84,18 +83,8 @@ static const cli_option options[] = {
      .minimum = 1,
      .maximum = 10000,
      .help = "Readings of everything, taken in turns."},
-    {.name = "threads",
-     .kind = CLI_SIZE,
-     .offset = offsetof(settings, threads),
-     .argument = "N",
-     .maximum = ATTN_THREADS_MAX,
-     .help = "0: one a core."},
-    {.name = "isa",
-     .kind = CLI_CHOICE,
-     .offset = offsetof(settings, isa),
-     .argument = "LEVEL",
-     .choices = "ref|avx2|avx512|amx|auto",
-     .help = "Instruction set. Default: ATTNSCOPE_ISA, or the best of the machine."},
+    CLI_OPTION_THREADS(settings, NULL),
+    CLI_OPTION_ISA(settings),
     {.name = "seed",
      .kind = CLI_SIZE,
      .offset = offsetof(settings, seed),
@@ -103,10 +92,7 @@ static const cli_option options[] = {
      .initial = "1",
      .maximum = 1e15,
      .help = "Of weights and inputs."},
-    {.name = "json",
-     .kind = CLI_FLAG,
-     .offset = offsetof(settings, json),
-     .help = "Print JSON instead of the table."},
+    CLI_OPTION_JSON(settings),
 };
 
 /* "f32,bf16" */

@@ -2,9 +2,10 @@
  * shows how far a prediction with them is off. */
 #define _DEFAULT_SOURCE
 #include "base/error.h"
-#include "base/threads.h"
 #include "cli/calibrate_check.h"
 #include "cli/cost_options.h"
+#include "cli/shared_options.h"
+#include "cli/shared_options.h"
 #include "experiment/calibrate.h"
 #include "files/atomic_file.h"
 
@@ -26,18 +27,8 @@ typedef struct settings {
 } settings;
 
 static const cli_option options[] = {
-    {.name = "threads",
-     .kind = CLI_SIZE,
-     .offset = offsetof(settings, threads),
-     .argument = "N",
-     .maximum = ATTN_THREADS_MAX,
-     .help = "0: one a core."},
-    {.name = "isa",
-     .kind = CLI_CHOICE,
-     .offset = offsetof(settings, isa),
-     .argument = "LEVEL",
-     .choices = "ref|avx2|avx512|amx|auto",
-     .help = "Instruction set. Default: ATTNSCOPE_ISA, or the best of the machine."},
+    CLI_OPTION_THREADS(settings, NULL),
+    CLI_OPTION_ISA(settings),
     {.name = "seconds",
      .kind = CLI_NUMBER,
      .offset = offsetof(settings, seconds),

@@ -1,8 +1,7 @@
 /* attnscope eval: tensors in, tensors out. */
 #include "attn/layer.h"
 #include "base/error.h"
-#include "base/threads.h"
-#include "cli/options.h"
+#include "cli/shared_options.h"
 #include "verify/case.h"
 
 #include <stdio.h>
@@ -27,21 +26,11 @@ static const cli_option options[] = {
      .argument = "TYPE",
      .initial = "f32",
      .choices = "f64|f32|bf16",
-     .help = "f64: the mechanism's definition in float64. f32: the fast kernels. bf16: those with "
-             "the factors of dense products in bfloat16."},
-    {.name = "isa",
-     .kind = CLI_CHOICE,
-     .offset = offsetof(settings, isa),
-     .argument = "LEVEL",
-     .choices = "ref|avx2|avx512|amx|auto",
-     .help =
-         "Instruction set of f32 and bf16. Default: ATTNSCOPE_ISA, or the best of the machine."},
-    {.name = "threads",
-     .kind = CLI_SIZE,
-     .offset = offsetof(settings, threads),
-     .argument = "N",
-     .maximum = ATTN_THREADS_MAX,
-     .help = "Threads of f32 and bf16. 0: one a core."},
+     .help = "f64: the mechanism's definition in float64, for which --isa and --threads mean "
+             "nothing. f32: the fast kernels. bf16: those with the factors of dense products in "
+             "bfloat16."},
+    CLI_OPTION_ISA(settings),
+    CLI_OPTION_THREADS(settings, NULL),
     {.name = "out",
      .kind = CLI_TEXT,
      .offset = offsetof(settings, out),

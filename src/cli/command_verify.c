@@ -2,8 +2,7 @@
 #include "attn/layer.h"
 #include "base/clock.h"
 #include "base/error.h"
-#include "base/threads.h"
-#include "cli/options.h"
+#include "cli/shared_options.h"
 #include "cli/verify_report.h"
 
 #include <stdio.h>
@@ -50,23 +49,9 @@ static const cli_option options[] = {
      .argument = "N",
      .maximum = 1e15,
      .help = "Of all random numbers. 0: a fresh one from the clock."},
-    {.name = "threads",
-     .kind = CLI_SIZE,
-     .offset = offsetof(settings, threads),
-     .argument = "N",
-     .initial = "1",
-     .maximum = ATTN_THREADS_MAX,
-     .help = "0: one a core."},
-    {.name = "isa",
-     .kind = CLI_CHOICE,
-     .offset = offsetof(settings, isa),
-     .argument = "LEVEL",
-     .choices = "ref|avx2|avx512|amx|auto",
-     .help = "Instruction set. Default: ATTNSCOPE_ISA, or the best of the machine."},
-    {.name = "json",
-     .kind = CLI_FLAG,
-     .offset = offsetof(settings, json),
-     .help = "Print JSON instead of the table."},
+    CLI_OPTION_THREADS(settings, "1"),
+    CLI_OPTION_ISA(settings),
+    CLI_OPTION_JSON(settings),
 };
 
 static bool every_mechanism(const char *name)

@@ -5,7 +5,7 @@
 #include "attn/layer.h"
 #include "base/error.h"
 #include "base/memory.h"
-#include "base/threads.h"
+#include "cli/shared_options.h"
 #include "report/ranking.h"
 
 #include <stdio.h>
@@ -197,18 +197,8 @@ const cli_option cli_run_options[] = {
      .maximum = 1e6,
      .help = "Held-out batches at most."},
     {.help = "Measurement"},
-    {.name = "threads",
-     .kind = CLI_SIZE,
-     FIELD(threads),
-     .argument = "N",
-     .maximum = ATTN_THREADS_MAX,
-     .help = "0: one a core."},
-    {.name = "isa",
-     .kind = CLI_CHOICE,
-     FIELD(isa),
-     .argument = "LEVEL",
-     .choices = "ref|avx2|avx512|amx|auto",
-     .help = "Instruction set. Default: ATTNSCOPE_ISA, or the best of the machine."},
+    CLI_OPTION_THREADS(cli_run_settings, NULL),
+    CLI_OPTION_ISA(cli_run_settings),
     {.name = "timing-warmup",
      .kind = CLI_SIZE,
      FIELD(timing_warmup),
