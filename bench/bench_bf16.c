@@ -11,7 +11,9 @@
 #include "base/memory.h"
 #include "base/random.h"
 #include "base/statistics.h"
+#include "base/threads.h"
 #include "kernels/dense_bf16.h"
+#include "kernels/peak.h"
 
 #include <math.h>
 #include <stdio.h>
@@ -31,6 +33,35 @@ typedef struct layer {
 } layer;
 
 static const size_t sizes[][2] = {{768, 768}, {768, 2304}, {768, 3072}, {3072, 768}, {768, 50257}};
+
+/* ---- the limit --------------------------------------------------------------------------- */
+
+enum { PEAK_ROUNDS = 100000, PEAK_READINGS = 5 };
+
+static void multiply_tiles(void *argument, size_t index, size_t worker)
+{
+    (void)worker;
+    double *operations = argument;
+    operations[index] = attn_peaks_for(ATTN_ISA_AMX)->multiply_tiles(PEAK_ROUNDS);
+}
+
+/* What AMX tiles do with factors from the L1 cache, operations a second; 0 without AMX. */
+static double tile_peak(const attn_context *context)
+{
+    double peak = 0.0, operations[ATTN_THREADS_MAX];
+    if (context->isa < ATTN_ISA_AMX) return 0.0;
+    for (size_t i = 0; i < PEAK_READINGS; i++) {
+        const uint64_t start_ns = attn_clock_ns();
+        attn_parallel(context->threads, context->threads, multiply_tiles, operations);
+        const double time_s = attn_clock_seconds(start_ns, attn_clock_ns());
+        double sum = 0.0;
+        for (size_t k = 0; k < context->threads; k++) sum += operations[k];
+        peak = fmax(peak, sum / time_s);
+    }
+    return peak;
+}
+
+/* ---- products ---------------------------------------------------------------------------- */
 
 static void fail(const char *text)
 {
@@ -188,11 +219,7 @@ int main(int count, char **arguments)
     attn_context *context = NULL;
     if (attn_context_create(&context, 0, NULL, &error) != ATTN_OK) fail(error.text);
     const size_t threads = attn_context_threads(context);
-    double peak = 0.0;
-#if defined(__x86_64__)
-    if (context->isa >= ATTN_ISA_AMX)
-        for (int i = 0; i < 5; i++) peak = fmax(peak, bench_amx_peak(threads));
-#endif
+    const double peak = tile_peak(context);
     printf("%s, %zu threads, %zu tokens, medians of %zu", attn_context_isa(context), threads,
            tokens, repeats);
     if (peak > 0.0) printf("; AMX peak %.2f TFLOP/s", 1e-12 * peak);

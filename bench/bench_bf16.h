@@ -7,9 +7,6 @@
 #include <stdbool.h>
 #include <stddef.h>
 
-/* What AMX tiles do with factors from the L1 cache, operations a second; needs level `amx`. */
-double bench_amx_peak(size_t threads);
-
 /* c[m][n] = a[m][k] b[k][n] through oneDNN: a and b by the strides of their elements, rows of c
  * one after the other. With `packs`, b lies in oneDNN's own order and its values do not matter. */
 typedef struct bench_product {
