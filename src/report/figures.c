@@ -8,6 +8,7 @@
 #include "report/curves.h"
 #include "report/findings.h"
 #include "report/report.h"
+#include "report/series.h"
 
 #include <ctype.h>
 #include <errno.h>
@@ -16,7 +17,7 @@
 #include <string.h>
 #include <sys/stat.h>
 
-enum { CURVE_POINTS_MOST = 400, PATH_BYTES = 4096, PARTS_MOST = 6 };
+enum { CURVE_POINTS_MOST = 400, PATH_BYTES = 4096 };
 
 typedef struct text {
     char text[160];
@@ -33,17 +34,13 @@ static text safe_text(const attn_summary_mechanism *m)
     return out;
 }
 
-typedef struct bar_part {
-    const char *figure, *label;
-} bar_part;
-
 typedef struct figure {
     const char *name, *title;
     const char *x, *y; /* titles of the axes */
     /* Curves: the column of the data that is x. Bars: parts of a whole. Points: what costs. */
     int column;
-    bar_part parts[PARTS_MOST];
-    bar_part total; /* of bars: with a whisker, or as a mark */
+    attn_series parts[ATTN_SERIES_MOST];
+    attn_series total; /* of bars: with a whisker, or as a mark */
     bool is_peak;
     double factor;
     const char *costs[3]; /* of points: the first that was measured */
@@ -74,21 +71,13 @@ static const figure figures[] = {
      .title = "Time of a training step",
      .y = "time of a step, ms",
      .factor = 1e3,
-     .parts = {{"forward_time_s", "forward"},
-               {"backward_time_s", "backward"},
-               {"optimizer_time_s", "optimizer"},
-               {"data_time_s", "data"}},
+     .parts = ATTN_STEP_TIME_PARTS,
      .total = {"step_time_s", "step"}},
     {.name = "memory",
      .title = "Peak memory in training, by category",
      .y = "memory, MiB",
      .factor = 1.0 / (1 << 20),
-     .parts = {{"memory_parameters_bytes", "parameters"},
-               {"memory_gradients_bytes", "gradients"},
-               {"memory_optimizer_bytes", "optimizer"},
-               {"memory_activations_bytes", "activations"},
-               {"memory_workspace_bytes", "workspace"},
-               {"memory_other_bytes", "other"}},
+     .parts = ATTN_MEMORY_PARTS,
      .total = {"memory_peak_bytes", "peak of the sum"},
      .is_peak = true},
     {.name = "pareto-seconds",
@@ -171,11 +160,11 @@ static attn_status write_bars(FILE *out, const void *argument, attn_error *error
     const job *j = argument;
     const figure *f = j->figure;
     (void)error;
-    for (size_t p = 0; p < PARTS_MOST && f->parts[p].figure; p++)
+    for (size_t p = 0; p < ATTN_SERIES_MOST && f->parts[p].figure; p++)
         write_origin(out, j, f->parts[p].figure);
     write_origin(out, j, f->total.figure);
     fputs("mechanism", out);
-    for (size_t p = 0; p < PARTS_MOST && f->parts[p].figure; p++)
+    for (size_t p = 0; p < ATTN_SERIES_MOST && f->parts[p].figure; p++)
         fprintf(out, "\t%s", f->parts[p].label);
     fprintf(out, "\t%s\tlow\thigh\n", f->total.label);
     for (size_t i = 0; i < j->summary->n_mechanisms; i++) {
@@ -184,7 +173,7 @@ static attn_status write_bars(FILE *out, const void *argument, attn_error *error
         if (!total || isnan(total->median)) continue;
         const bool has_spread = total->spread != ATTN_SPREAD_NONE;
         fputs(safe_text(m).text, out);
-        for (size_t p = 0; p < PARTS_MOST && f->parts[p].figure; p++)
+        for (size_t p = 0; p < ATTN_SERIES_MOST && f->parts[p].figure; p++)
             fprintf(out, "\t%.9g", f->factor * value_of(m, f->parts[p].figure));
         fprintf(out, "\t%.9g\t%.9g\t%.9g\n", f->factor * total->median,
                 f->factor * (has_spread ? total->low : total->median),
@@ -281,7 +270,7 @@ static void script_bars(FILE *out, const job *j)
           "set style fill solid border lc rgb 'white'\nset boxwidth 0.7\nset yrange [0:*]\n"
           "set xtics rotate by -35 nomirror noenhanced\nset key autotitle columnhead\n",
           out);
-    for (; n < PARTS_MOST && f->parts[n].figure; n++)
+    for (; n < ATTN_SERIES_MOST && f->parts[n].figure; n++)
         fprintf(out, "%s '%s.tsv' using %zu:xtic(1) lc rgb '%s'", n == 0 ? "plot" : ", \\\n    ",
                 f->name, n + 2, colours[n]);
     /* Peaks of the parts may come at different moments: then the whole is less than their sum. */

@@ -5,15 +5,12 @@
 #include "report/format.h"
 #include "report/html_parts.h"
 #include "report/ranking.h"
+#include "report/series.h"
 
 #include <math.h>
 #include <string.h>
 
-typedef struct series {
-    const char *figure, *label;
-} series;
-
-enum { SERIES_MOST = 6, REASONS_MOST = 2 };
+enum { REASONS_MOST = 2 };
 
 /* The kinds that assets/report.js knows. */
 typedef struct chart {
@@ -21,9 +18,9 @@ typedef struct chart {
     const char *title, *note;
     const char *unit; /* displayed; values are multiplied by `factor` */
     double factor;
-    series parts[SERIES_MOST];
-    series total;                      /* of a stack: carries the spread */
-    series mark;                       /* a second value, drawn as a tick */
+    attn_series parts[ATTN_SERIES_MOST];
+    attn_series total;                 /* of a stack: carries the spread */
+    attn_series mark;                  /* a second value, drawn as a tick */
     const char *reasons[REASONS_MOST]; /* figures whose absence explains the chart's */
 } chart;
 
@@ -33,10 +30,7 @@ static const chart time_charts[] = {
      .note = "Medians of the parts; the whisker is the spread of the whole step.",
      .unit = "ms",
      .factor = 1e3,
-     .parts = {{"forward_time_s", "forward"},
-               {"backward_time_s", "backward"},
-               {"optimizer_time_s", "optimizer"},
-               {"data_time_s", "data"}},
+     .parts = ATTN_STEP_TIME_PARTS,
      .total = {"step_time_s", "step"}},
     {.kind = "bars",
      .title = "Training throughput",
@@ -73,12 +67,7 @@ static const chart memory_charts[] = {
              "peak of their sum, which is lower when the peaks come at different moments.",
      .unit = "MiB",
      .factor = 1.0 / (1 << 20),
-     .parts = {{"memory_parameters_bytes", "parameters"},
-               {"memory_gradients_bytes", "gradients"},
-               {"memory_optimizer_bytes", "optimizer"},
-               {"memory_activations_bytes", "activations"},
-               {"memory_workspace_bytes", "workspace"},
-               {"memory_other_bytes", "other"}},
+     .parts = ATTN_MEMORY_PARTS,
      .mark = {"memory_peak_bytes", "peak of the sum"}},
     {.kind = "bars",
      .title = "Parameters",
@@ -188,9 +177,9 @@ static void write_ratio(FILE *out, const attn_summary_mechanism *m, const char *
 
 static void write_table(FILE *out, const attn_summary *summary, const chart *c)
 {
-    const series *all[SERIES_MOST + 2];
+    const attn_series *all[ATTN_SERIES_MOST + 2];
     size_t n = 0;
-    for (size_t s = 0; s < SERIES_MOST && c->parts[s].figure; s++) all[n++] = &c->parts[s];
+    for (size_t s = 0; s < ATTN_SERIES_MOST && c->parts[s].figure; s++) all[n++] = &c->parts[s];
     if (c->total.figure) all[n++] = &c->total;
     if (c->mark.figure) all[n++] = &c->mark;
     /* The figure that stands for the whole; losses have none. */
@@ -226,7 +215,7 @@ static void write_chart(FILE *out, const attn_summary *summary, const chart *c)
     if (is_there) {
         fprintf(out, " data-kind=\"%s\" data-unit=\"%s\" data-factor=\"%.17g\" data-series=\"",
                 c->kind, c->unit, c->factor);
-        for (size_t s = 0; s < SERIES_MOST && c->parts[s].figure; s++)
+        for (size_t s = 0; s < ATTN_SERIES_MOST && c->parts[s].figure; s++)
             fprintf(out, "%s%s:%s", s ? "," : "", c->parts[s].figure, c->parts[s].label);
         fputs("\"", out);
         if (c->total.figure) fprintf(out, " data-total=\"%s\"", c->total.figure);
