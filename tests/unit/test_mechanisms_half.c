@@ -97,7 +97,10 @@ static void assert_near(size_t n, const float *got, const float *want)
 static void compare(const char *mechanism, const char *options, size_t length, size_t head_dim,
                     size_t kv_heads)
 {
-    if (attn_cpu_best_isa() < ATTN_ISA_AMX) skip();
+    if (attn_cpu_best_isa() < ATTN_ISA_AMX) {
+        print_message("no AMX here: nothing to compare its tiles with\n");
+        skip();
+    }
     const size_t tokens = BATCH * length, o_count = tokens * HEADS * head_dim;
     const size_t qkv_count = tokens * (HEADS + 2 * kv_heads) * head_dim;
     results want = run_core("avx512", 2, mechanism, options, length, head_dim);
