@@ -5,7 +5,6 @@
 #include "cli/calibrate_check.h"
 #include "cli/cost_options.h"
 #include "cli/shared_options.h"
-#include "cli/shared_options.h"
 #include "experiment/calibrate.h"
 #include "files/atomic_file.h"
 
