@@ -11,6 +11,8 @@
 
 #include <cmocka.h>
 
+#include <math.h>
+
 #include "base/memory.h"
 #include "data/tokenizer.h"
 #include "experiment/runner.h"
@@ -166,6 +168,32 @@ static inline void assert_same_work(const attn_store_result *a, const attn_store
             assert_memory_equal(&left->evaluations[e].loss, &right->evaluations[e].loss,
                                 sizeof(double));
     }
+}
+
+/* No stop is asked for. */
+static inline int ask_for_no_stop(void **state)
+{
+    (void)state;
+    stop = 0;
+    return 0;
+}
+
+/* What a run has told of itself. */
+typedef struct telling {
+    size_t begins, steps, ends, last_trial;
+    double left_s;
+} telling;
+
+static inline void note(void *argument, const attn_run_progress *p)
+{
+    telling *t = argument;
+    assert_true(p->trial >= 1 && p->trial <= p->n_trials && p->round >= 1);
+    assert_true(p->left_s >= 0.0 || isnan(p->left_s));
+    t->begins += p->step == 0;
+    t->steps += p->step > 0 && !p->is_ended;
+    t->ends += p->is_ended;
+    t->last_trial = p->trial;
+    t->left_s = p->left_s;
 }
 
 #endif

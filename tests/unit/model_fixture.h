@@ -86,4 +86,26 @@ static inline void make_batch(test_batch *b, size_t tokens, size_t vocabulary, u
         (attn_training_batch){.inputs = b->inputs, .targets = b->targets, .weights = b->weights};
 }
 
+static inline attn_trainer *make_trainer(attn_model *model, attn_context *context, size_t batch,
+                                  size_t length)
+{
+    attn_error error = {0};
+    attn_trainer *trainer = NULL;
+    assert_ok(attn_trainer_create(&trainer, model, context, batch, length, true, &error), &error);
+    return trainer;
+}
+
+/* One step of training at a rate of 1e-3; gives the mean loss before it. */
+static inline double take_step(attn_trainer *trainer, const attn_training_batch *batch, double max_norm)
+{
+    attn_error error = {0};
+    attn_loss loss;
+    attn_adamw adamw = attn_adamw_default();
+    adamw.max_norm = max_norm;
+    assert_ok(attn_trainer_loss(trainer, batch, &loss, &error), &error);
+    assert_ok(attn_trainer_backward(trainer, &error), &error);
+    assert_ok(attn_trainer_update(trainer, &adamw, 1e-3, NULL, &error), &error);
+    return loss.mean;
+}
+
 #endif

@@ -1,98 +1,11 @@
-/* RAPL through powercap, on trees that this file writes: what the kernel shows on real machines,
- * and what goes wrong on them. Time is the test's own, so every joule is known. */
-#include "fake_tree.h"
+/* RAPL through powercap: what is counted, and what goes wrong. */
+#include "rapl_fixture.h"
 
 #include "base/memory.h"
-#include "meters/energy.h"
 
 #include <errno.h>
-#include <math.h>
 #include <signal.h>
 #include <sys/wait.h>
-
-#define ZONES "/sys/class/powercap/intel-rapl"
-
-static char root[TREE_PATH_BYTES];
-static uint64_t time_ns;
-static const attn_energy_operations *const powercap[] = {&attn_energy_rapl_powercap};
-
-/* Each look at the clock takes a microsecond, so that probes end. */
-static uint64_t fake_now_ns(void)
-{
-    return time_ns += 1000;
-}
-
-static int set_up(void **state)
-{
-    (void)state;
-    tree_make(root);
-    time_ns = 1000000000u;
-    return 0;
-}
-
-static int tear_down(void **state)
-{
-    (void)state;
-    tree_remove(root);
-    return 0;
-}
-
-/* A zone such as "0" or "0:2"; range NULL leaves the file out. */
-static void write_zone(const char *zone, const char *name, const char *energy, const char *range)
-{
-    char path[TREE_PATH_BYTES];
-    snprintf(path, sizeof path, ZONES ":%s/name", zone);
-    tree_write(root, path, name);
-    snprintf(path, sizeof path, ZONES ":%s/energy_uj", zone);
-    tree_write(root, path, energy);
-    if (!range) return;
-    snprintf(path, sizeof path, ZONES ":%s/max_energy_range_uj", zone);
-    tree_write(root, path, range);
-}
-
-static void set_energy(const char *zone, const char *energy)
-{
-    char path[TREE_PATH_BYTES];
-    snprintf(path, sizeof path, ZONES ":%s/energy_uj", zone);
-    tree_write(root, path, energy);
-}
-
-static attn_energy_meter *open_meter(void)
-{
-    const attn_energy_options options = {
-        .root = root, .probe_s = 0.001, .now_ns = fake_now_ns, .sources = powercap, .n_sources = 1};
-    attn_energy_meter *meter = NULL;
-    attn_error error = {0};
-    assert_int_equal(attn_energy_open(&meter, &options, &error), ATTN_OK);
-    return meter;
-}
-
-static void pass_seconds(double seconds)
-{
-    time_ns += (uint64_t)(seconds * 1e9);
-}
-
-static const attn_energy_channel *channel(const attn_energy_meter *meter, size_t index)
-{
-    const attn_energy_source *source = attn_energy_source_at(meter, 0);
-    assert_true(index < source->n_channels);
-    return &source->channels[index];
-}
-
-static void assert_energy(const attn_figure *figure, double energy_j)
-{
-    assert_int_equal(figure->provenance, ATTN_MEASURED);
-    assert_true(fabs(figure->value - energy_j) < 1e-9 * fmax(1.0, energy_j));
-}
-
-static void assert_unavailable(const attn_figure *figure, const char *words)
-{
-    assert_int_equal(figure->provenance, ATTN_UNAVAILABLE);
-    assert_true(isnan(figure->value));
-    if (!strstr(figure->why, words)) fail_msg("'%s' lacks '%s'", figure->why, words);
-}
-
-#define RANGE "262143328850"
 
 static void adds_sockets_and_memory_only(void **state)
 {
@@ -490,84 +403,6 @@ static void zones_of_unknown_kind_are_left_out(void **state)
     attn_energy_close(meter);
 }
 
-static void write_processor(const char *vendor, unsigned family, unsigned model, const char *flags)
-{
-    char text[512];
-    snprintf(text, sizeof text, "vendor_id\t: %s\ncpu family\t: %u\nmodel\t\t: %u\nflags\t\t: %s\n",
-             vendor, family, model, flags);
-    tree_write(root, "/proc/cpuinfo", text);
-}
-
-/* Opens with this processor and range of its memory's counter; the notes of the package, and of
- * the memory. */
-static void assert_notes(const char *range, const char *package, const char *memory)
-{
-    write_zone("0", "package-0\n", "1000000\n", RANGE "\n");
-    write_zone("0:0", "dram\n", "70000\n", range);
-    attn_energy_meter *meter = open_meter();
-    assert_string_equal(channel(meter, 0)->note, package);
-    assert_string_equal(channel(meter, 1)->note, memory);
-    attn_energy_close(meter);
-}
-
-static void units_follow_the_processor(void **state)
-{
-    (void)state;
-    static const char fine[] = "65712999613\n", coarse[] = RANGE "\n";
-    static const struct {
-        unsigned model;
-        bool is_fine; /* 15.3 uJ a count, whatever the register states */
-    } servers[] = {{0x3f, true},  {0x4f, true},  {0x55, true},  {0x6a, true}, {0x6c, true},
-                   {0x8f, false}, {0xcf, false}, {0xad, false}, {0xaf, false}};
-    for (size_t i = 0; i < sizeof servers / sizeof *servers; i++) {
-        const bool is_fine = servers[i].is_fine;
-        write_processor("GenuineIntel", 6, servers[i].model, "fpu avx2");
-        assert_notes(is_fine ? fine : coarse, "", "");
-        assert_notes(is_fine ? coarse : fine, "",
-                     is_fine ? "the kernel counts 61 uJ where this processor has 15.3: "
-                               "4 times the energy"
-                             : "the kernel counts 15.3 uJ where this processor has 61: "
-                               "0.25 times the energy");
-    }
-    /* A client, another maker, and a range that is not told: nothing is known against it. */
-    write_processor("GenuineIntel", 6, 0x9e, "fpu avx2");
-    assert_notes(fine, "", "");
-    assert_notes(coarse, "", "");
-    write_processor("GenuineIntel", 6, 0x8f, "fpu avx2");
-    assert_notes("nonsense\n", "", ""); /* and the kernel's number is not known */
-    tree_write(root, "/proc/sys/kernel/osrelease", "5.15.0-91-generic\n");
-    assert_notes("nonsense\n", "",
-                 "kernels before 6.1 may show a quarter of this processor's memory energy");
-    tree_write(root, "/proc/sys/kernel/osrelease", "6.1.0-25-amd64\n");
-    assert_notes("nonsense\n", "", "");
-    write_processor("AuthenticAMD", 25, 0x55, "fpu avx2");
-    assert_notes(coarse,
-                 "modelled inside the processor from its activity; memory is counted nowhere", "");
-}
-
-/* A wrong unit stands beside the number that it spoils. */
-static void notes_reach_the_figures(void **state)
-{
-    (void)state;
-    static attn_energy_snapshot begin, end;
-    attn_figure figures[ATTN_ENERGY_FIGURES];
-    write_processor("GenuineIntel", 6, 0x8f, "fpu sgx sgx_lc");
-    write_zone("0", "package-0\n", "1000000\n", RANGE "\n");
-    write_zone("0:0", "dram\n", "70000\n", "65712999613\n");
-    attn_energy_meter *meter = open_meter();
-    attn_energy_mark(meter, &begin);
-    pass_seconds(10.0);
-    set_energy("0", "11000000\n");
-    set_energy("0:0", "1070000\n");
-    attn_energy_mark(meter, &end);
-    attn_energy_between(meter, &begin, &end, figures);
-    assert_energy(&figures[ATTN_ENERGY_FIGURE_DRAM], 1.0);
-    assert_non_null(strstr(figures[ATTN_ENERGY_FIGURE_DRAM].why, "0.25 times the energy"));
-    assert_energy(&figures[ATTN_ENERGY_FIGURE_PACKAGE], 10.0);
-    assert_non_null(strstr(figures[ATTN_ENERGY_FIGURE_PACKAGE].why, "SGX is on"));
-    attn_energy_close(meter);
-}
-
 static void memory_is_short(void **state)
 {
     (void)state;
@@ -619,8 +454,6 @@ int main(void)
         CASE(bare_metal_without_the_module),
         CASE(domain_that_is_not_there),
         CASE(zones_of_unknown_kind_are_left_out),
-        CASE(units_follow_the_processor),
-        CASE(notes_reach_the_figures),
         CASE(memory_is_short),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
