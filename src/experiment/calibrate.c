@@ -27,7 +27,6 @@ enum {
     ROWS = 1024,
     WIDTH = 768,
     WIDE = 3072,
-    CORE_LENGTH = 1024,
     TRIES = 4
 };
 static const double steady = 0.05; /* between the quartiles, of the median */
@@ -273,22 +272,37 @@ double attn_calibration_factor(const attn_calibration *c, attn_work work, double
     return time_s / operations_s;
 }
 
+/* One core in one type, at one length. */
+static attn_status measure_core(probing *p, size_t mechanism, size_t type, size_t length)
+{
+    attn_core_times times;
+    attn_label label = {.options = ""};
+    attn_text_copy(label.name, sizeof label.name, attn_mechanism_name(mechanism));
+    const attn_core_probe probe = {.mechanism = &label,
+                                   .dtype = type == ATTN_CORE_F32 ? ATTN_F32 : ATTN_BF16,
+                                   .length = attn_core_length(length)};
+    if (!attn_core_is_apart(label.name, probe.dtype)) return ATTN_OK;
+    const attn_status status =
+        attn_core_time(p->context, &probe, p->options->probe_s, &times, p->error);
+    if (status != ATTN_OK) return status;
+    double(*factors)[ATTN_CORE_LENGTHS][ATTN_DEVICE_MECHANISMS] = p->out->cores[type];
+    factors[ATTN_COST_FORWARD][length][mechanism] =
+        attn_calibration_factor(p->out, times.forward, times.forward_s);
+    factors[ATTN_COST_BACKWARD][length][mechanism] =
+        attn_calibration_factor(p->out, times.backward, times.backward_s);
+    return ATTN_OK;
+}
+
 /* The core of every mechanism that can be trained. */
 static attn_status measure_cores(probing *p)
 {
-    for (size_t i = 0; i < ATTN_DEVICE_MECHANISMS; i++) {
-        const char *name = attn_mechanism_name(i);
-        attn_core_times times;
-        attn_label label = {.options = ""};
-        if (!attn_mechanism_is_causal(name)) continue;
-        attn_text_copy(label.name, sizeof label.name, name);
-        const attn_status status =
-            attn_core_time(p->context, &label, CORE_LENGTH, p->options->probe_s, &times, p->error);
-        if (status != ATTN_OK) return status;
-        p->out->forward[i] = attn_calibration_factor(p->out, times.forward, times.forward_s);
-        p->out->backward[i] = attn_calibration_factor(p->out, times.backward, times.backward_s);
-    }
-    return ATTN_OK;
+    attn_status status = ATTN_OK;
+    for (size_t i = 0; i < ATTN_DEVICE_MECHANISMS; i++)
+        for (size_t type = 0; type < ATTN_CORE_TYPES; type++)
+            for (size_t length = 0; length < ATTN_CORE_LENGTHS && status == ATTN_OK; length++)
+                if (attn_mechanism_is_causal(attn_mechanism_name(i)))
+                    status = measure_core(p, i, type, length);
+    return status;
 }
 
 /* ---- the whole ------------------------------------------------------------------------------ */
