@@ -35,7 +35,8 @@ static const cli_option options[] = {
      .initial = "1",
      .minimum = 0.01,
      .maximum = 60,
-     .help = "Of each of nine probes, and of the core of each mechanism."},
+     .help = "Of each of nine probes, and of each core in one type at one length; below 0.05 "
+             "the longer length is left out."},
     {.name = "out",
      .kind = CLI_TEXT,
      .offset = offsetof(settings, out),
@@ -47,8 +48,8 @@ static const cli_option options[] = {
      .offset = offsetof(settings, check),
      .argument = "LIST",
      .help = "Then time steps of a small GPT-2 with these mechanisms, or all, and their cores from "
-             "512 to 8192 tokens, and show how far predictions are off, where, and why. Takes 20 "
-             "seconds a mechanism."},
+             "512 to 8192 tokens, and show how far predictions are off, where, and why. Takes half "
+             "a minute a mechanism."},
 };
 
 /* ---- the device ------------------------------------------------------------------------------ */

@@ -29,7 +29,8 @@ enum {
     WIDE = 3072,
     TRIES = 4
 };
-static const double steady = 0.05; /* between the quartiles, of the median */
+static const double steady = 0.05;       /* between the quartiles, of the median */
+static const double long_cores_s = 0.05; /* of a probe */
 static const size_t stream_count = (size_t)64
                                    << 20; /* floats of each of two arrays: more than caches hold */
 
@@ -293,13 +294,15 @@ static attn_status measure_core(probing *p, size_t mechanism, size_t type, size_
     return ATTN_OK;
 }
 
-/* The core of every mechanism that can be trained. */
+/* The core of every mechanism that can be trained. Who has little time does without the longer
+ * length, where one pass may take seconds. */
 static attn_status measure_cores(probing *p)
 {
+    const size_t n_lengths = p->options->probe_s < long_cores_s ? 1 : ATTN_CORE_LENGTHS;
     attn_status status = ATTN_OK;
     for (size_t i = 0; i < ATTN_DEVICE_MECHANISMS; i++)
         for (size_t type = 0; type < ATTN_CORE_TYPES; type++)
-            for (size_t length = 0; length < ATTN_CORE_LENGTHS && status == ATTN_OK; length++)
+            for (size_t length = 0; length < n_lengths && status == ATTN_OK; length++)
                 if (attn_mechanism_is_causal(attn_mechanism_name(i)))
                     status = measure_core(p, i, type, length);
     return status;

@@ -3,6 +3,7 @@
 #define EXPERIMENT_CALIBRATE_CORE_H
 
 #include "attn/context.h"
+#include "attn/dtype.h"
 #include "mechanisms/label.h"
 
 enum { ATTN_CORE_WIDTH = 768, ATTN_CORE_HEADS = 12 };
