@@ -104,7 +104,8 @@ static attn_status check_step(checking *c, const attn_pattern *mechanism)
     attn_spec spec = *(const attn_spec *)attn_records_find(&c->catalog.models, "gpt2", NULL);
     spec.layers = LAYERS;
     attn_prediction prediction;
-    if (status == ATTN_OK) status = predict(c, &spec, mechanism, ATTN_COST_F32, BATCH, LENGTH, &prediction);
+    if (status == ATTN_OK)
+        status = predict(c, &spec, mechanism, ATTN_COST_F32, BATCH, LENGTH, &prediction);
     if (status != ATTN_OK) return status;
     const attn_cost_measured m = measured_of(&measured);
     cli_cost_compare(c->comparison, mechanism->label, &prediction, &m);

@@ -112,7 +112,8 @@ static json_t *device_json(const attn_calibration *c)
     for (size_t type = 0; type < ATTN_CORE_TYPES; type++)
         for (size_t pass = 0; pass < ATTN_COST_PASSES; pass++)
             for (size_t length = 0; length < ATTN_CORE_LENGTHS; length++)
-                put_cores(device, attn_core_field(type, pass, length), c->cores[type][pass][length]);
+                put_cores(device, attn_core_field(type, pass, length),
+                          c->cores[type][pass][length]);
     put_quantity(device, "idle_w", &c->energy.idle_w);
     put_quantity(device, "matmul_pj", &c->energy.matmul_pj);
     put_quantity(device, "exponential_pj", &c->energy.exponential_pj);

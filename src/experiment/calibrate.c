@@ -21,14 +21,7 @@
 #include <string.h>
 #include <unistd.h>
 
-enum {
-    SLICES = 15,
-    SMALL = 4096,
-    ROWS = 1024,
-    WIDTH = 768,
-    WIDE = 3072,
-    TRIES = 4
-};
+enum { SLICES = 15, SMALL = 4096, ROWS = 1024, WIDTH = 768, WIDE = 3072, TRIES = 4 };
 static const double steady = 0.05;       /* between the quartiles, of the median */
 static const double long_cores_s = 0.05; /* of a probe */
 static const size_t stream_count = (size_t)64

@@ -301,8 +301,7 @@ static void test_factors_of_cores(void **state)
     for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
         attn_device d = measured_machine();
         e = estimate("gpt2", "flash", ATTN_COST_TRAIN, cases[i].type, 2, cases[i].length);
-        const double plain =
-            predict(&e, &d).terms[ATTN_COST_CORE][ATTN_COST_FORWARD].exponential_s;
+        const double plain = predict(&e, &d).terms[ATTN_COST_CORE][ATTN_COST_FORWARD].exponential_s;
         d.cores[ATTN_CORE_F32][ATTN_COST_FORWARD][0][flash] = 2.0;
         d.cores[ATTN_CORE_F32][ATTN_COST_FORWARD][1][flash] = 8.0;
         d.cores[ATTN_CORE_BF16][ATTN_COST_FORWARD][0][flash] = 0.5; /* the longer one is missing */
@@ -380,7 +379,7 @@ int main(void)
                                        cmocka_unit_test(test_ridges),
                                        cmocka_unit_test(test_all_devices),
                                        cmocka_unit_test(test_constants_of_a_machine),
-        cmocka_unit_test(test_factors_of_cores),
+                                       cmocka_unit_test(test_factors_of_cores),
                                        cmocka_unit_test(test_bfloat16_of_a_machine),
                                        cmocka_unit_test(test_energy_of_a_machine)};
     return cmocka_run_group_tests(tests, load, unload);
