@@ -24,7 +24,7 @@ static const layer_size sizes[] = {{1, 1, 1},      {1, 64, 64},    {2, 5, 3},   
 /* A layer's numbers, and the same for arithmetic in float64. */
 typedef struct layer_data {
     layer_size size;
-    attn_bf16 *x, *dy, *forward, *backward;
+    attn_bf16 *x, *dy, *packed;
     float *w, *bias;
     double *wide_x, *wide_w, *wide_dy;
 } layer_data;
@@ -42,12 +42,11 @@ static attn_bf16 *rounded(check_run *run, size_t n, const float *from, double *w
 static layer_data data_of(check_run *run, layer_size s, attn_context *context)
 {
     const check_shape shape = {0, CHECK_AT_END, 1.0};
-    const size_t packed = attn_dense_bf16_packed(s.out, s.in);
     layer_data d = {.size = s,
                     .w = check_random(run, &shape, s.out * s.in),
                     .bias = check_random(run, &shape, s.out),
-                    .forward = check_halves(run, packed, CHECK_AT_START),
-                    .backward = check_halves(run, packed, CHECK_AT_START),
+                    .packed =
+                        check_halves(run, attn_dense_bf16_packed(s.out, s.in), CHECK_AT_START),
                     .wide_x = check_doubles(run, s.rows * s.in),
                     .wide_w = check_doubles(run, s.out * s.in),
                     .wide_dy = check_doubles(run, s.rows * s.out)};
@@ -56,7 +55,7 @@ static layer_data data_of(check_run *run, layer_size s, attn_context *context)
     d.x = rounded(run, s.rows * s.in, x, d.wide_x);
     d.dy = rounded(run, s.rows * s.out, dy, d.wide_dy);
     rounded(run, s.out * s.in, d.w, d.wide_w);
-    attn_dense_bf16_pack(context, s.out, s.in, d.w, d.forward, d.backward);
+    attn_dense_bf16_pack(context, s.out, s.in, d.w, d.packed);
     return d;
 }
 
@@ -157,19 +156,19 @@ static layer_results compute(check_run *run, attn_context *context, const layer_
                              .dbias_sum = check_copy(run, &shape, s.out, start->dbias_sum),
                              .half_y = check_halves(run, s.rows * s.out, CHECK_AT_END),
                              .half_dx = check_halves(run, s.rows * s.in, CHECK_AT_END)};
-    attn_dense_bf16_forward(context, s.rows, s.in, s.out, d->x, d->forward, NULL,
+    attn_dense_bf16_forward(context, s.rows, s.in, s.out, d->x, d->packed, NULL,
                             (attn_dense_output){.single = r.y});
-    attn_dense_bf16_forward(context, s.rows, s.in, s.out, d->x, d->forward, d->bias,
+    attn_dense_bf16_forward(context, s.rows, s.in, s.out, d->x, d->packed, d->bias,
                             (attn_dense_output){.half = r.half_y});
-    attn_dense_bf16_input_gradient(context, s.rows, s.in, s.out, d->dy, d->backward,
+    attn_dense_bf16_input_gradient(context, s.rows, s.in, s.out, d->dy, s.out, d->packed,
                                    (attn_dense_output){.single = r.dx});
-    attn_dense_bf16_input_gradient(context, s.rows, s.in, s.out, d->dy, d->backward,
+    attn_dense_bf16_input_gradient(context, s.rows, s.in, s.out, d->dy, s.out, d->packed,
                                    (attn_dense_output){.single = r.dx_sum, .accumulate = true});
-    attn_dense_bf16_input_gradient(context, s.rows, s.in, s.out, d->dy, d->backward,
+    attn_dense_bf16_input_gradient(context, s.rows, s.in, s.out, d->dy, s.out, d->packed,
                                    (attn_dense_output){.half = r.half_dx});
-    attn_dense_bf16_weight_gradient(context, s.rows, s.in, s.out, d->x, d->dy, r.dw, r.dbias,
+    attn_dense_bf16_weight_gradient(context, s.rows, s.in, s.out, d->x, d->dy, s.out, r.dw, r.dbias,
                                     false);
-    attn_dense_bf16_weight_gradient(context, s.rows, s.in, s.out, d->x, d->dy, r.dw_sum,
+    attn_dense_bf16_weight_gradient(context, s.rows, s.in, s.out, d->x, d->dy, s.out, r.dw_sum,
                                     r.dbias_sum, true);
     return r;
 }
@@ -265,11 +264,12 @@ static void run_special(check_run *run)
         float *y = check_floats(run, s.rows * s.out, CHECK_AT_END);
         float *dx = check_floats(run, s.rows * s.in, CHECK_AT_END);
         float *dw = check_floats(run, s.out * s.in, CHECK_AT_END);
-        attn_dense_bf16_forward(context, s.rows, s.in, s.out, d.x, d.forward, d.bias,
+        attn_dense_bf16_forward(context, s.rows, s.in, s.out, d.x, d.packed, d.bias,
                                 (attn_dense_output){.single = y});
-        attn_dense_bf16_input_gradient(context, s.rows, s.in, s.out, d.dy, d.backward,
+        attn_dense_bf16_input_gradient(context, s.rows, s.in, s.out, d.dy, s.out, d.packed,
                                        (attn_dense_output){.single = dx});
-        attn_dense_bf16_weight_gradient(context, s.rows, s.in, s.out, d.x, d.dy, dw, NULL, false);
+        attn_dense_bf16_weight_gradient(context, s.rows, s.in, s.out, d.x, d.dy, s.out, dw, NULL,
+                                        false);
         check_result_of(run, forward_of(&d), (result){.single = y, .bias = d.bias}, "y");
         check_result_of(run, input_of(&d), (result){.single = dx}, "dx");
         check_result_of(run, weight_of(&d), (result){.single = dw}, "dw");
@@ -289,7 +289,7 @@ static void run_short(check_run *run)
     const layer_data d = data_of(run, s, context);
     float *y = check_floats(run, s.rows * s.out, CHECK_AT_END);
     attn_memory_fail_at(1);
-    attn_dense_bf16_forward(context, s.rows, s.in, s.out, d.x, d.forward, d.bias,
+    attn_dense_bf16_forward(context, s.rows, s.in, s.out, d.x, d.packed, d.bias,
                             (attn_dense_output){.single = y});
     attn_memory_fail_at(0);
     check_result_of(run, forward_of(&d), (result){.single = y, .bias = d.bias}, "y");
