@@ -121,7 +121,8 @@ typedef struct attn_kernels {
 
     /* y = x Phi(x) in the tanh form of GPT-2: x / (1 + exp(-2u)), u = sqrt(2/pi)(x + 0.044715 x^3) */
     void (*gelu)(size_t n, const float *x, float *y);
-    void (*gelu_gradient)(size_t n, const float *x, const float *dy, float *dx); /* dx may be dy */
+    /* dx may be dy; y = gelu(x), unless NULL, with the bits that gelu() gives it */
+    void (*gelu_gradient)(size_t n, const float *x, const float *dy, float *dx, float *y);
 
     /* y = elu(x) + 1: x + 1 above 0, else exp(x) */
     void (*elu_plus_one)(size_t n, const float *x, float *y);

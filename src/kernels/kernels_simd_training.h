@@ -47,7 +47,7 @@ static void kernel_adamw(size_t n, const attn_adamw_step *step, const float *g, 
         put(m + at, left, mi);
         put(v + at, left, vi);
         put(p + at, left,
-            fused_negative(rate, quotient(mi, deviation), mul(keep, take(p + at, left))));
+            fused_negative(rate, mul(mi, reciprocal(deviation)), mul(keep, take(p + at, left))));
     }
 }
 

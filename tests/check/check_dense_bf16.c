@@ -21,9 +21,12 @@ static const layer_size sizes[] = {{1, 1, 1},      {1, 64, 64},    {2, 5, 3},   
                                    {33, 800, 70},  {40, 70, 1700}, {96, 1600, 32}, {1023, 64, 129},
                                    {1100, 40, 40}, {35, 63, 1090}};
 
+enum { DY_GAP = 3 }; /* numbers between rows of dy, which no product may read */
+
 /* A layer's numbers, and the same for arithmetic in float64. */
 typedef struct layer_data {
     layer_size size;
+    size_t dy_row;
     attn_bf16 *x, *dy, *packed;
     float *w, *bias;
     double *wide_x, *wide_w, *wide_dy;
@@ -53,7 +56,11 @@ static layer_data data_of(check_run *run, layer_size s, attn_context *context)
     const float *x = check_random(run, &shape, s.rows * s.in);
     const float *dy = check_random(run, &shape, s.rows * s.out);
     d.x = rounded(run, s.rows * s.in, x, d.wide_x);
-    d.dy = rounded(run, s.rows * s.out, dy, d.wide_dy);
+    const attn_bf16 *close = rounded(run, s.rows * s.out, dy, d.wide_dy);
+    d.dy_row = s.out + DY_GAP;
+    d.dy = check_halves(run, s.rows * d.dy_row - DY_GAP, CHECK_AT_END);
+    for (size_t i = 0; i < s.rows; i++)
+        memcpy(d.dy + i * d.dy_row, close + i * s.out, s.out * sizeof *close);
     rounded(run, s.out * s.in, d.w, d.wide_w);
     attn_dense_bf16_pack(context, s.out, s.in, d.w, d.packed);
     return d;
@@ -160,15 +167,15 @@ static layer_results compute(check_run *run, attn_context *context, const layer_
                             (attn_dense_output){.single = r.y});
     attn_dense_bf16_forward(context, s.rows, s.in, s.out, d->x, d->packed, d->bias,
                             (attn_dense_output){.half = r.half_y});
-    attn_dense_bf16_input_gradient(context, s.rows, s.in, s.out, d->dy, s.out, d->packed,
+    attn_dense_bf16_input_gradient(context, s.rows, s.in, s.out, d->dy, d->dy_row, d->packed,
                                    (attn_dense_output){.single = r.dx});
-    attn_dense_bf16_input_gradient(context, s.rows, s.in, s.out, d->dy, s.out, d->packed,
+    attn_dense_bf16_input_gradient(context, s.rows, s.in, s.out, d->dy, d->dy_row, d->packed,
                                    (attn_dense_output){.single = r.dx_sum, .accumulate = true});
-    attn_dense_bf16_input_gradient(context, s.rows, s.in, s.out, d->dy, s.out, d->packed,
+    attn_dense_bf16_input_gradient(context, s.rows, s.in, s.out, d->dy, d->dy_row, d->packed,
                                    (attn_dense_output){.half = r.half_dx});
-    attn_dense_bf16_weight_gradient(context, s.rows, s.in, s.out, d->x, d->dy, s.out, r.dw, r.dbias,
-                                    false);
-    attn_dense_bf16_weight_gradient(context, s.rows, s.in, s.out, d->x, d->dy, s.out, r.dw_sum,
+    attn_dense_bf16_weight_gradient(context, s.rows, s.in, s.out, d->x, d->dy, d->dy_row, r.dw,
+                                    r.dbias, false);
+    attn_dense_bf16_weight_gradient(context, s.rows, s.in, s.out, d->x, d->dy, d->dy_row, r.dw_sum,
                                     r.dbias_sum, true);
     return r;
 }
@@ -259,16 +266,16 @@ static void run_special(check_run *run)
         const size_t x_at = 36 * s.in + 40, dy_at = 3 * s.out + 44;
         d.x[x_at] = attn_bf16_from_float(specials[i]);
         d.wide_x[x_at] = (double)specials[i];
-        d.dy[dy_at] = attn_bf16_from_float(specials[i]);
+        d.dy[3 * d.dy_row + 44] = attn_bf16_from_float(specials[i]);
         d.wide_dy[dy_at] = (double)specials[i];
         float *y = check_floats(run, s.rows * s.out, CHECK_AT_END);
         float *dx = check_floats(run, s.rows * s.in, CHECK_AT_END);
         float *dw = check_floats(run, s.out * s.in, CHECK_AT_END);
         attn_dense_bf16_forward(context, s.rows, s.in, s.out, d.x, d.packed, d.bias,
                                 (attn_dense_output){.single = y});
-        attn_dense_bf16_input_gradient(context, s.rows, s.in, s.out, d.dy, s.out, d.packed,
+        attn_dense_bf16_input_gradient(context, s.rows, s.in, s.out, d.dy, d.dy_row, d.packed,
                                        (attn_dense_output){.single = dx});
-        attn_dense_bf16_weight_gradient(context, s.rows, s.in, s.out, d.x, d.dy, s.out, dw, NULL,
+        attn_dense_bf16_weight_gradient(context, s.rows, s.in, s.out, d.x, d.dy, d.dy_row, dw, NULL,
                                         false);
         check_result_of(run, forward_of(&d), (result){.single = y, .bias = d.bias}, "y");
         check_result_of(run, input_of(&d), (result){.single = dx}, "dx");
