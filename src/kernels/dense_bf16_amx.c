@@ -12,15 +12,25 @@
 #include "kernels/dense_bf16_internal.h"
 
 #include <immintrin.h>
+#include <stdint.h>
 #include <string.h>
 
 enum {
     HALF_CELL = ATTN_CELL / 2,
-    PASS_CELLS = 24,          /* of k in one pass, a left strip of 48 KiB; later passes add */
-    TASK_ROWS = 1024,         /* at most */
-    RIGHT_BYTES = 800 * 1024, /* of a task's right factor at most: L2 holds 2 MiB */
-    STORE_ROWS = 2,           /* rows of the block before that one step stores */
+    TASK_ROWS = 1024,    /* at most */
+    STORE_ROWS = 2,      /* rows of the block before that one step stores */
+    FAR_BYTES = 1 << 20, /* of a result: more than is read again from the near caches */
 };
+
+/* Cells of k in one pass, later ones add; bytes of a task's right factor: at most. A left strip of
+ * 48 KiB is what L1 holds, and L2 holds 2 MiB. A left strip that is copied is dearer: the task is
+ * wider, and the pass longer, which saves passes over a result that lies in memory. */
+typedef struct pass_size {
+    size_t cells, right_bytes;
+} pass_size;
+
+static const pass_size as_it_lies = {24, 800 * 1024}, transposed = {32, 1536 * 1024};
+enum { PASS_CELLS = 32 }; /* at most */
 
 /* A block of sums that the tiles are done with, and where it goes. */
 typedef struct pending_block {
@@ -31,6 +41,7 @@ typedef struct pending_block {
     const float *addend;       /* NULL: 0 */
     float *single;             /* one of the two */
     attn_bf16 *half;
+    bool is_far; /* `single` goes to memory past the caches */
 } pending_block;
 
 /* A strip of the left factor as tiles read it: distances in numbers. */
@@ -65,6 +76,7 @@ typedef struct amx_pass {
     const float *bias, *addend;
     float *single;
     attn_bf16 *half;
+    bool is_far;
 } amx_pass;
 
 static size_t smaller(size_t a, size_t b)
@@ -120,6 +132,9 @@ static inline void store_row(const pending_block *b)
     if (b->half) {
         const __mmask32 both = (__mmask32)high << 16 | low;
         _mm512_mask_storeu_epi16(b->half + at, both, (__m512i)_mm512_cvtne2ps_pbh(v, u));
+    } else if (b->is_far) {
+        _mm512_stream_ps(b->single + at, u);
+        _mm512_stream_ps(b->single + at + 16, v);
     } else {
         _mm512_mask_storeu_ps(b->single + at, low, u);
         _mm512_mask_storeu_ps(b->single + at + 16, high, v);
@@ -219,7 +234,8 @@ static pending_block block_at(const amx_pass *pass, size_t i0, size_t j0, const 
                            .bias = pass->bias ? pass->bias + j0 : NULL,
                            .addend = pass->addend ? pass->addend + at : NULL,
                            .single = pass->single ? pass->single + at : NULL,
-                           .half = pass->half ? pass->half + at : NULL};
+                           .half = pass->half ? pass->half + at : NULL,
+                           .is_far = pass->is_far};
 }
 
 /* The left strip of rows from i0 on, to be read once `next` is through, which takes no longer
@@ -305,14 +321,27 @@ static void run_task(void *argument, size_t index, size_t worker)
     }
     _tile_release();
     store_rows(&before, ATTN_STRIP);
+    if (pass->is_far) _mm_sfence();
 }
 
 /* ---- shapes ------------------------------------------------------------------------------ */
 
+static pass_size limits_of(const attn_bf16_product *p)
+{
+    return p->left_is_transposed ? transposed : as_it_lies;
+}
+
 static size_t pass_cells(const attn_bf16_product *p)
 {
     const size_t cells = attn_strips(p->k);
-    return quotient_up(cells, quotient_up(cells, PASS_CELLS));
+    return quotient_up(cells, quotient_up(cells, limits_of(p).cells));
+}
+
+/* Gradients of weights are read by the update, long after. */
+static bool is_far(const attn_bf16_product *p)
+{
+    return p->left_is_transposed && !p->out.accumulate && p->n % ATTN_STRIP == 0 &&
+           p->m * p->n * sizeof(float) >= FAR_BYTES && (uintptr_t)p->out.single % 64 == 0;
 }
 
 /* Tasks as large as the caches allow, their number a multiple of the threads: more blocks of rows
@@ -322,8 +351,8 @@ static void cut(amx_pass *pass, size_t threads)
     const size_t m = pass->p->m, n = pass->p->n;
     const size_t row_strips = attn_strips(m), strips = attn_strips(n);
     size_t row_blocks = quotient_up(m, TASK_ROWS), more_rows = row_blocks;
-    size_t column_blocks =
-        quotient_up(strips, RIGHT_BYTES / (pass->n_cells * ATTN_CELL * sizeof(attn_bf16)));
+    const size_t strip_bytes = pass->n_cells * ATTN_CELL * sizeof(attn_bf16);
+    size_t column_blocks = quotient_up(strips, limits_of(pass->p).right_bytes / strip_bytes);
     size_t more_columns = column_blocks;
     while (more_rows * column_blocks % threads) more_rows++;
     while (row_blocks * more_columns % threads) more_columns++;
@@ -355,7 +384,8 @@ static scratch_plan plan_scratch(size_t threads, const attn_bf16_product *p)
     plan.copies = plan.sums + (plan.has_sums ? quotient_up(p->m * p->n, 16) * 64 : 0);
     const size_t copy_bytes = PASS_CELLS * ATTN_CELL * sizeof(attn_bf16);
     plan.turned = plan.copies + (plan.has_copies ? 2 * threads * copy_bytes : 0);
-    if (p->crossed) plan.turned_bytes = smaller(attn_strips(p->n) * strip_bytes, RIGHT_BYTES);
+    if (p->crossed)
+        plan.turned_bytes = smaller(attn_strips(p->n) * strip_bytes, limits_of(p).right_bytes);
     plan.total = plan.turned + threads * plan.turned_bytes;
     return plan;
 }
@@ -387,6 +417,7 @@ void attn_bf16_amx_run(size_t threads, const attn_bf16_product *p, void *scratch
         pass.addend = !is_first || p->out.accumulate ? sums : NULL;
         pass.half = is_last ? p->out.half : NULL;
         pass.single = pass.half ? NULL : sums;
+        pass.is_far = is_last && !pass.addend && is_far(p);
         cut(&pass, threads);
         const size_t row_blocks = quotient_up(p->m, pass.block_rows);
         attn_parallel(threads, row_blocks * pass.column_blocks, run_task, &pass);
