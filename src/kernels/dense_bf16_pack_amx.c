@@ -13,6 +13,12 @@ typedef struct packing {
     attn_bf16 *strips;
 } packing;
 
+/* Past the caches: packed weights are read by the next step, long after. */
+static inline void put_tile_far(const __m512i tile[16], attn_bf16 *out)
+{
+    for (size_t i = 0; i < 16; i++) _mm512_stream_si512((void *)(out + 32 * i), tile[i]);
+}
+
 /* 32 rows of weights are a strip whose cells lie along it: rows become columns. */
 static void pack_weights_strip(void *argument, size_t strip, size_t worker)
 {
@@ -34,9 +40,10 @@ static void pack_weights_strip(void *argument, size_t strip, size_t worker)
                               : _mm512_setzero_si512();
             }
             transpose_pairs(tile);
-            put_tile(tile, out + half * ATTN_CELL / 2);
+            put_tile_far(tile, out + half * ATTN_CELL / 2);
         }
     }
+    _mm_sfence();
 }
 
 void attn_bf16_amx_pack(size_t threads, size_t rows, size_t columns, const float *w,

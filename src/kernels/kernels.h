@@ -149,8 +149,10 @@ typedef struct attn_kernels {
     void (*bf16_to_float)(size_t n, const attn_bf16 *x, float *y);
 
     /* Loss of one row of logits, -log softmax(logits)[target], in nats. With `gradient_scale`
-     * not 0 the logits become gradient_scale * (softmax(logits) - onehot(target)). */
-    double (*cross_entropy)(size_t n, float *logits, size_t target, float gradient_scale);
+     * not 0 they are lost, and gradient_scale * (softmax(logits) - onehot(target)) is in
+     * `gradient`, rounded, or in their place when that is NULL. */
+    double (*cross_entropy)(size_t n, float *logits, size_t target, float gradient_scale,
+                            attn_bf16 *gradient);
 
     /* One pass: m, v and the parameters p from the gradients g. */
     void (*adamw)(size_t n, const attn_adamw_step *step, const float *g, float *m, float *v,

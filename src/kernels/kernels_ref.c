@@ -326,7 +326,8 @@ static void bf16_to_float(size_t n, const attn_bf16 *x, float *y)
     for (size_t i = 0; i < n; i++) y[i] = attn_bf16_to_float(x[i]);
 }
 
-static double cross_entropy(size_t n, float *logits, size_t target, float gradient_scale)
+static double cross_entropy(size_t n, float *logits, size_t target, float gradient_scale,
+                            attn_bf16 *gradient)
 {
     const float top = maximum(n, logits), wanted = logits[target];
     double total = 0.0;
@@ -341,6 +342,7 @@ static double cross_entropy(size_t n, float *logits, size_t target, float gradie
     const float factor = gradient_scale / (float)total;
     for (size_t i = 0; i < n; i++) logits[i] *= factor;
     logits[target] -= gradient_scale;
+    if (gradient) bf16_from_float(n, logits, gradient);
     return log(total) - (double)(wanted - top);
 }
 

@@ -64,13 +64,17 @@ static inline void put(float *p, size_t left, vf a)
 
 static float kernel_maximum(size_t n, const float *x)
 {
-    vf top = all(-INFINITY);
+    vf top = all(-INFINITY), tops[3] = {top, top, top}; /* none waits for the one before */
     float tail_top = -INFINITY;
     size_t at = 0;
+    for (; at + 4 * LANES <= n; at += 4 * LANES) {
+        top = larger(load(x + at), top);
+        for (size_t i = 0; i < 3; i++) tops[i] = larger(load(x + at + (i + 1) * LANES), tops[i]);
+    }
     for (; at + LANES <= n; at += LANES) top = larger(load(x + at), top);
     for (; at < n; at++)
         if (x[at] > tail_top) tail_top = x[at];
-    const float most = largest_lane(top);
+    const float most = largest_lane(larger(larger(tops[0], tops[1]), larger(tops[2], top)));
     return most > tail_top ? most : tail_top;
 }
 

@@ -79,11 +79,14 @@ static void loss_rows(void *argument, size_t index, size_t worker)
         const size_t row = job->first + i;
         float *logits = head->scratch + i * v;
         const float scale = head->dx ? (float)((double)head->weights[row] / head->weight) : 0.0f;
-        head->nll[row] = job->kernels->cross_entropy(v, logits, head->targets[row], scale);
-        if (head->dx && scale == 0.0f) memset(logits, 0, v * sizeof *logits);
-        if (job->gradient)
-            job->kernels->bf16_from_float(
-                v, logits, job->gradient + (row - job->group_first) * gradient_row(v));
+        attn_bf16 *half = NULL;
+        if (job->gradient) half = job->gradient + (row - job->group_first) * gradient_row(v);
+        head->nll[row] = job->kernels->cross_entropy(v, logits, head->targets[row], scale, half);
+        if (!head->dx || scale != 0.0f) continue;
+        if (half)
+            memset(half, 0, v * sizeof *half);
+        else
+            memset(logits, 0, v * sizeof *logits);
     }
 }
 
