@@ -96,13 +96,13 @@ static attn_energy_probe probe_half(probing *p)
 {
     const attn_bf16 *x = (const attn_bf16 *)p->x, *dy = x + ROWS * WIDE;
     const size_t packed = attn_dense_bf16_packed(WIDE, WIDTH);
-    attn_bf16 *forward = (attn_bf16 *)p->y, *backward = forward + packed;
+    attn_bf16 *weights = (attn_bf16 *)p->y;
     float *y = p->y + packed, *dw = y + ROWS * WIDE;
-    attn_dense_bf16_forward(p->context, ROWS, WIDTH, WIDE, x, forward, NULL,
+    attn_dense_bf16_forward(p->context, ROWS, WIDTH, WIDE, x, weights, NULL,
                             (attn_dense_output){.single = y});
-    attn_dense_bf16_input_gradient(p->context, ROWS, WIDTH, WIDE, dy, backward,
+    attn_dense_bf16_input_gradient(p->context, ROWS, WIDTH, WIDE, dy, WIDE, weights,
                                    (attn_dense_output){.single = y});
-    attn_dense_bf16_weight_gradient(p->context, ROWS, WIDTH, WIDE, x, dy, dw, NULL, false);
+    attn_dense_bf16_weight_gradient(p->context, ROWS, WIDTH, WIDE, x, dy, WIDE, dw, NULL, false);
     return (attn_energy_probe){.matmul = 3.0 * 2.0 * ROWS * (double)(WIDTH * WIDE)};
 }
 

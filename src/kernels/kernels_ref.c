@@ -247,10 +247,10 @@ static const float gelu_c1 = 1.5957691216057308f, gelu_c3 = 0.07135481282952614f
 static void gelu(size_t n, const float *x, float *y)
 {
     for (size_t i = 0; i < n; i++)
-        y[i] = x[i] / (1.0f + expf(-x[i] * (gelu_c1 + gelu_c3 * x[i] * x[i])));
+        y[i] = x[i] * (1.0f / (1.0f + expf(-x[i] * (gelu_c1 + gelu_c3 * (x[i] * x[i])))));
 }
 
-static void gelu_gradient(size_t n, const float *x, const float *dy, float *dx)
+static void gelu_gradient(size_t n, const float *x, const float *dy, float *dx, float *y)
 {
     for (size_t i = 0; i < n; i++) {
         /* y = x s, s = sigmoid(u): y' = s + x s (1 - s) u' */
@@ -258,6 +258,7 @@ static void gelu_gradient(size_t n, const float *x, const float *dy, float *dx)
         const float s = 1.0f / (1.0f + expf(-x[i] * (gelu_c1 + gelu_c3 * square)));
         const float du = gelu_c1 + 3.0f * gelu_c3 * square;
         dx[i] = dy[i] * (s + x[i] * s * (1.0f - s) * du);
+        if (y) y[i] = x[i] * s;
     }
 }
 
@@ -325,7 +326,8 @@ static void bf16_to_float(size_t n, const attn_bf16 *x, float *y)
     for (size_t i = 0; i < n; i++) y[i] = attn_bf16_to_float(x[i]);
 }
 
-static double cross_entropy(size_t n, float *logits, size_t target, float gradient_scale)
+static double cross_entropy(size_t n, float *logits, size_t target, float gradient_scale,
+                            attn_bf16 *gradient)
 {
     const float top = maximum(n, logits), wanted = logits[target];
     double total = 0.0;
@@ -340,6 +342,7 @@ static double cross_entropy(size_t n, float *logits, size_t target, float gradie
     const float factor = gradient_scale / (float)total;
     for (size_t i = 0; i < n; i++) logits[i] *= factor;
     logits[target] -= gradient_scale;
+    if (gradient) bf16_from_float(n, logits, gradient);
     return log(total) - (double)(wanted - top);
 }
 

@@ -64,13 +64,17 @@ static inline void put(float *p, size_t left, vf a)
 
 static float kernel_maximum(size_t n, const float *x)
 {
-    vf top = all(-INFINITY);
+    vf top = all(-INFINITY), tops[3] = {top, top, top}; /* none waits for the one before */
     float tail_top = -INFINITY;
     size_t at = 0;
+    for (; at + 4 * LANES <= n; at += 4 * LANES) {
+        top = larger(load(x + at), top);
+        for (size_t i = 0; i < 3; i++) tops[i] = larger(load(x + at + (i + 1) * LANES), tops[i]);
+    }
     for (; at + LANES <= n; at += LANES) top = larger(load(x + at), top);
     for (; at < n; at++)
         if (x[at] > tail_top) tail_top = x[at];
-    const float most = largest_lane(top);
+    const float most = largest_lane(larger(larger(tops[0], tops[1]), larger(tops[2], top)));
     return most > tail_top ? most : tail_top;
 }
 
@@ -282,7 +286,7 @@ static inline vf gelu_gate(vf x, vf square)
 {
     const vf c1 = all(1.5957691216057308f), c3 = all(0.07135481282952614f), one = all(1.0f);
     const vf minus_u = fused_negative(x, fused(c3, square, c1), zero());
-    return quotient(one, add(one, exponential(minus_u)));
+    return reciprocal(add(one, exponential(minus_u)));
 }
 
 static void kernel_gelu(size_t n, const float *x, float *y)
@@ -294,14 +298,15 @@ static void kernel_gelu(size_t n, const float *x, float *y)
     }
 }
 
-static void kernel_gelu_gradient(size_t n, const float *x, const float *dy, float *dx)
+static void kernel_gelu_gradient(size_t n, const float *x, const float *dy, float *dx, float *y)
 {
     const vf c1 = all(1.5957691216057308f), c3 = all(3.0f * 0.07135481282952614f), one = all(1.0f);
     FOR_VECTORS(n)
     {
         const vf xi = take(x + at, left), square = mul(xi, xi), s = gelu_gate(xi, square);
-        const vf bend = mul(mul(mul(xi, s), sub(one, s)), fused(c3, square, c1));
+        const vf yi = mul(xi, s), bend = mul(mul(yi, sub(one, s)), fused(c3, square, c1));
         put(dx + at, left, mul(take(dy + at, left), add(s, bend)));
+        if (y) put(y + at, left, yi);
     }
 }
 
