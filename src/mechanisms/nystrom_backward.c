@@ -124,17 +124,17 @@ static void backward_stage(const attn_nystrom_job *j, const attn_nystrom_documen
     const attn_kernels *kernels = j->call->context->kernels;
     const attn_nystrom_sizes *z = &j->z;
     const attn_nystrom_room *r = x->room;
-    const size_t d = z->d, N = z->marks;
+    const size_t d = z->d, N = z->marks, wide_row = attn_pseudo_inverse_row(m);
     for (size_t l = 0; l < m; l++)
         for (size_t i = 0; i < d; i++) {
             r->dm_wide[l * d + i] = (double)r->dm[l * d + i];
             r->b_wide_t[i * m + l] = r->b_wide[l * d + i];
         }
-    kernels->product_double(m, m, d, r->dm_wide, d, 1, r->b_wide_t, m, r->dz, m, false);
-    kernels->product_double(m, d, m, inverse, 1, m, r->dm_wide, d, r->db_wide, d, false);
+    kernels->product_double(m, m, d, r->dm_wide, d, 1, r->b_wide_t, m, r->dz, wide_row, false);
+    kernels->product_double(m, d, m, inverse, 1, wide_row, r->dm_wide, d, r->db_wide, d, false);
     attn_pseudo_inverse_gradient(kernels, m, r->a, r->inverse, r->dz, r->da);
     for (size_t i = 0; i < m; i++) {
-        const double *a = r->a + i * m, *da = r->da + i * m;
+        const double *a = r->a + i * wide_row, *da = r->da + i * wide_row;
         double along = 0.0;
         for (size_t k = 0; k < m; k++) along += a[k] * da[k];
         for (size_t k = 0; k < m; k++) r->a_scores[i * N + k] = (float)(a[k] * (da[k] - along));

@@ -7,6 +7,8 @@
 
 /* ---- memory ------------------------------------------------------------------------------ */
 
+enum { LINE_FLOATS = 16 };
+
 /* Sums over all stages: landmarks 0..c-1 of each stage c, or (bidirectional) the one stage. */
 static size_t stage_rows(const attn_nystrom_sizes *z)
 {
@@ -16,31 +18,34 @@ static size_t stage_rows(const attn_nystrom_sizes *z)
 size_t attn_nystrom_worker(const attn_nystrom_sizes *z, bool is_backward)
 {
     const size_t d = z->d, N = z->marks, n = z->block, tiles = (z->T + n - 1) / n;
-    size_t wide = N * N + attn_pseudo_inverse_count(N) + 2 * N * d;
+    const size_t square = N * attn_pseudo_inverse_row(N);
+    size_t wide = square + attn_pseudo_inverse_count(N) + 2 * N * d;
     size_t count =
         tiles * n * d + 6 * N * d + 2 * N + (N > n ? N : n) + n * (n + N + d + 4) + N * N;
     if (is_backward) {
-        wide += 2 * N * N + 3 * N * d;
+        wide += 2 * square + 3 * N * d;
         count += n * (n + N + 3 * d) + (d + n) * (n + z->kernel) + stage_rows(z) * (d + 2) +
                  5 * N * d + 2 * N + z->kernel;
     }
-    return 2 * wide + count + 1; /* one for the alignment of doubles */
+    return 2 * wide + count + LINE_FLOATS; /* for the alignment of doubles */
 }
 
 attn_nystrom_room attn_nystrom_divide(float *memory, const attn_nystrom_sizes *z, bool is_backward)
 {
     const size_t d = z->d, N = z->marks, n = z->block, tiles = (z->T + n - 1) / n;
     attn_nystrom_room r = {.k_t = NULL};
+    const size_t square = N * attn_pseudo_inverse_row(N);
     /* scratch memory may start on any float */
-    r.a = (double *)(void *)((uintptr_t)memory % sizeof(double) ? memory + 1 : memory);
-    r.inverse = r.a + N * N;
+    const size_t past = (uintptr_t)memory / sizeof *memory % LINE_FLOATS;
+    r.a = (double *)(void *)(memory + (past ? LINE_FLOATS - past : 0));
+    r.inverse = r.a + square;
     r.b_wide = r.inverse + attn_pseudo_inverse_count(N);
     r.m_wide = r.b_wide + N * d;
     double *end = r.m_wide + N * d;
     if (is_backward) {
         r.dz = end;
-        r.da = r.dz + N * N;
-        r.dm_wide = r.da + N * N;
+        r.da = r.dz + square;
+        r.dm_wide = r.da + square;
         r.db_wide = r.dm_wide + N * d;
         r.b_wide_t = r.db_wide + N * d;
         end = r.b_wide_t + N * d;
@@ -158,16 +163,16 @@ const double *attn_nystrom_inverse(const attn_nystrom_job *j, const attn_nystrom
     const attn_kernels *kernels = j->call->context->kernels;
     const attn_nystrom_sizes *z = &j->z;
     const attn_nystrom_room *r = x->room;
-    const size_t d = z->d, N = z->marks;
+    const size_t d = z->d, N = z->marks, wide_row = attn_pseudo_inverse_row(m);
     kernels->product(m, m, d, r->q_mark, d, 1, r->k_mark_t, N, r->a_scores, N, false);
     for (size_t i = 0; i < m; i++) {
         float *row = r->a_scores + i * N, top = -INFINITY, total = 0.0f, correction = 0.0f;
         kernels->online_softmax(1, m, z->scale, row, N, &top, &total, &correction);
-        for (size_t jj = 0; jj < m; jj++) r->a[i * m + jj] = (double)row[jj] / (double)total;
+        for (size_t jj = 0; jj < m; jj++) r->a[i * wide_row + jj] = (double)row[jj] / (double)total;
     }
     const double *inverse = attn_pseudo_inverse(kernels, m, r->a, r->inverse);
     for (size_t i = 0; i < m * d; i++) r->b_wide[i] = (double)b[i];
-    kernels->product_double(m, d, m, inverse, m, 1, r->b_wide, d, r->m_wide, d, false);
+    kernels->product_double(m, d, m, inverse, wide_row, 1, r->b_wide, d, r->m_wide, d, false);
     for (size_t i = 0; i < m * d; i++) r->m[i] = (float)r->m_wide[i];
     attn_work_add(x->work, attn_nystrom_inverse_work(z, m));
     return inverse;
