@@ -43,6 +43,9 @@ static void kernel_copy_rows(size_t rows, size_t n, float factor, const float *f
         const float *row = from + i * from_row;
         if (i + AHEAD < rows)
             for (size_t j = 0; j < n; j += LINE) __builtin_prefetch(row + AHEAD * from_row + j);
+        if (to_row > n && i + AHEAD < rows)
+            for (size_t j = 0; j < n; j += LINE)
+                __builtin_prefetch(to + (i + AHEAD) * to_row + j, 1);
         FOR_VECTORS(n) put(to + i * to_row + at, left, mul(by, take(row + at, left)));
     }
 }
