@@ -59,6 +59,8 @@ static attn_status take_record(runner *r, int64_t trial_id, size_t round, const 
         return attn_store_add_figure(store, trial_id, &record->figure, error);
     case ATTN_RECORD_SAMPLE:
         return attn_store_add_sample(store, trial_id, &record->sample, error);
+    case ATTN_RECORD_SPAN:
+        return attn_store_add_span(store, trial_id, &record->span, error);
     case ATTN_RECORD_FAILED:
     case ATTN_RECORD_DONE:
         break;

@@ -134,7 +134,7 @@ if command -v sqlite3 >/dev/null; then
     cp "$2/tests/data/store/schema-1.db" newer.db
     sqlite3 newer.db 'PRAGMA user_version = 99'
     ls -A >before
-    refuse 1 "attnscope: store 'newer.db' has schema 99, this attnscope knows schemas up to 2: update attnscope, or use another file" --store newer.db
+    refuse 1 "attnscope: store 'newer.db' has schema 99, this attnscope knows schemas up to 3: update attnscope, or use another file" --store newer.db
 else
     echo 'sqlite3 is absent: a store of a newer schema was not tried'
 fi
