@@ -1,4 +1,5 @@
 /* Files of the store: such as are not ours, of other versions, cut off or damaged. */
+#define _DEFAULT_SOURCE
 #include "store_fixture.h"
 
 #include "store/schema.h"
