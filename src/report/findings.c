@@ -3,6 +3,7 @@
 
 #include "report/overlay.h"
 #include "report/ranking.h"
+#include "store/likeness.h"
 
 #include <math.h>
 #include <stdarg.h>
@@ -292,6 +293,20 @@ static bool find_future(attn_finding *f, const attn_summary *summary)
     return true;
 }
 
+/* A run that was resumed by force. */
+static bool find_changed(attn_finding *f, const attn_summary *summary)
+{
+    attn_differences list = {.n = 0};
+    if (!summary->overlay) attn_likeness_resumed(summary->result->run.environment_json, &list);
+    if (list.n == 0) return false;
+    *f = (attn_finding){.label = "Circumstances", .is_caution = true};
+    snprintf(f->subject, sizeof f->subject, "changed in the run");
+    for (size_t i = 0; i < list.n && i < NAMED_MOST; i++) DETAIL(f, "%.150s. ", list.texts[i]);
+    if (list.n > NAMED_MOST) DETAIL(f, "And %zu more. ", list.n - NAMED_MOST);
+    DETAIL(f, "It was resumed by force: medians mix trials that do not compare.");
+    return true;
+}
+
 /* Runs that are shown together were not interleaved. */
 static bool find_overlay(attn_finding *f, const attn_summary *summary)
 {
@@ -382,6 +397,7 @@ size_t attn_findings_make(const attn_summary *summary, attn_finding findings[ATT
     n += find_work(&findings[n], summary);
     n += find_floor(&findings[n], summary);
     n += find_overlay(&findings[n], summary);
+    n += find_changed(&findings[n], summary);
     n += find_meter_share(&findings[n], summary);
     n += find_disturbed(&findings[n], summary);
     n += find_future(&findings[n], summary);

@@ -108,6 +108,7 @@ refuse 1 "attnscope: store 'missing/x.db': cannot open it: No such file or direc
 refuse 2 'attnscope: a store needs a file name' --store ''
 refuse 1 "attnscope: 'text.db' is not an attnscope store: name another file" --store text.db
 refuse 2 "attnscope: there is no store 'x.db' to --resume from" --store x.db --resume
+refuse 2 'attnscope: --force goes on with a run: it needs --resume' --store x.db --force
 refuse 1 'attnscope: cannot write missing/x.html: No such file or directory' --out missing/x.html
 refuse 1 'attnscope: cannot write empty: it is a folder' --out empty
 refuse 2 "attnscope: --out needs a file name, or 'none'" --out ''
