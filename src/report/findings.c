@@ -58,8 +58,7 @@ static void say_unresolved(attn_finding *f, const attn_summary *summary, size_t 
     for (size_t i = 0; i < summary->n_mechanisms; i++) {
         const attn_summary_mechanism *m = &summary->mechanisms[i];
         const attn_summary_figure *other = attn_summary_find(m, name);
-        if (i == best || m->sees_future || !other || isnan(other->median) ||
-            (i == summary->again && summary->again > 0) ||
+        if (i == best || m->sees_future || !other || isnan(other->median) || m->is_again ||
             attn_summary_resolved(summary, best, i, name))
             continue;
         all_equal &= other->median == winner->median;
@@ -110,7 +109,7 @@ static bool find_best(attn_finding *f, const attn_summary *summary, const char *
     for (size_t i = 0; i < summary->n_mechanisms; i++) {
         const attn_summary_figure *own = attn_summary_find(&summary->mechanisms[i], name);
         if (!own || isnan(own->median) || own->provenance == ATTN_MODELLED ||
-            summary->mechanisms[i].sees_future || (i == summary->again && summary->again > 0))
+            summary->mechanisms[i].sees_future || summary->mechanisms[i].is_again)
             continue;
         n_valued++;
         if (best == summary->n_mechanisms ||
@@ -215,10 +214,26 @@ static bool find_work(attn_finding *f, const attn_summary *summary)
     else
         DETAIL(f,
                "Operations counted as the kernels ran equal the closed form to the last digit, "
-               "for %s%zu mechanism%s.",
-               n_checked == summary->n_mechanisms ? "all " : "", n_checked,
+               "%s%s%zu mechanism%s.",
+               n_checked == 1 ? "in every trial of " : "for ",
+               n_checked == summary->n_mechanisms && n_checked > 1 ? "all " : "", n_checked,
                n_checked == 1 ? "" : "s");
     return true;
+}
+
+static void say_twins(attn_finding *f, const attn_summary *summary)
+{
+    DETAIL(f, ". ");
+    size_t n = 0;
+    for (size_t i = 0; i < summary->n_mechanisms; i++) {
+        const attn_summary_mechanism *m = &summary->mechanisms[i];
+        if (m->is_again && n++ < NAMED_MOST)
+            DETAIL(f, "%s%s and %s", n > 1 ? ", " : "", summary->mechanisms[m->original].name,
+                   m->name);
+    }
+    DETAIL(f, n == 1 ? " are one and the same; smaller differences are not resolved."
+                     : " are each one and the same; differences below the greatest between them "
+                       "are not resolved.");
 }
 
 /* What the A/A pair says of every other difference. */
@@ -227,7 +242,7 @@ static bool find_floor(attn_finding *f, const attn_summary *summary)
     static const char *const names[][2] = {{"step_time_s", "step time"},
                                            {"energy_step_j", "energy"},
                                            {"latency_token_s", "next token"}};
-    if (summary->again == 0) return false;
+    if (summary->n_twins == 0) return false;
     *f = (attn_finding){.label = "Noise floor"};
     snprintf(f->subject, sizeof f->subject, "not known");
     for (size_t i = 0; i < sizeof names / sizeof *names; i++) {
@@ -243,8 +258,7 @@ static bool find_floor(attn_finding *f, const attn_summary *summary)
     if (f->is_caution)
         DETAIL(f, "The A/A pair has fewer than six rounds: use --rounds 6 or more.");
     else
-        DETAIL(f, ". %s and %s are one and the same; smaller differences are not resolved.",
-               summary->mechanisms[0].name, summary->mechanisms[summary->again].name);
+        say_twins(f, summary);
     return true;
 }
 
