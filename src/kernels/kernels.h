@@ -24,6 +24,8 @@ typedef struct attn_adamw_step {
     float gradient_scale; /* multiplies every gradient: clipping */
 } attn_adamw_step;
 
+enum { ATTN_DECAY_BLOCK = 16 };
+
 enum { ATTN_RUNNING_SUMS = 16, ATTN_RUNNING_ROOM = 8 };
 #define ATTN_RUNNING_START (-FLT_MAX) /* finite: -inf minus it is -inf, and 2^-inf is 0 */
 
@@ -143,6 +145,18 @@ typedef struct attn_kernels {
      * x. `sign` -1 turns back. */
     void (*rotate)(size_t n, const float *cosine, const float *sine, float sign, const float *x,
                    float *y);
+
+    /* Scores of n <= ATTN_DECAY_BLOCK tokens whose keys forget, feature by feature and token by
+     * token: with D_ij,f = a_{j+1,f} .. a_{i,f}, scores(i, j) = sum_f q_if k_jf D_ij,f for j <= i
+     * and 0 behind. q and a are [n][d] without gaps, k_t [d][n] are the keys transposed, which
+     * become k_jf D_{n-1,j,f}. */
+    void (*decayed_scores)(size_t n, size_t d, const float *q, const float *a, float *k_t,
+                           size_t k_row, float *scores, size_t s_row);
+    /* From ds, the gradient of the scores with j < i: dq_i += sum_j ds_ij k_j D_ij and
+     * dk_j += sum_i ds_ij q_i D_ij, all [n][d] without gaps. */
+    void (*decayed_scores_gradient)(size_t n, size_t d, const float *q, const float *k,
+                                    const float *a, const float *ds, size_t ds_row, float *dq,
+                                    float *dk);
 
     /* Between storage and arithmetic; one rounding there, none back (kernels/bf16.h). */
     void (*bf16_from_float)(size_t n, const float *x, attn_bf16 *y);

@@ -316,6 +316,35 @@ static void rotate(size_t n, const float *cosine, const float *sine, float sign,
     }
 }
 
+static void decayed_scores(size_t n, size_t d, const float *q, const float *a, float *k_t,
+                           size_t k_row, float *scores, size_t s_row)
+{
+    for (size_t i = 0; i < n; i++)
+        for (size_t j = 0; j < n; j++) scores[i * s_row + j] = 0.0f;
+    for (size_t f = 0; f < d; f++)
+        for (size_t i = 0; i < n; i++)
+            for (size_t j = 0; j <= i; j++) {
+                float *k = &k_t[f * k_row + j];
+                if (j < i) *k *= a[i * d + f];
+                scores[i * s_row + j] += q[i * d + f] * *k;
+            }
+}
+
+static void decayed_scores_gradient(size_t n, size_t d, const float *q, const float *k,
+                                    const float *a, const float *ds, size_t ds_row, float *dq,
+                                    float *dk)
+{
+    for (size_t f = 0; f < d; f++)
+        for (size_t j = 0; j < n; j++) {
+            float decay = 1.0f;
+            for (size_t i = j + 1; i < n; i++) {
+                decay *= a[i * d + f];
+                dq[i * d + f] += ds[i * ds_row + j] * (k[j * d + f] * decay);
+                dk[j * d + f] += ds[i * ds_row + j] * (q[i * d + f] * decay);
+            }
+        }
+}
+
 static void bf16_from_float(size_t n, const float *x, attn_bf16 *y)
 {
     for (size_t i = 0; i < n; i++) y[i] = attn_bf16_from_float(x[i]);
@@ -398,6 +427,8 @@ const attn_kernels attn_kernels_ref = {
     .log_sigmoid = log_sigmoid,
     .log_sigmoid_gradient = log_sigmoid_gradient,
     .rotate = rotate,
+    .decayed_scores = decayed_scores,
+    .decayed_scores_gradient = decayed_scores_gradient,
     .bf16_from_float = bf16_from_float,
     .bf16_to_float = bf16_to_float,
     .cross_entropy = cross_entropy,

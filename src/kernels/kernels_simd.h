@@ -95,8 +95,9 @@ static double kernel_dot_double(size_t n, const float *x, const float *y)
         for (size_t l = 0; l < SUMS; l++)
             sums[l] = fma((double)x[at + l], (double)y[at + l], sums[l]);
     for (; at < n; at++) total = fma((double)x[at], (double)y[at], total);
-    for (size_t l = 0; l < SUMS; l++) total += sums[l];
-    return total;
+    UNROLL for (size_t half = SUMS / 2; half > 0; half /= 2)
+        UNROLL for (size_t l = 0; l < half; l++) sums[l] += sums[l + half];
+    return total + sums[0];
 }
 
 static double kernel_sum_squares(size_t n, const float *x)
@@ -348,6 +349,7 @@ static void kernel_bf16_to_float(size_t n, const attn_bf16 *x, float *y)
     for (; at < n; at++) y[at] = attn_bf16_to_float(x[at]);
 }
 
+#include "kernels/kernels_simd_decay.h"
 #include "kernels/kernels_simd_gates.h"
 #include "kernels/kernels_simd_running.h"
 #include "kernels/kernels_simd_scores.h"
@@ -372,6 +374,8 @@ static void kernel_bf16_to_float(size_t n, const attn_bf16 *x, float *y)
         .add_product = kernel_add_product, .silu = kernel_silu,                                    \
         .silu_gradient = kernel_silu_gradient, .log_sigmoid = kernel_log_sigmoid,                  \
         .log_sigmoid_gradient = kernel_log_sigmoid_gradient, .rotate = kernel_rotate,              \
+        .decayed_scores = kernel_decayed_scores,                                                   \
+        .decayed_scores_gradient = kernel_decayed_scores_gradient,                                 \
         .bf16_from_float = kernel_bf16_from_float, .bf16_to_float = kernel_bf16_to_float,          \
         .cross_entropy = kernel_cross_entropy, .adamw = kernel_adamw,                              \
     }
