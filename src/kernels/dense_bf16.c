@@ -64,8 +64,11 @@ void attn_dense_bf16_round(attn_context *context, size_t count, const float *fro
 
 /* ---- products ---------------------------------------------------------------------------- */
 
-static void multiply(attn_context *context, const attn_bf16_product *p)
+static void multiply(attn_context *context, const attn_bf16_product *product)
 {
+    attn_bf16_product with_row = *product;
+    if (with_row.out.row == 0) with_row.out.row = with_row.n;
+    const attn_bf16_product *p = &with_row;
     context->work.matmul += (uint64_t)2 * p->m * p->n * p->k;
     if (p->bias) context->work.other += (uint64_t)p->m * p->n;
     if (p->left_sums) context->work.other += (uint64_t)p->m * p->k;
@@ -113,13 +116,14 @@ void attn_dense_bf16_weight_gradient(attn_context *context, size_t rows, size_t 
                                      const attn_bf16 *x, const attn_bf16 *dy, size_t dy_row,
                                      float *dw, float *dbias, bool accumulate)
 {
-    multiply(context, &(attn_bf16_product){.m = out,
-                                           .n = in,
-                                           .k = rows,
-                                           .left = dy,
-                                           .left_row = dy_row,
-                                           .left_is_transposed = true,
-                                           .right = x,
-                                           .out = {.single = dw, .accumulate = accumulate},
-                                           .left_sums = dbias});
+    multiply(context,
+             &(attn_bf16_product){.m = out,
+                                  .n = in,
+                                  .k = rows,
+                                  .left = dy,
+                                  .left_row = dy_row,
+                                  .left_is_transposed = true,
+                                  .right = x,
+                                  .out = {.single = dw, .accumulate = accumulate, .is_far = true},
+                                  .left_sums = dbias});
 }

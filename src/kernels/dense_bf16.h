@@ -21,6 +21,8 @@ typedef struct attn_dense_output {
     float *single;
     attn_bf16 *half;
     bool accumulate; /* single += result */
+    size_t row;      /* numbers from one row to the next; 0: rows lie one after the other */
+    bool is_far;     /* a hint: read again only after much else, so not worth a cache */
 } attn_dense_output;
 
 /* Numbers in a packed weight matrix. */

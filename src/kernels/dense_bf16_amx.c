@@ -226,16 +226,17 @@ static void multiply_block(size_t n_cells, const left_strip *strip, const attn_b
 
 static pending_block block_at(const amx_pass *pass, size_t i0, size_t j0, const float *sums)
 {
-    const size_t n = pass->p->n, at = i0 * n + j0;
+    const size_t row = pass->p->out.row, at = i0 * row + j0;
+    const size_t columns = smaller(ATTN_STRIP, pass->p->n - j0);
     return (pending_block){.sums = sums,
                            .rows = smaller(ATTN_STRIP, pass->p->m - i0),
-                           .columns = smaller(ATTN_STRIP, n - j0),
-                           .row_length = n,
+                           .columns = columns,
+                           .row_length = row,
                            .bias = pass->bias ? pass->bias + j0 : NULL,
                            .addend = pass->addend ? pass->addend + at : NULL,
                            .single = pass->single ? pass->single + at : NULL,
                            .half = pass->half ? pass->half + at : NULL,
-                           .is_far = pass->is_far};
+                           .is_far = pass->is_far && columns == ATTN_STRIP};
 }
 
 /* The left strip of rows from i0 on, to be read once `next` is through, which takes no longer
@@ -337,11 +338,10 @@ static size_t pass_cells(const attn_bf16_product *p)
     return quotient_up(cells, quotient_up(cells, limits_of(p).cells));
 }
 
-/* Gradients of weights are read by the update, long after. */
 static bool is_far(const attn_bf16_product *p)
 {
-    return p->left_is_transposed && !p->out.accumulate && p->n % ATTN_STRIP == 0 &&
-           p->m * p->n * sizeof(float) >= FAR_BYTES && (uintptr_t)p->out.single % 64 == 0;
+    return p->out.is_far && p->out.single && (uintptr_t)p->out.single % 64 == 0 &&
+           p->out.row % 16 == 0 && p->m * p->n * sizeof(float) >= FAR_BYTES;
 }
 
 /* Tasks as large as the caches allow, their number a multiple of the threads: more blocks of rows
@@ -381,7 +381,7 @@ static scratch_plan plan_scratch(size_t threads, const attn_bf16_product *p)
     scratch_plan plan = {.has_sums = p->out.half && pass_cells(p) < attn_strips(p->k)};
     plan.has_copies = p->left_is_transposed || p->m % ATTN_STRIP || p->k % ATTN_STRIP;
     plan.sums = p->right ? attn_strips(p->n) * strip_bytes : 0;
-    plan.copies = plan.sums + (plan.has_sums ? quotient_up(p->m * p->n, 16) * 64 : 0);
+    plan.copies = plan.sums + (plan.has_sums ? quotient_up(p->m * p->out.row, 16) * 64 : 0);
     const size_t copy_bytes = PASS_CELLS * ATTN_CELL * sizeof(attn_bf16);
     plan.turned = plan.copies + (plan.has_copies ? 2 * threads * copy_bytes : 0);
     if (p->crossed)

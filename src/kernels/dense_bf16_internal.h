@@ -16,7 +16,7 @@ typedef struct attn_bf16_product {
     const attn_bf16 *crossed; /* ... packed as its transpose, strips of 32 of k; or */
     const attn_bf16 *right;   /* ... as it is, rows one after the other */
     const float *bias;        /* or NULL */
-    attn_dense_output out;    /* rows one after the other */
+    attn_dense_output out;    /* its row is not 0 */
     float *left_sums;         /* NULL, or [m]: sums over k of a transposed left factor,
                                      += where out is */
 } attn_bf16_product;

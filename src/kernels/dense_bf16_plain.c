@@ -103,7 +103,7 @@ static void widen_right(const plain_job *job, size_t k0, size_t nk, size_t j0, s
 static void put_row(const plain_job *job, size_t i, size_t j0, size_t nj, float *sums)
 {
     const attn_bf16_product *p = job->p;
-    const size_t at = i * p->n + j0;
+    const size_t at = i * p->out.row + j0;
     if (p->bias) job->kernels->add(nj, p->bias + j0, sums);
     if (p->out.half)
         job->kernels->bf16_from_float(nj, sums, p->out.half + at);

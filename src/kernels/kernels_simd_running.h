@@ -3,20 +3,6 @@
 #ifndef KERNELS_SIMD_RUNNING_H
 #define KERNELS_SIMD_RUNNING_H
 
-/* 2^x = 2^floor(x) 2^f, 0 <= f < 1, and 2^f = 1 + f q(f), q of degree 5 fitted for the least
- * relative error (2.0e-9; with its roundings the whole is within 1.1 u). Results below the
- * smallest normal float are 0. */
-static inline vf power_of_two(vf x)
-{
-    const vf f = above_floor(x);
-    vf q = fused(f, all(0x1.c54174p-13f), all(0x1.46d64ep-10f));
-    q = fused(f, q, all(0x1.3d0b92p-7f));
-    q = fused(f, q, all(0x1.c68912p-5f));
-    q = fused(f, q, all(0x1.ebfd58p-3f));
-    q = fused(f, q, all(0x1.62e42cp-1f));
-    return scale_by_floor(fused(f, q, all(1.0f)), x, all(-126.0f));
-}
-
 /* A row's new reference. Rare: kept out of the loop. */
 static __attribute__((noinline)) void raise_top(const attn_running_rows *state, size_t i,
                                                 float largest)

@@ -40,22 +40,28 @@ static size_t halves(size_t count)
     return (count + 31) / 32 * 16;
 }
 
-/* Numbers from one row of the logits' gradient in bfloat16 to the next: whole cache lines. */
-static size_t gradient_row(size_t vocabulary)
+/* Numbers from one row to the next in bfloat16, of the logits and of their gradient: whole cache
+ * lines. */
+static size_t half_row(size_t vocabulary)
 {
     return (vocabulary + 31) / 32 * 32;
 }
 
-static size_t logits_count(size_t rows, size_t vocabulary)
+static size_t logits_row(size_t vocabulary, attn_dtype dtype)
 {
-    return (attn_head_block_rows(rows, vocabulary) * vocabulary + 15) / 16 * 16;
+    return dtype == ATTN_F32 ? vocabulary : half_row(vocabulary);
+}
+
+static size_t logits_count(size_t rows, size_t vocabulary, attn_dtype dtype)
+{
+    return attn_head_block_rows(rows, vocabulary) * logits_row(vocabulary, dtype);
 }
 
 size_t attn_head_scratch_count(size_t rows, size_t vocabulary, attn_dtype dtype, bool keeps)
 {
-    const size_t logits = logits_count(rows, vocabulary);
+    const size_t logits = logits_count(rows, vocabulary, dtype);
     if (dtype == ATTN_F32 || !keeps) return logits;
-    return logits + halves(attn_head_group_rows(rows, vocabulary) * gradient_row(vocabulary));
+    return logits + halves(attn_head_group_rows(rows, vocabulary) * half_row(vocabulary));
 }
 
 /* ---- loss -------------------------------------------------------------------------------- */
@@ -64,8 +70,8 @@ size_t attn_head_scratch_count(size_t rows, size_t vocabulary, attn_dtype dtype,
 typedef struct loss_job {
     const attn_kernels *kernels;
     const attn_head *head;
-    size_t first, rows;
-    attn_bf16 *gradient; /* NULL: they stay where the logits were */
+    size_t first, rows, row; /* numbers from one row of logits to the next */
+    attn_bf16 *gradient;     /* NULL: they stay where the logits were */
     size_t group_first, group_rows;
 } loss_job;
 
@@ -77,10 +83,10 @@ static void loss_rows(void *argument, size_t index, size_t worker)
     const size_t v = head->vocabulary;
     for (size_t i = index * TASK_ROWS; i < (index + 1) * TASK_ROWS && i < job->rows; i++) {
         const size_t row = job->first + i;
-        float *logits = head->scratch + i * v;
+        float *logits = head->scratch + i * job->row;
         const float scale = head->dx ? (float)((double)head->weights[row] / head->weight) : 0.0f;
         attn_bf16 *half = NULL;
-        if (job->gradient) half = job->gradient + (row - job->group_first) * gradient_row(v);
+        if (job->gradient) half = job->gradient + (row - job->group_first) * half_row(v);
         head->nll[row] = job->kernels->cross_entropy(v, logits, head->targets[row], scale, half);
         if (!head->dx || scale != 0.0f) continue;
         if (half)
@@ -110,7 +116,8 @@ static void pass_single(attn_context *context, const attn_head *head, attn_profi
         uint64_t since = attn_clock_ns();
         attn_dense_forward(context, rows, n, v, x, head->wte, NULL, head->scratch);
         since = attn_profile_lap(profile, ATTN_PART_HEAD, ATTN_PASS_FORWARD, since);
-        loss_job job = {.kernels = context->kernels, .head = head, .first = first, .rows = rows};
+        loss_job job = {
+            .kernels = context->kernels, .head = head, .first = first, .rows = rows, .row = v};
         take_loss(context, &job);
         since = attn_profile_lap(profile, ATTN_PART_LOSS, ATTN_PASS_FORWARD, since);
         if (!head->dx) continue;
@@ -133,11 +140,11 @@ static void group_gradients(attn_context *context, const attn_head *head, const 
         const size_t words = smaller(ATTN_HEAD_PIECE, v - first);
         const attn_bf16 *gradient = group->gradient + first;
         attn_dense_bf16_input_gradient(
-            context, rows, n, words, gradient, gradient_row(v),
+            context, rows, n, words, gradient, half_row(v),
             head->packed + attn_dense_bf16_packed(first, n),
             (attn_dense_output){.single = head->dx + first_row * n, .accumulate = first > 0});
         attn_dense_bf16_weight_gradient(context, rows, n, words, head->x_half + first_row * n,
-                                        gradient, gradient_row(v), head->dwte + first * n, NULL,
+                                        gradient, half_row(v), head->dwte + first * n, NULL,
                                         first_row > 0);
     }
 }
@@ -147,18 +154,19 @@ static void pass_half(attn_context *context, const attn_head *head, attn_profile
     const size_t n = head->n, v = head->vocabulary;
     const size_t block = attn_head_block_rows(head->rows, v);
     const size_t group = attn_head_group_rows(head->rows, v);
-    float *room = head->scratch + logits_count(head->rows, v);
+    float *room = head->scratch + logits_count(head->rows, v, ATTN_BF16);
     attn_bf16 *gradient = head->dx ? (attn_bf16 *)(void *)room : NULL;
-    loss_job job = {.kernels = context->kernels, .head = head, .gradient = gradient};
+    loss_job job = {
+        .kernels = context->kernels, .head = head, .row = half_row(v), .gradient = gradient};
     for (; job.group_first < head->rows; job.group_first += group) {
         job.group_rows = smaller(group, head->rows - job.group_first);
         const size_t end = job.group_first + job.group_rows;
         uint64_t since = attn_clock_ns();
         for (job.first = job.group_first; job.first < end; job.first += block) {
             job.rows = smaller(block, end - job.first);
-            attn_dense_bf16_forward(context, job.rows, n, v, head->x_half + job.first * n,
-                                    head->packed, NULL,
-                                    (attn_dense_output){.single = head->scratch});
+            attn_dense_bf16_forward(
+                context, job.rows, n, v, head->x_half + job.first * n, head->packed, NULL,
+                (attn_dense_output){.single = head->scratch, .row = half_row(v), .is_far = true});
             since = attn_profile_lap(profile, ATTN_PART_HEAD, ATTN_PASS_FORWARD, since);
             take_loss(context, &job);
             since = attn_profile_lap(profile, ATTN_PART_LOSS, ATTN_PASS_FORWARD, since);

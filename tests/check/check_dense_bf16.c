@@ -303,10 +303,41 @@ static void run_short(check_run *run)
     attn_context_free(context);
 }
 
+/* Rows of a result apart from each other, read soon or not: what lies between them stays. */
+static void run_apart(check_run *run)
+{
+    static const size_t gaps[] = {3, 14}; /* the second: rows of whole cache lines */
+    const layer_size s = {520, 40, 530};
+    attn_context *context = check_context(run, 2);
+    check_case(run, "rows apart");
+    const layer_data d = data_of(run, s, context);
+    float *close = check_floats(run, s.rows * s.out, CHECK_AT_END);
+    attn_dense_bf16_forward(context, s.rows, s.in, s.out, d.x, d.packed, d.bias,
+                            (attn_dense_output){.single = close});
+    for (size_t i = 0; i < 2 * sizeof gaps / sizeof *gaps; i++) {
+        const size_t gap = gaps[i / 2], row = s.out + gap;
+        float *apart = check_floats(run, s.rows * row, CHECK_AT_START);
+        for (size_t at = 0; at < s.rows * row; at++) apart[at] = 7.0f;
+        attn_dense_bf16_forward(
+            context, s.rows, s.in, s.out, d.x, d.packed, d.bias,
+            (attn_dense_output){.single = apart, .row = row, .is_far = i % 2 == 1});
+        bool is_same = true, is_kept = true;
+        for (size_t r = 0; r < s.rows; r++) {
+            const float *own = apart + r * row;
+            is_same = is_same && memcmp(own, close + r * s.out, s.out * sizeof *own) == 0;
+            for (size_t j = s.out; j < row; j++) is_kept = is_kept && own[j] == 7.0f;
+        }
+        check_that(run, is_same, "rows %zu apart hold the bits of close ones", row);
+        check_that(run, is_kept, "nothing is written between rows %zu apart", row);
+    }
+    check_guards(run);
+}
+
 static void run_all(check_run *run)
 {
     run_sizes(run);
     run_special(run);
+    run_apart(run);
     run_short(run);
 }
 
