@@ -4,8 +4,7 @@
 #define KERNELS_SIMD_RUNNING_H
 
 /* 2^x = 2^floor(x) 2^f, 0 <= f < 1, and 2^f = 1 + f q(f), q of degree 5 fitted for the least
- * relative error (2.0e-9; with its roundings the whole is within 1.1 u). Results below the
- * smallest normal float are 0. */
+ * relative error (2.0e-9; with its roundings the whole is within 1.1 u). */
 static inline vf power_of_two(vf x)
 {
     const vf f = above_floor(x);
@@ -14,7 +13,7 @@ static inline vf power_of_two(vf x)
     q = fused(f, q, all(0x1.c68912p-5f));
     q = fused(f, q, all(0x1.ebfd58p-3f));
     q = fused(f, q, all(0x1.62e42cp-1f));
-    return scale_by_floor(fused(f, q, all(1.0f)), x, all(-126.0f));
+    return scale_by_floor(fused(f, q, all(1.0f)), x, all((float)ATTN_RUNNING_LEAST));
 }
 
 /* A row's new reference. Rare: kept out of the loop. */
