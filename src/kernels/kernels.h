@@ -26,7 +26,9 @@ typedef struct attn_adamw_step {
 
 enum { ATTN_DECAY_BLOCK = 16 };
 
-enum { ATTN_RUNNING_SUMS = 16, ATTN_RUNNING_ROOM = 8 };
+/* 2^x below 2^ATTN_RUNNING_LEAST is 0 in them: it changes no sum of a softmax, and products with it
+ * would be denormal numbers, which processors are slow at. */
+enum { ATTN_RUNNING_SUMS = 16, ATTN_RUNNING_ROOM = 8, ATTN_RUNNING_LEAST = -100 };
 #define ATTN_RUNNING_START (-FLT_MAX) /* finite: -inf minus it is -inf, and 2^-inf is 0 */
 
 /* What a running softmax keeps of its rows, all of it as multiples of 2^top. */

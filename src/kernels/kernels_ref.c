@@ -150,6 +150,11 @@ static void online_softmax_gradient(size_t rows, size_t n, float factor, const f
     }
 }
 
+static float power_of_two(float x)
+{
+    return x < (float)ATTN_RUNNING_LEAST ? 0.0f : exp2f(x);
+}
+
 static void running_softmax(size_t rows, size_t n, float factor, float *s, size_t s_row,
                             const attn_running_rows *state)
 {
@@ -158,13 +163,13 @@ static void running_softmax(size_t rows, size_t n, float factor, float *s, size_
         const float largest = factor * maximum(n, si);
         if (largest - *top > ATTN_RUNNING_ROOM) {
             const float next = state->has_whole_tops ? ceilf(largest) : largest;
-            const float down = exp2f(*top - next);
+            const float down = power_of_two(*top - next);
             scale(ATTN_RUNNING_SUMS, down, state->total + i * ATTN_RUNNING_SUMS);
             scale(state->width, down, state->o + i * state->o_row);
             *top = next;
         }
         for (size_t j = 0; j < n; j++) {
-            si[j] = exp2f(fmaf(factor, si[j], -*top));
+            si[j] = power_of_two(fmaf(factor, si[j], -*top));
             state->total[i * ATTN_RUNNING_SUMS] += si[j];
         }
     }
@@ -177,7 +182,7 @@ static void running_softmax_gradient(size_t rows, size_t n, float factor, const 
     for (size_t i = 0; i < rows; i++) {
         float *si = s + i * s_row, *di = dp + i * dp_row;
         for (size_t j = 0; j < n; j++) {
-            si[j] = exp2f(fmaf(factor, si[j], -top[i]));
+            si[j] = power_of_two(fmaf(factor, si[j], -top[i]));
             di[j] = si[j] * (di[j] - delta[i]);
         }
     }

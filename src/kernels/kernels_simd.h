@@ -36,9 +36,9 @@ static inline vf exponential(vf x)
 }
 
 /* 2^x = 2^floor(x) 2^f, 0 <= f < 1, and 2^f = 1 + f q(f), q of degree 5 fitted for the least
- * relative error (2.0e-9; with its roundings the whole is within 1.1 u). Results below the
- * smallest normal float are 0. */
-static inline vf power_of_two(vf x)
+ * relative error (2.0e-9; with its roundings the whole is within 1.1 u). 0 below 2^least, which is
+ * a normal number. */
+static inline vf power_of_two_above(vf x, float least)
 {
     const vf f = above_floor(x);
     vf q = fused(f, all(0x1.c54174p-13f), all(0x1.46d64ep-10f));
@@ -46,7 +46,12 @@ static inline vf power_of_two(vf x)
     q = fused(f, q, all(0x1.c68912p-5f));
     q = fused(f, q, all(0x1.ebfd58p-3f));
     q = fused(f, q, all(0x1.62e42cp-1f));
-    return scale_by_floor(fused(f, q, all(1.0f)), x, all(-126.0f));
+    return scale_by_floor(fused(f, q, all(1.0f)), x, all(least));
+}
+
+static inline vf power_of_two(vf x)
+{
+    return power_of_two_above(x, -126.0f);
 }
 
 /* One exponential, with the bits that a vector of them has. */

@@ -19,6 +19,7 @@ typedef struct backward_job {
     float *workers;
     size_t worker_count; /* floats of one worker */
     size_t parts;        /* of the query heads of a key/value head */
+    size_t first_head;   /* of the key/value heads, counted through the batch, in work */
     float *gathered;     /* dk and dv of each part, when there are several */
     attn_tally tally;
 } backward_job;
@@ -68,9 +69,7 @@ size_t attn_tile_parts(const attn_tile_shape *shape)
     const size_t group = shape->heads / shape->kv_heads;
     size_t parts = 1;
     if (shape->dtype != ATTN_F32) return 1;
-    while (group % parts != 0 ||
-           (parts < group && shape->batch * shape->kv_heads * parts < ENOUGH_TASKS))
-        parts++;
+    while (group % parts != 0 || (parts < group && shape->kv_heads * parts < ENOUGH_TASKS)) parts++;
     return parts;
 }
 
@@ -80,10 +79,18 @@ static size_t part_count(const attn_tile_shape *shape)
     return shape->keys * (shape->key_width + shape->value_width);
 }
 
-size_t attn_tile_backward_gathered(const attn_tile_shape *shape)
+/* Sequences that are done at a time: without parts all, else enough for the threads. */
+static size_t sequences_together(const attn_tile_shape *shape, size_t threads)
+{
+    const size_t parts = attn_tile_parts(shape), tasks = shape->kv_heads * parts;
+    return parts == 1 ? shape->batch : attn_smaller(shape->batch, 1 + 2 * threads / tasks);
+}
+
+size_t attn_tile_backward_gathered(const attn_tile_shape *shape, size_t threads)
 {
     const size_t parts = attn_tile_parts(shape);
-    return parts > 1 ? shape->batch * shape->kv_heads * parts * part_count(shape) : 0;
+    if (parts == 1) return 0;
+    return sequences_together(shape, threads) * shape->kv_heads * parts * part_count(shape);
 }
 
 /* Loads one query head: q, dO / l, delta, and clears its dq. */
@@ -202,7 +209,7 @@ static void run_part(void *argument, size_t index, size_t worker)
     const attn_tile_shape *shape = &call->shape;
     const attn_kernels *kernels = call->context->kernels;
     const size_t T = shape->queries, S = shape->keys, dk = shape->key_width;
-    const size_t dv = shape->value_width, kv_head = index / job->parts;
+    const size_t dv = shape->value_width, kv_head = job->first_head + index / job->parts;
     const size_t b = kv_head / shape->kv_heads, g = kv_head % shape->kv_heads;
     const size_t heads = shape->heads / shape->kv_heads / job->parts; /* of this part */
     const size_t first = index % (shape->kv_heads * job->parts) * heads;
@@ -244,15 +251,15 @@ static void sum_parts(void *argument, size_t index, size_t worker)
     const attn_tile_shape *shape = &job->call->shape;
     const attn_kernels *kernels = job->call->context->kernels;
     const size_t S = shape->keys, dk = shape->key_width, dv = shape->value_width;
-    const size_t tiles = attn_packed_count(S, 1) / ATTN_TILE_KEYS, kv_head = index / tiles;
+    const size_t tiles = attn_packed_count(S, 1) / ATTN_TILE_KEYS, head = index / tiles;
     const size_t j0 = index % tiles * ATTN_TILE_KEYS, n = attn_smaller(ATTN_TILE_KEYS, S - j0);
-    float *sum = job->gathered + kv_head * job->parts * part_count(shape);
+    float *sum = job->gathered + head * job->parts * part_count(shape);
     for (size_t part = 1; part < job->parts; part++) {
         const float *more = sum + part * part_count(shape);
         kernels->add(n * dk, more + j0 * dk, sum + j0 * dk);
         kernels->add(n * dv, more + S * dk + j0 * dv, sum + S * dk + j0 * dv);
     }
-    store_keys(job, kv_head, j0, n, sum + j0 * dk, sum + S * dk + j0 * dv);
+    store_keys(job, job->first_head + head, j0, n, sum + j0 * dk, sum + S * dk + j0 * dv);
     job->tally.of[worker].other += (uint64_t)n * (dk + (job->parts - 1) * (dk + dv));
 }
 
@@ -271,10 +278,14 @@ void attn_tile_backward(const attn_tile_call *call)
                         .workers = call->scratch,
                         .worker_count = attn_tile_backward_worker(&call->shape),
                         .parts = attn_tile_parts(&call->shape)};
-    const size_t kv_heads = call->shape.batch * call->shape.kv_heads;
+    const size_t together = sequences_together(&call->shape, threads);
     const size_t tiles = attn_packed_count(call->shape.keys, 1) / ATTN_TILE_KEYS;
     job.gathered = job.workers + threads * job.worker_count;
-    attn_parallel(threads, kv_heads * job.parts, run_part, &job);
-    if (job.parts > 1) attn_parallel(threads, kv_heads * tiles, sum_parts, &job);
+    for (size_t b = 0; b < call->shape.batch; b += together) {
+        const size_t heads = attn_smaller(together, call->shape.batch - b) * call->shape.kv_heads;
+        job.first_head = b * call->shape.kv_heads;
+        attn_parallel(threads, heads * job.parts, run_part, &job);
+        if (job.parts > 1) attn_parallel(threads, heads * tiles, sum_parts, &job);
+    }
     attn_tally_collect(&job.tally, threads, &call->context->work);
 }

@@ -108,7 +108,7 @@ attn_work attn_tile_count_work(const attn_tile_shape *shape, const attn_tile_rul
 size_t attn_tile_parts(const attn_tile_shape *shape);
 /* Floats of the backward pass: a worker's memory, and where parts of dK and dV are gathered. */
 size_t attn_tile_backward_worker(const attn_tile_shape *shape);
-size_t attn_tile_backward_gathered(const attn_tile_shape *shape);
+size_t attn_tile_backward_gathered(const attn_tile_shape *shape, size_t threads);
 
 static inline float attn_tile_scale(const attn_tile_shape *shape)
 {

@@ -11,6 +11,16 @@ static double exp_bound(double exponent, double value)
     return value * (CHECK_UNIT * fabs(exponent) + CHECK_EXP_ERROR) + CHECK_EXP_FLOOR;
 }
 
+/* A power of two of the running softmax and its bound; at the border it may be 0 or not. */
+static double running_power(double exponent, double *bound)
+{
+    const double value = exp2(exponent), least = (double)ATTN_RUNNING_LEAST;
+    *bound = exp_bound(exponent, value);
+    if (exponent > least + 1e-4) return value;
+    *bound = exponent < least - 1e-4 ? 0.0 : value;
+    return exponent < least - 1e-4 ? 0.0 : value;
+}
+
 /* Scores of the kind that attention has: ordinary, wide apart, far below zero, hidden ones among
  * them. The shape's scale chooses, since every scale of numbers is one here. */
 static float *scores(check_run *run, const check_shape *shape, size_t n)
@@ -143,8 +153,8 @@ static void check_tile_gradient(check_run *run, const check_shape *shape, bool i
             const size_t at = i * row + j, dat = i * dp_row + j;
             const double exponent = (double)factor * (double)s_start[at] - (double)top[i];
             const double rest = (double)dp_start[dat] - (double)delta[i];
-            want_p[at] = is_running ? exp2(exponent) : exp(exponent);
-            p_bounds[at] = exp_bound(exponent, want_p[at]);
+            want_p[at] = is_running ? running_power(exponent, &p_bounds[at]) : exp(exponent);
+            if (!is_running) p_bounds[at] = exp_bound(exponent, want_p[at]);
             want_dp[dat] = want_p[at] * rest;
             dp_bounds[dat] =
                 (p_bounds[at] + 3.0 * CHECK_UNIT * want_p[at]) * fabs(rest) + CHECK_TINY;
@@ -179,13 +189,11 @@ static running_row want_running_row(size_t n, float factor, float top, const flo
     const bool is_raised = largest - top > ATTN_RUNNING_ROOM;
     running_row row = {.top = is_raised ? largest : top, .down = 1.0};
     if (is_raised) {
-        row.down = exp2((double)top - (double)largest);
-        row.down_bound = exp_bound((double)top - (double)largest, row.down);
+        row.down = running_power((double)top - (double)largest, &row.down_bound);
     }
     for (size_t j = 0; j < n; j++) {
         const double exponent = (double)factor * (double)s[j] - (double)row.top;
-        want[j] = exp2(exponent);
-        bounds[j] = exp_bound(exponent, want[j]);
+        want[j] = running_power(exponent, &bounds[j]);
         row.sum += want[j];
         row.sum_bound += bounds[j];
     }
