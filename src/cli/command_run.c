@@ -89,6 +89,8 @@ static bool can_measure_energy(const attn_energy_meter *meter)
 static attn_status check_results(const cli_run_settings *settings, attn_error *error)
 {
     struct stat about;
+    if (settings->force && !settings->resume)
+        return attn_fail(error, ATTN_EARGUMENT, "--force goes on with a run: it needs --resume");
     if (settings->resume && stat(settings->store, &about) != 0)
         return attn_fail(error, ATTN_ENOTFOUND, "there is no store '%s' to --resume from",
                          settings->store);
@@ -311,6 +313,7 @@ static int run(const void *settings_pointer, size_t n_operands, char *const *ope
                                       .dataset = j.dataset,
                                       .store = j.store,
                                       .resumes = settings->resume,
+                                      .is_forced = settings->force,
                                       .observe = cli_progress_observe,
                                       .argument = &progress,
                                       .stop = &stop_wanted};

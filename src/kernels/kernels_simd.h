@@ -64,13 +64,17 @@ static inline void put(float *p, size_t left, vf a)
 
 static float kernel_maximum(size_t n, const float *x)
 {
-    vf top = all(-INFINITY);
+    vf top = all(-INFINITY), tops[3] = {top, top, top}; /* none waits for the one before */
     float tail_top = -INFINITY;
     size_t at = 0;
+    for (; at + 4 * LANES <= n; at += 4 * LANES) {
+        top = larger(load(x + at), top);
+        for (size_t i = 0; i < 3; i++) tops[i] = larger(load(x + at + (i + 1) * LANES), tops[i]);
+    }
     for (; at + LANES <= n; at += LANES) top = larger(load(x + at), top);
     for (; at < n; at++)
         if (x[at] > tail_top) tail_top = x[at];
-    const float most = largest_lane(top);
+    const float most = largest_lane(larger(larger(tops[0], tops[1]), larger(tops[2], top)));
     return most > tail_top ? most : tail_top;
 }
 
@@ -91,8 +95,9 @@ static double kernel_dot_double(size_t n, const float *x, const float *y)
         for (size_t l = 0; l < SUMS; l++)
             sums[l] = fma((double)x[at + l], (double)y[at + l], sums[l]);
     for (; at < n; at++) total = fma((double)x[at], (double)y[at], total);
-    for (size_t l = 0; l < SUMS; l++) total += sums[l];
-    return total;
+    UNROLL for (size_t half = SUMS / 2; half > 0; half /= 2)
+        UNROLL for (size_t l = 0; l < half; l++) sums[l] += sums[l + half];
+    return total + sums[0];
 }
 
 static double kernel_sum_squares(size_t n, const float *x)
@@ -282,7 +287,7 @@ static inline vf gelu_gate(vf x, vf square)
 {
     const vf c1 = all(1.5957691216057308f), c3 = all(0.07135481282952614f), one = all(1.0f);
     const vf minus_u = fused_negative(x, fused(c3, square, c1), zero());
-    return quotient(one, add(one, exponential(minus_u)));
+    return reciprocal(add(one, exponential(minus_u)));
 }
 
 static void kernel_gelu(size_t n, const float *x, float *y)
@@ -294,14 +299,15 @@ static void kernel_gelu(size_t n, const float *x, float *y)
     }
 }
 
-static void kernel_gelu_gradient(size_t n, const float *x, const float *dy, float *dx)
+static void kernel_gelu_gradient(size_t n, const float *x, const float *dy, float *dx, float *y)
 {
     const vf c1 = all(1.5957691216057308f), c3 = all(3.0f * 0.07135481282952614f), one = all(1.0f);
     FOR_VECTORS(n)
     {
         const vf xi = take(x + at, left), square = mul(xi, xi), s = gelu_gate(xi, square);
-        const vf bend = mul(mul(mul(xi, s), sub(one, s)), fused(c3, square, c1));
+        const vf yi = mul(xi, s), bend = mul(mul(yi, sub(one, s)), fused(c3, square, c1));
         put(dx + at, left, mul(take(dy + at, left), add(s, bend)));
+        if (y) put(y + at, left, yi);
     }
 }
 
@@ -343,6 +349,7 @@ static void kernel_bf16_to_float(size_t n, const attn_bf16 *x, float *y)
     for (; at < n; at++) y[at] = attn_bf16_to_float(x[at]);
 }
 
+#include "kernels/kernels_simd_decay.h"
 #include "kernels/kernels_simd_gates.h"
 #include "kernels/kernels_simd_running.h"
 #include "kernels/kernels_simd_scores.h"
@@ -367,6 +374,8 @@ static void kernel_bf16_to_float(size_t n, const attn_bf16 *x, float *y)
         .add_product = kernel_add_product, .silu = kernel_silu,                                    \
         .silu_gradient = kernel_silu_gradient, .log_sigmoid = kernel_log_sigmoid,                  \
         .log_sigmoid_gradient = kernel_log_sigmoid_gradient, .rotate = kernel_rotate,              \
+        .decayed_scores = kernel_decayed_scores,                                                   \
+        .decayed_scores_gradient = kernel_decayed_scores_gradient,                                 \
         .bf16_from_float = kernel_bf16_from_float, .bf16_to_float = kernel_bf16_to_float,          \
         .cross_entropy = kernel_cross_entropy, .adamw = kernel_adamw,                              \
     }

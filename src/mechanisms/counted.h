@@ -103,6 +103,19 @@ static inline float attn_counted_norm(attn_counted on, size_t n, const float *u,
     return factor;
 }
 
+/* The same of rows without gaps, in place. */
+static inline void attn_counted_norm_rows(attn_counted on, size_t rows, size_t n, float *u,
+                                          float *factors)
+{
+    for (size_t i = 0; i < rows; i++) {
+        const double mean = on.kernels->sum_squares(n, u + i * n) / (double)n;
+        factors[i] = 1.0f / sqrtf((float)mean + 1e-5f);
+    }
+    on.work->exponential += rows;
+    on.work->other += (uint64_t)rows * (2 * n + 2);
+    attn_counted_scale_rows(on, rows, n, factors, u, n);
+}
+
 /* Its gradient, in place: d becomes factor (d - out mean(out o d)). */
 static inline void attn_counted_norm_gradient(attn_counted on, size_t n, const float *out,
                                               float factor, float *d)

@@ -17,6 +17,19 @@ size_t attn_chunk_end(size_t first, size_t length, const uint32_t *document_star
     return t;
 }
 
+attn_chunk_counts attn_chunk_counts_of(size_t length, const uint32_t *document_start)
+{
+    attn_chunk_counts counts = {0};
+    for (size_t t = 0, end; t < length; t = end) {
+        end = attn_chunk_end(t, length, document_start);
+        const bool goes_on = end < length && !(document_start && document_start[end] == end);
+        counts.all++;
+        counts.passed += goes_on;
+        counts.tokens_passed += goes_on ? end - t : 0;
+    }
+    return counts;
+}
+
 /* Chunks start at multiples of ATTN_CHUNK behind their document's start. */
 size_t attn_chunk_start(size_t end, const uint32_t *document_start)
 {

@@ -61,8 +61,19 @@ void attn_recurrence_decode(const attn_core_call *call);
 attn_work attn_recurrence_work(const attn_layer *layer, attn_phase phase, size_t batch,
                                size_t length, const uint32_t *document_start);
 
+/* States around a chunk in a backward pass. */
+typedef struct attn_chunk_states {
+    const float *before, *after; /* S^T [dv][dk]; after: NULL where the document ends, dS is 0 */
+    float *ds; /* [dk][dv], of the state behind the chunk; becomes that of the state before it */
+} attn_chunk_states;
+
 /* The chunk that starts at `first`: where it ends. */
 size_t attn_chunk_end(size_t first, size_t length, const uint32_t *document_start);
+/* Chunks of a sequence; those behind which their document goes on, and the tokens of these. */
+typedef struct attn_chunk_counts {
+    uint64_t all, passed, tokens_passed;
+} attn_chunk_counts;
+attn_chunk_counts attn_chunk_counts_of(size_t length, const uint32_t *document_start);
 /* The chunk that ends before `end`: where it starts. */
 size_t attn_chunk_start(size_t end, const uint32_t *document_start);
 

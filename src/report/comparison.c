@@ -26,6 +26,8 @@ static void compare_runs(attn_comparison *c, const attn_store_run *a, const attn
     attn_likeness_plan(a->plan_json, b->plan_json, &c->forbidding);
     attn_likeness_machine(a->environment_json, b->environment_json, &c->forbidding);
     attn_likeness_program(a->environment_json, b->environment_json, &c->others);
+    attn_likeness_resumed(a->environment_json, &c->forbidding);
+    attn_likeness_resumed(b->environment_json, &c->forbidding);
 }
 
 /* ---- rows --------------------------------------------------------------------------------- */

@@ -15,7 +15,7 @@
 
 typedef struct attn_store attn_store;
 
-enum { ATTN_STORE_SCHEMA = 2 };
+enum { ATTN_STORE_SCHEMA = 3 };
 
 typedef enum attn_store_mode {
     ATTN_STORE_READ,  /* must exist */
@@ -65,6 +65,14 @@ typedef struct attn_store_sample {
     double power_w;
 } attn_store_sample;
 
+/* A stretch of a trial by the calendar clock (seconds since 1970), so that what somebody else noted
+ * of the machine can be laid beside it. */
+typedef struct attn_store_span {
+    double begin_s, end_s;
+    bool is_timed; /* of those that train_time_s is the sum of; else the machine was at work, in
+                      these steps or around them */
+} attn_store_span;
+
 typedef struct attn_store_run {
     int64_t id;             /* given by the store */
     char created_utc[32];   /* ISO 8601 */
@@ -95,6 +103,8 @@ typedef struct attn_store_trial {
     size_t n_figures;
     attn_store_sample *samples; /* by domain, then time; none in stores of schema 1 */
     size_t n_samples;
+    attn_store_span *spans; /* by their begin; none in stores of schemas 1 and 2 */
+    size_t n_spans;
 } attn_store_trial;
 
 /* A whole run, loaded. Free with attn_store_result_free(). */
@@ -141,6 +151,8 @@ ATTN_MUST_CHECK attn_status attn_store_add_figure(attn_store *store, int64_t tri
 ATTN_MUST_CHECK attn_status attn_store_add_sample(attn_store *store, int64_t trial_id,
                                                   const attn_store_sample *sample,
                                                   attn_error *error);
+ATTN_MUST_CHECK attn_status attn_store_add_span(attn_store *store, int64_t trial_id,
+                                                const attn_store_span *span, attn_error *error);
 ATTN_MUST_CHECK attn_status attn_store_end_trial(attn_store *store, int64_t trial_id,
                                                  attn_trial_state state, const char *reason,
                                                  attn_error *error);
@@ -149,6 +161,26 @@ ATTN_MUST_CHECK attn_status attn_store_end_trial(attn_store *store, int64_t tria
  * trial, so that a resumed run can do it again. Refuses trials that are done. */
 ATTN_MUST_CHECK attn_status attn_store_discard_trial(attn_store *store, int64_t trial_id,
                                                      attn_error *error);
+
+/* What is known of a trial only when its run is over. */
+typedef struct attn_store_addition {
+    int64_t trial_id;
+    const attn_figure *figures;
+    size_t n_figures;
+    const attn_store_sample *samples;
+    size_t n_samples;
+} attn_store_addition;
+
+/* Adds to trials of one run, all of it or nothing. A figure takes the place of one of its name that
+ * is unavailable; one that has a value stays, and nothing is added (ATTN_EARGUMENT). */
+ATTN_MUST_CHECK attn_status attn_store_attach(attn_store *store,
+                                              const attn_store_addition *additions, size_t n,
+                                              attn_error *error);
+
+/* Puts another environment in the place of a run's. */
+ATTN_MUST_CHECK attn_status attn_store_set_environment(attn_store *store, int64_t run_id,
+                                                       const char *environment_json,
+                                                       attn_error *error);
 
 /* Makes the run this process's own until the store is closed or the process dies, so that two do
  * not work on it at once. ATTN_EBUSY: another does, and still does after a second; ATTN_EIO.

@@ -3,6 +3,7 @@
 #include "check_kernels.h"
 
 #include <math.h>
+#include <string.h>
 
 static double exp_bound(double exponent, double value)
 {
@@ -292,7 +293,8 @@ void check_slot_cross_entropy(check_run *run, const check_shape *shape)
         double losses[2];
         for (size_t pass = 0; pass < 2; pass++) {
             x[pass] = check_copy(run, shape, n, start);
-            losses[pass] = check_table(run, pass)->cross_entropy(n, x[pass], target, factors[k]);
+            losses[pass] =
+                check_table(run, pass)->cross_entropy(n, x[pass], target, factors[k], NULL);
         }
         check_number(run, losses[0], losses[1], loss,
                      relative + CHECK_UNIT * fabs(gap) + 1e-14 * fabs(loss), "loss");
@@ -309,5 +311,12 @@ void check_slot_cross_entropy(check_run *run, const check_shape *shape)
                         2.0 * CHECK_UNIT * factor * (i == target ? 1.0 : 0.0) + CHECK_EXP_FLOOR;
         }
         check_output(run, n, x[0], x[1], want, bounds, "gradient of the logits");
+        float *again = check_copy(run, shape, n, start);
+        attn_bf16 *half = check_halves(run, n, shape->place);
+        attn_bf16 *rounded = check_halves(run, n, shape->place);
+        const double same = run->kernels->cross_entropy(n, again, target, factors[k], half);
+        run->kernels->bf16_from_float(n, x[0], rounded);
+        check_that(run, same == losses[0] && memcmp(half, rounded, n * sizeof *half) == 0,
+                   "loss and gradient in bfloat16");
     }
 }

@@ -217,10 +217,9 @@
     const all = mechanisms.map((m) => {
       const x = figureOf(m, figure), y = figureOf(m, "held_out_loss");
       return { name: m.mechanism + (m.sees_future ? " (sees the future)" : ""), look: m.look,
-        competes: !m.sees_future, x: x ? x.median : null, y: y ? y.median : null };
+        isFront: m.front.includes(figure), x: x ? x.median : null, y: y ? y.median : null };
     }).filter((p) => p.x !== null && p.y !== null);
-    const front = all.filter((p) => p.competes && !all.some((o) => o.competes &&
-      o.x <= p.x && o.y <= p.y && (o.x < p.x || o.y < p.y))).sort((a, b) => a.x - b.x);
+    const front = all.filter((p) => p.isFront).sort((a, b) => a.x - b.x);
     element.parentNode.style.height = Math.max(320, 60 + 21 * all.length) + "px";
     return new Chart(element, {
       type: "scatter",
