@@ -67,10 +67,10 @@ class Bench:
             except subprocess.TimeoutExpired as end:
                 self.known[shown] = 0, (end.stdout or b"").decode(), ""
             except OSError as error:
-                self.known[shown] = 1, "", f"{command[0]}: {error.strerror}"
+                self.known[shown] = 1, "", f"{error.strerror}, '{command[0]}'"
         status, output, message = self.known[shown]
         if status != 0:
-            lines = message.strip().splitlines() or [f"status {status}"]
+            lines = (message.strip() or output.strip() or f"status {status}").splitlines()
             raise Skipped(re.sub(r"^(\S+: )+", "", lines[-1]).split("; ")[0])
         return output
 

@@ -86,7 +86,7 @@ class Ggml:
     def __init__(self, folder, threads):
         found = sorted(Path(folder).rglob("libggml.so"))
         if not found:
-            sys.exit(f"ggml.py: {folder}: no libggml.so in it: name a build of llama.cpp or of "
+            sys.exit(f"ggml.py: no libggml.so in {folder}: name a build of llama.cpp or of "
                      "libggml-python (bench/peers/ggml.py --help)")
         try:
             library = ctypes.CDLL(str(found[0]), mode=ctypes.RTLD_GLOBAL)
