@@ -20,7 +20,6 @@ import sys
 import time
 
 PEERS = os.path.join(os.path.dirname(os.path.abspath(__file__)), "peers")
-BEGIN, END = "<!-- goals: begin -->", "<!-- goals: end -->"
 RECURRENCES = ("linear", "performer", "retnet", "gla", "deltanet")
 
 
@@ -33,7 +32,7 @@ def read_arguments():
                                      formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("attnscope", help="the program to measure")
     parser.add_argument("--only", default="", help="groups: " + ", ".join(GROUPS))
-    parser.add_argument("--rounds", type=int, default=5, help="readings of everything")
+    parser.add_argument("--rounds", type=int, default=3, help="readings of everything")
     parser.add_argument("--torch", default=sys.executable, metavar="PYTHON",
                         help="an interpreter that has PyTorch (default: this one)")
     parser.add_argument("--ggml", metavar="FOLDER",
@@ -68,10 +67,10 @@ class Bench:
             except subprocess.TimeoutExpired as end:
                 self.known[shown] = 0, (end.stdout or b"").decode(), ""
             except OSError as error:
-                self.known[shown] = 1, "", f"{command[0]}: {error.strerror}"
+                self.known[shown] = 1, "", f"{error.strerror}, '{command[0]}'"
         status, output, message = self.known[shown]
         if status != 0:
-            lines = message.strip().splitlines() or [f"status {status}"]
+            lines = (message.strip() or output.strip() or f"status {status}").splitlines()
             raise Skipped(re.sub(r"^(\S+: )+", "", lines[-1]).split("; ")[0])
         return output
 
@@ -315,14 +314,16 @@ def make_table(arguments):
     return "\n".join(lines) + "\n"
 
 
-def write(path, table):
+def write(path, name, table):
+    """Puts a table between the comments of its name."""
+    begin, end = f"<!-- {name}: begin -->", f"<!-- {name}: end -->"
     with open(path, encoding="utf-8") as file:
         text = file.read()
-    if text.count(BEGIN) != 1 or text.count(END) != 1:
-        sys.exit(f"goals.py: {path} lacks one line '{BEGIN}' and one '{END}'")
-    before, rest = text.split(BEGIN)
+    if text.count(begin) != 1 or text.count(end) != 1:
+        sys.exit(f"{path} lacks one line '{begin}' and one '{end}'")
+    before, rest = text.split(begin)
     with open(path, "w", encoding="utf-8") as file:
-        file.write(before + BEGIN + "\n" + table + END + rest.split(END)[1])
+        file.write(before + begin + "\n" + table + end + rest.split(end)[1])
 
 
 def main():
@@ -330,7 +331,7 @@ def main():
     table = make_table(arguments)
     print(table, end="")
     if arguments.write:
-        write(arguments.write, table)
+        write(arguments.write, "goals", table)
 
 
 if __name__ == "__main__":

@@ -40,7 +40,7 @@ def read_arguments():
                              "(default %(default)s)")
     parser.add_argument("--heads", type=int, default=12)
     parser.add_argument("--head-dim", type=int, default=64)
-    parser.add_argument("--batch", type=int, default=1)
+    parser.add_argument("--batch", type=int, default=2)
     parser.add_argument("--threads", type=int, default=os.cpu_count())
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--json", action="store_true")
@@ -86,7 +86,7 @@ class Ggml:
     def __init__(self, folder, threads):
         found = sorted(Path(folder).rglob("libggml.so"))
         if not found:
-            sys.exit(f"ggml.py: {folder}: no libggml.so in it: name a build of llama.cpp or of "
+            sys.exit(f"ggml.py: no libggml.so in {folder}: name a build of llama.cpp or of "
                      "libggml-python (bench/peers/ggml.py --help)")
         try:
             library = ctypes.CDLL(str(found[0]), mode=ctypes.RTLD_GLOBAL)
