@@ -99,6 +99,32 @@ static void energies_follow_from_times(void **state)
     attn_store_result_free(result);
 }
 
+/* A board that was cool and free before training, and is hot and slowed when it ends. */
+static void boards_are_looked_at_before_and_after(void **state)
+{
+    (void)state;
+    attn_plan plan = metered_plan();
+    set_board(200000);
+    nvml->boards[0].temperature_c = 41;
+    nvml->boards[0].heating_c = 44;
+    nvml->boards[0].clock_mhz = 1410;
+    nvml->boards[0].reasons_later = 0x40;
+    attn_store_result *result = run_trial(&plan);
+    const attn_store_trial *t = &result->trials[0];
+    assert_true(need(t, "gpu_temperature_before_c")->value == 41.0);
+    assert_true(need(t, "gpu_temperature_after_c")->value == 85.0);
+    assert_true(need(t, "gpu_clock_before_mhz")->value == 1410.0);
+    assert_true(need(t, "gpu_clock_after_mhz")->value == 1410.0);
+    assert_true(need(t, "gpu_slowdowns_before")->value == 0.0);
+    assert_true(need(t, "gpu_slowdowns_after")->value == 1.0);
+    assert_string_equal(need(t, "gpu_slowdowns_after")->why, "00000000:65:00.0: hardware thermal");
+    attn_store_result_free(result);
+    plan.measuring.gpus = "none"; /* nobody asks for boards */
+    result = run_trial(&plan);
+    assert_null(find_figure(&result->trials[0], "gpu_temperature_after_c"));
+    attn_store_result_free(result);
+}
+
 /* The step's parts: in windows of their own, or attributed by time where counters are slow. */
 static void parts_of_a_step_add_up(void **state)
 {
@@ -149,6 +175,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(energies_follow_from_times),
+        cmocka_unit_test(boards_are_looked_at_before_and_after),
         cmocka_unit_test(parts_of_a_step_add_up),
     };
     return cmocka_run_group_tests(tests, set_up, free_dataset);
