@@ -186,6 +186,13 @@ static void a_whole_page(void **state)
     assert_non_null(strstr(findings, "Not resolved against sdpa, flash"));
     assert_non_null(strstr(findings, "17 of 18 done"));
     free(findings);
+    /* Where a number comes from shows when one rests on it. */
+    char *ranking = between(page, "<table class=\"ranking\">", "</table>");
+    assert_true(occurrences(ranking, " title=\"measured: ") >= SYNTHETIC_MECHANISMS - 1);
+    assert_true(occurrences(ranking, " title=\"counted: ") >= SYNTHETIC_MECHANISMS - 1);
+    assert_true(occurrences(ranking, " title=\"") >= occurrences(ranking, "<td"));
+    free(ranking);
+
     char *energy = between(page, "<section id=\"energy\">", "</section>");
     assert_non_null(strstr(energy, "<strong>Not available:</strong>"));
     assert_non_null(strstr(energy, "no RAPL counters"));
