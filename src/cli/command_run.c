@@ -212,6 +212,7 @@ static void judge_trial(const attn_store_trial *trial, const cli_run_settings *s
     if (settings->strict && *exit_status == CLI_OK &&
         (figure_value(trial, "is_steady", &from) == 0.0 ||
          figure_value(trial, "thermal_throttles", &from) > 0.0 ||
+         figure_value(trial, "gpu_slowdowns_after", &from) > 0.0 ||
          figure_value(trial, "suspended_s", &from) > ATTN_CLOCK_SUSPEND_S ||
          figure_value(trial, "clock_step_s", &from) > ATTN_CLOCK_STEP_S)) {
         fprintf(stderr,

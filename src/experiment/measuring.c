@@ -196,6 +196,7 @@ void attn_put_measuring_figures(attn_figure_sink *sink, const attn_plan *plan,
         attn_window_energy(&m->window)->provenance != ATTN_UNAVAILABLE)
         attn_put_renamed(sink, *attn_window_energy(&m->evaluation), "energy_evaluation_j");
     put_factors(sink, plan, m);
+    for (size_t i = 0; i < m->n_gpus; i++) attn_sink_put(sink, &m->gpus[i]);
     put_steadiness(sink, m);
     attn_sink_value(sink, "meter_share", "", m->window.meter_s / m->window.time_s, ATTN_MEASURED,
                     "time spent in reading energy meters / train_time_s");

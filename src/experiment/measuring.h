@@ -3,6 +3,7 @@
 #define EXPERIMENT_MEASURING_H
 
 #include "experiment/phases.h"
+#include "meters/gpu.h"
 
 /* The meters that a plan asks for. */
 attn_energy_options attn_measuring_meters(const attn_plan *plan);
@@ -35,7 +36,9 @@ size_t attn_factor_figures(const attn_factors *factors, const attn_figure *base,
 
 /* What was around the training. */
 typedef struct attn_measured {
-    attn_figure idle_before, idle_after; /* power; of no meaning without --idle */
+    attn_figure idle_before, idle_after;    /* power; of no meaning without --idle */
+    attn_figure gpus[2 * ATTN_GPU_FIGURES]; /* how the boards were before and after */
+    size_t n_gpus;
     attn_window window, evaluation;
     attn_phases phases;
     attn_warmth warmth;

@@ -395,9 +395,12 @@ attn_status attn_trial_run(const attn_trial *trial, int descriptor, attn_error *
     const double idle_s = trial->plan->measuring.idle_s;
     double first_loss = NAN, last_loss = NAN;
     if (idle_s > 0.0) measured.idle_before = rest(&w, &busy_epoch_s, "power_idle_before_w");
+    const char *gpus = trial->plan->measuring.gpus;
+    measured.n_gpus = attn_gpu_figures(NULL, gpus, "before", measured.gpus);
     const uint64_t begin_ns = attn_clock_ns();
     status = train(&w, &measured, &first_loss, &last_loss, error);
     if (status != ATTN_OK) goto done;
+    measured.n_gpus += attn_gpu_figures(NULL, gpus, "after", measured.gpus + measured.n_gpus);
     if (idle_s > 0.0) measured.idle_after = rest(&w, &busy_epoch_s, "power_idle_after_w");
     const attn_figure train_peak =
         has_peak ? attn_process_memory_peak("")

@@ -269,6 +269,7 @@ static bool find_disturbed(attn_finding *f, const attn_summary *summary)
         const char *figure, *what;
         double from; /* this value or more; of is_steady, 0 itself */
     } flags[] = {{"is_steady", "was not steady when timing began", 0.0},
+                 {"gpu_slowdowns_after", "had a graphics board that something slowed down", 1.0},
                  {"suspended_s", "was suspended", 0.1},
                  {"clock_step_s", "had its clock set", 0.05}};
     size_t n = 0;

@@ -34,7 +34,6 @@ typedef enum attn_trial_state {
 
 /* "running", "done", "failed", "crashed", "interrupted" */
 const char *attn_trial_state_name(attn_trial_state state);
-
 /* The name back to its value; ATTN_TRIAL_STATES when unknown. */
 attn_trial_state attn_trial_state_parse(const char *name);
 
@@ -65,12 +64,10 @@ typedef struct attn_store_sample {
     double power_w;
 } attn_store_sample;
 
-/* A stretch of a trial by the calendar clock (seconds since 1970), so that what somebody else noted
- * of the machine can be laid beside it. */
+/* A stretch of a trial by the calendar clock, in seconds since 1970. */
 typedef struct attn_store_span {
     double begin_s, end_s;
-    bool is_timed; /* of those that train_time_s is the sum of; else the machine was at work, in
-                      these steps or around them */
+    bool is_timed; /* one that is in train_time_s; else: the machine was at work */
 } attn_store_span;
 
 typedef struct attn_store_run {
@@ -121,8 +118,8 @@ typedef struct attn_store_overview {
 } attn_store_overview;
 
 /* Opens and checks the schema; a store of an older one is brought to this one by WRITE and read as
- * it is by READ. ATTN_EFORMAT: not a store, or of a newer schema (the text says
- * which, and what to do); ATTN_EIO; ATTN_EBUSY; ATTN_ENOTFOUND (READ of a missing file). */
+ * it is by READ. ATTN_EFORMAT: not a store, or of a newer schema; ATTN_EIO; ATTN_EBUSY;
+ * ATTN_ENOTFOUND (READ of a missing file). */
 ATTN_MUST_CHECK attn_status attn_store_open(attn_store **out, const char *path,
                                             attn_store_mode mode, attn_error *error);
 void attn_store_close(attn_store *store); /* NULL is fine; checkpoints the WAL */
@@ -162,8 +159,7 @@ ATTN_MUST_CHECK attn_status attn_store_end_trial(attn_store *store, int64_t tria
 ATTN_MUST_CHECK attn_status attn_store_discard_trial(attn_store *store, int64_t trial_id,
                                                      attn_error *error);
 
-/* What is known of a trial only when its run is over. */
-typedef struct attn_store_addition {
+typedef struct attn_store_addition { /* known only when the run is over */
     int64_t trial_id;
     const attn_figure *figures;
     size_t n_figures;
@@ -171,13 +167,12 @@ typedef struct attn_store_addition {
     size_t n_samples;
 } attn_store_addition;
 
-/* Adds to trials of one run, all of it or nothing. A figure takes the place of one of its name that
- * is unavailable; one that has a value stays, and nothing is added (ATTN_EARGUMENT). */
+/* All of it or nothing. A figure takes the place of one of its name that is unavailable;
+ * ATTN_EARGUMENT when that has a value. */
 ATTN_MUST_CHECK attn_status attn_store_attach(attn_store *store,
                                               const attn_store_addition *additions, size_t n,
                                               attn_error *error);
 
-/* Puts another environment in the place of a run's. */
 ATTN_MUST_CHECK attn_status attn_store_set_environment(attn_store *store, int64_t run_id,
                                                        const char *environment_json,
                                                        attn_error *error);
@@ -193,7 +188,6 @@ ATTN_MUST_CHECK attn_status attn_store_claim_run(attn_store *store, int64_t run_
 ATTN_MUST_CHECK attn_status attn_store_newest_run(attn_store *store, int64_t *run_id,
                                                   attn_error *error);
 
-/* Loads one run whole. */
 ATTN_MUST_CHECK attn_status attn_store_load(attn_store *store, int64_t run_id,
                                             attn_store_result **out, attn_error *error);
 void attn_store_result_free(attn_store_result *result); /* NULL is fine */

@@ -293,6 +293,21 @@ static void shifts_that_fit_twice_are_refused(void **state)
     attn_meter_log_free(&log);
 }
 
+/* A meter that follows slowly: the steps are not sharp, and what it says is not certain. */
+static void slow_meters_are_not_trusted(void **state)
+{
+    (void)state;
+    attn_meter_load loads[LOADS];
+    attn_meter_log log;
+    make_loads(loads, 20.0, 10.0);
+    make_log(&log, loads, 0.0, 0.1, 30.0, 30.0, 2.0, false);
+    double shown_w = log.power_w[0];
+    for (size_t i = 0; i < log.n; i++)
+        log.power_w[i] = shown_w += 0.1 / 8.0 * (log.power_w[i] - shown_w);
+    refuse(&log, loads, LOADS, "the shift of the log's clock is not certain: anything from");
+    attn_meter_log_free(&log);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -304,6 +319,7 @@ int main(void)
         cmocka_unit_test(bounds_hold),
         cmocka_unit_test(what_cannot_be_aligned_is_refused),
         cmocka_unit_test(shifts_that_fit_twice_are_refused),
+        cmocka_unit_test(slow_meters_are_not_trusted),
     };
     return cmocka_run_group_tests(tests, scratch_folder_make, scratch_folder_remove);
 }

@@ -212,6 +212,35 @@ static void memory_may_fail(void **state)
     synthetic_report_free(&b);
 }
 
+/* The energy of a step of the processors is not that of the whole machine. */
+static void energies_of_other_extent_are_refused(void **state)
+{
+    (void)state;
+    const synthetic_options options = {.rounds = 1, .steps = 4, .has_energy = true};
+    synthetic_report a = synthetic_report_make(&options), b = synthetic_report_make(&options);
+    attn_store_result *both[] = {a.result, b.result};
+    for (size_t r = 0; r < 2; r++)
+        for (size_t t = 0; t < both[r]->n_trials; t++)
+            for (size_t f = 0; f < both[r]->trials[t].n_figures; f++) {
+                attn_figure *figure = &both[r]->trials[t].figures[f];
+                if (strcmp(figure->name, "energy_step_j") != 0) continue;
+                figure->provenance = ATTN_DERIVED;
+                strcpy(figure->source, r == 0 ? "energy_cpu_package_j / steps timed"
+                                              : "energy_system_j / steps timed");
+            }
+    for (size_t other = 0; other < 2; other++) {
+        attn_error error = {0};
+        attn_overlay *overlay = NULL;
+        const attn_store_result *pair[] = {a.result, both[other]};
+        const attn_status status = attn_overlay_make(pair, 2, false, &overlay, &error);
+        assert_int_equal(status, other ? ATTN_EUNSUPPORTED : ATTN_OK);
+        if (other) assert_non_null(strstr(error.text, "energy_system_j / steps timed"));
+        attn_overlay_free(overlay);
+    }
+    synthetic_report_free(&a);
+    synthetic_report_free(&b);
+}
+
 /* The detail of a finding; its subject must not be `never`. */
 static const attn_finding *finding(const attn_summary *summary, const char *label,
                                    const char *never)
@@ -279,6 +308,7 @@ int main(void)
         cmocka_unit_test(other_mechanisms),
         cmocka_unit_test(memory_may_fail),
         cmocka_unit_test(twins_of_every_run_are_twins),
+        cmocka_unit_test(energies_of_other_extent_are_refused),
     };
     return cmocka_run_group_tests_name("report overlay", tests, scratch_folder_make,
                                        scratch_folder_remove);
