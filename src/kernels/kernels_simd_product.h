@@ -80,6 +80,13 @@ static void strip_wide(STRIP_ARGUMENTS)
     STRIP(PRODUCT_VECTORS, false);
 }
 
+/* Half of a wide strip, where that is more than one vector. */
+static void strip_half(STRIP_ARGUMENTS)
+{
+    const vmask last = first_lanes(LANES - 1); /* unused: the strip is full */
+    STRIP(PRODUCT_VECTORS / 2, false);
+}
+
 static void strip_single(STRIP_ARGUMENTS)
 {
     const vmask last = first_lanes(LANES - 1); /* unused: the strip is full */
@@ -100,6 +107,10 @@ static void kernel_product(size_t m, size_t n, size_t k, const float *a, size_t 
     size_t j = 0;
     for (; j + wide <= n; j += wide)
         strip_wide(m, k, a, a_row, a_column, b + j, b_row, c + j, c_row, accumulate);
+    if (j + wide / 2 <= n) {
+        strip_half(m, k, a, a_row, a_column, b + j, b_row, c + j, c_row, accumulate);
+        j += wide / 2;
+    }
     for (; j + LANES <= n; j += LANES)
         strip_single(m, k, a, a_row, a_column, b + j, b_row, c + j, c_row, accumulate);
     if (j < n) strip_tail(n - j, m, k, a, a_row, a_column, b + j, b_row, c + j, c_row, accumulate);
