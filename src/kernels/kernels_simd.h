@@ -104,19 +104,18 @@ static float kernel_sum(size_t n, const float *x)
     return sum_lanes(s);
 }
 
-/* Plain C that the compiler makes vectors of. */
 static double kernel_dot_double(size_t n, const float *x, const float *y)
 {
-    enum { SUMS = 2 * LANES };
-    double sums[SUMS] = {0.0}, total = 0.0;
+    enum { HALF = LANES / 2 };
+    vd even = zero_double(), odd = zero_double();
     size_t at = 0;
-    for (; at + SUMS <= n; at += SUMS)
-        for (size_t l = 0; l < SUMS; l++)
-            sums[l] = fma((double)x[at + l], (double)y[at + l], sums[l]);
+    for (; at + LANES <= n; at += LANES) {
+        even = fused_double(widen(x + at), widen(y + at), even);
+        odd = fused_double(widen(x + at + HALF), widen(y + at + HALF), odd);
+    }
+    double total = sum_doubles(even) + sum_doubles(odd);
     for (; at < n; at++) total = fma((double)x[at], (double)y[at], total);
-    UNROLL for (size_t half = SUMS / 2; half > 0; half /= 2)
-        UNROLL for (size_t l = 0; l < half; l++) sums[l] += sums[l + half];
-    return total + sums[0];
+    return total;
 }
 
 static double kernel_sum_squares(size_t n, const float *x)

@@ -37,7 +37,8 @@ static void kernel_decayed_scores(size_t n, size_t d, const float *q, const floa
     enum { BLOCK = ATTN_DECAY_BLOCK };
     if (n == BLOCK) {
         decayed_columns(0, BLOCK, d, q, a, k_t, k_row, scores, s_row);
-        if ((int)LANES < (int)BLOCK) decayed_columns(LANES, BLOCK, d, q, a, k_t, k_row, scores, s_row);
+        if ((int)LANES < (int)BLOCK)
+            decayed_columns(LANES, BLOCK, d, q, a, k_t, k_row, scores, s_row);
         return;
     }
     for (size_t j = 0; j < n; j += LANES) decayed_columns(j, n, d, q, a, k_t, k_row, scores, s_row);

@@ -3,6 +3,7 @@
 #ifndef KERNELS_SIMD_RUNNING_H
 #define KERNELS_SIMD_RUNNING_H
 
+/* The powers that a running softmax takes; see ATTN_RUNNING_LEAST. */
 static inline vf running_power(vf x)
 {
     return power_of_two_above(x, (float)ATTN_RUNNING_LEAST);

@@ -8,7 +8,8 @@
  *     dA = tril(dnum V^T + dden 1^T),  dQ = dA K + dnum S^T + dden z^T          (forward order)
  *     dK = dA^T Q + V dS^T + 1 dz^T,   dV = A^T dnum + K dS,
  *     dS += Q^T dnum,  dz += Q^T dden                                           (reverse order)
- * States are recomputed, never kept. A chunk never crosses the border of a document.
+ * The states before chunks are recomputed by a walk forward, T / C of them a head in the worker's
+ * memory. A chunk never crosses the border of a document.
  *
  * Features may carry a reference per feature, so that exponentials of any size stay finite: K is
  * K exp(-rho) and Q is Q exp(rho), which cancels. When a key is too large for rho the chunk ends
@@ -45,8 +46,10 @@ typedef struct attn_feature_map {
                              const float *phi, float *dphi, float *dq);
     void (*keys_gradient)(const attn_feature_walk *walk, size_t rows, const float *k,
                           const float *phi, float *dphi, float *dk);
-    /* Of one head with `tokens` queries and keys. */
-    attn_work (*head_work)(const attn_layer *layer, attn_phase phase, uint64_t tokens);
+    /* Of one head with `tokens` queries and keys; backward, features of `again` keys are made
+     * twice. */
+    attn_work (*head_work)(const attn_layer *layer, attn_phase phase, uint64_t tokens,
+                           uint64_t again);
     attn_work (*shared_work)(const attn_layer *layer); /* of prepare(); NULL: none */
 } attn_feature_map;
 

@@ -174,7 +174,7 @@ static void backward(attn_context *context, const attn_layer *layer, const attn_
                              NULL);
     if (r->has_norm_weight) {
         float *to = call->gradients + attn_layer_offset(layer, "norm.weight");
-        const attn_counted on = {context->kernels, &context->work};
+        const attn_counted on = {.kernels = context->kernels, .work = &context->work};
         memset(to, 0, d * sizeof *to);
         for (size_t i = 0; i < call->batch * layer->heads; i++)
             attn_counted_add(on, d, j.place.d_norm + i * d, to);

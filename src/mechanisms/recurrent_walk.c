@@ -59,6 +59,7 @@ typedef struct walk {
     const uint32_t *documents; /* of the sequence; NULL: one */
     worker_room room;
     attn_work work; /* a worker's own cache line until the task ends */
+    attn_ahead ahead;
 } walk;
 
 static void start_walk(job *j, size_t task, size_t worker, walk *w)
@@ -92,7 +93,7 @@ static attn_recurrent_head chunk_of(walk *w, size_t h, size_t t, size_t end)
                                  .length = end - t,
                                  .first = w->heads.sequence * j->run.call->length + t,
                                  .position = t - (w->documents ? w->documents[t] : 0),
-                                 .on = {j->run.context->kernels, &w->work},
+                                 .on = {j->run.context->kernels, &w->work, &w->ahead},
                                  .room = w->room.own};
 }
 
@@ -208,23 +209,35 @@ static void forward_chunk(walk *w, const attn_recurrent_head *head)
         gate_rows(j, head, t, attn_smaller(GATE_ROWS, head->length - t), w->room.rows, o + t * d);
 }
 
-/* Asks for the rows of a later chunk while one head of this one is computed: a share of the tokens,
- * all heads of the task. */
-static void fetch_ahead(const walk *w, size_t share, size_t t, size_t end)
+/* What the walk comes to next: head h of the chunk [t, end), all of it or what states are made of. */
+static void look_ahead(walk *w, size_t h, size_t t, size_t end, bool is_backward, bool is_all)
 {
     const job *j = w->job;
     const attn_recurrent_shape *s = &j->run.shape;
-    const size_t heads = w->heads.end - w->heads.first, count = end - t;
-    const size_t from = t + share * count / heads, to = t + (share + 1) * count / heads;
-    const size_t keys = heads * s->key_dim, values = heads * s->value_dim;
-    for (size_t i = from; i < to; i++) {
-        const float *row = j->run.rows + (w->heads.sequence * j->run.call->length + i) * s->row;
-        attn_fetch_rows(1, keys, row + s->q + w->heads.first * s->key_dim, 0);
-        attn_fetch_rows(1, keys, row + s->k + w->heads.first * s->key_dim, 0);
-        attn_fetch_rows(1, values, row + s->v + w->heads.first * s->value_dim, 0);
-        if (s->more > s->gate)
-            attn_fetch_rows(1, values, row + s->gate + w->heads.first * s->value_dim, 0);
+    const attn_recurrent_head head = {
+        .run = &j->run, .first = w->heads.sequence * j->run.call->length + t, .h = h};
+    const size_t dk = s->key_dim, dv = s->value_dim, width = j->run.layer->d_model;
+    const size_t at = head.first * s->row, value = value_at(&head, 0);
+    const float *rows = j->run.rows + at;
+    attn_ahead *ahead = &w->ahead;
+    *ahead = (attn_ahead){.rows = end - t};
+    if (t == end) return;
+    attn_ahead_add(ahead, dk, rows + s->k + h * dk, s->row, false);
+    attn_ahead_add(ahead, dv, rows + s->v + h * dv, s->row, false);
+    if (!is_all) return;
+    attn_ahead_add(ahead, dk, rows + s->q + h * dk, s->row, false);
+    if (is_backward) {
+        attn_ahead_add(ahead, dv, j->o + value, width, false);
+        attn_ahead_add(ahead, dv, j->place.d_gated + value, width, false);
+        attn_ahead_add(ahead, dk, j->run.d_rows + at + s->q + h * dk, s->row, true);
+        attn_ahead_add(ahead, dk, j->run.d_rows + at + s->k + h * dk, s->row, true);
+        attn_ahead_add(ahead, dv, j->run.d_rows + at + s->v + h * dv, s->row, true);
+    } else if (j->o) {
+        attn_ahead_add(ahead, dv, j->o + value, width, true);
     }
+    if (recurrence_of(j->run.layer)->has_gate)
+        attn_ahead_add(ahead, dv, rows + s->gate + h * dv, s->row, false);
+    attn_ahead_add(ahead, dv, j->place.gated + value, width, true);
 }
 
 void attn_recurrent_forward_task(void *argument, size_t task, size_t worker)
@@ -235,10 +248,13 @@ void attn_recurrent_forward_task(void *argument, size_t task, size_t worker)
     start_walk(j, task, worker, &w);
     for (size_t t = 0, end; t < T; t = end) {
         end = attn_chunk_end(t, T, w.documents);
-        const size_t next = attn_chunk_end(end, T, w.documents);
+        const size_t next = end < T ? attn_chunk_end(end, T, w.documents) : T;
         for (size_t h = w.heads.first; h < w.heads.end; h++) {
             const attn_recurrent_head head = chunk_of(&w, h, t, end);
-            if (end < T) fetch_ahead(&w, h - w.heads.first, end, next);
+            if (h + 1 < w.heads.end)
+                look_ahead(&w, h + 1, t, end, false, true);
+            else
+                look_ahead(&w, w.heads.first, end, next, false, true);
             forward_chunk(&w, &head);
         }
     }
@@ -288,6 +304,10 @@ void attn_recurrent_backward_task(void *argument, size_t task, size_t worker)
         kept++;
         for (size_t h = w.heads.first; h < w.heads.end; h++) {
             const attn_recurrent_head head = chunk_of(&w, h, t, end);
+            if (h + 1 < w.heads.end)
+                look_ahead(&w, h + 1, t, end, true, false);
+            else
+                look_ahead(&w, w.heads.first, end, attn_smaller(end + ATTN_CHUNK, T), true, false);
             r->advance(&head, kept_state(&w, h, before), kept_state(&w, h, kept));
         }
     }
@@ -298,6 +318,10 @@ void attn_recurrent_backward_task(void *argument, size_t task, size_t worker)
         if (!ends) kept--;
         for (size_t h = w.heads.first; h < w.heads.end; h++) {
             const attn_recurrent_head head = chunk_of(&w, h, t, end);
+            if (h + 1 < w.heads.end)
+                look_ahead(&w, h + 1, t, end, true, true);
+            else
+                look_ahead(&w, w.heads.first, t - attn_smaller(ATTN_CHUNK, t), t, true, true);
             backward_chunk(&w, &head, is_document_start(&w, t) ? 0 : kept, ends, after);
         }
     }
