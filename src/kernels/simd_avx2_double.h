@@ -21,6 +21,10 @@ static inline vd load_some_double(const double *p, vmask m)
 {
     return _mm256_maskload_pd(p, m);
 }
+static inline vd widen(const float *p)
+{
+    return _mm256_cvtps_pd(_mm_loadu_ps(p));
+}
 static inline void store_double(double *p, vd a)
 {
     _mm256_storeu_pd(p, a);
@@ -40,6 +44,11 @@ static inline vd zero_double(void)
 static inline vd fused_double(vd a, vd b, vd c)
 {
     return _mm256_fmadd_pd(a, b, c);
+}
+static inline double sum_doubles(vd a)
+{
+    const __m128d pair = _mm_add_pd(_mm256_castpd256_pd128(a), _mm256_extractf128_pd(a, 1));
+    return _mm_cvtsd_f64(_mm_add_sd(pair, _mm_unpackhi_pd(pair, pair)));
 }
 
 #endif

@@ -21,6 +21,10 @@ static inline vd load_some_double(const double *p, vmask m)
 {
     return _mm512_maskz_loadu_pd((__mmask8)m, p);
 }
+static inline vd widen(const float *p)
+{
+    return _mm512_cvtps_pd(_mm256_loadu_ps(p));
+}
 static inline void store_double(double *p, vd a)
 {
     _mm512_storeu_pd(p, a);
@@ -40,6 +44,10 @@ static inline vd zero_double(void)
 static inline vd fused_double(vd a, vd b, vd c)
 {
     return _mm512_fmadd_pd(a, b, c);
+}
+static inline double sum_doubles(vd a)
+{
+    return _mm512_reduce_add_pd(a);
 }
 
 #endif
