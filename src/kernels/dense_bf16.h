@@ -53,7 +53,7 @@ void attn_dense_bf16_input_gradient(attn_context *context, size_t rows, size_t i
                                     attn_dense_output dx);
 
 /* dw[out][in] = dy^T x and dbias[out] = column sums of dy (dbias may be NULL); += when
- * `accumulate` */
+ * `accumulate`; dy as above */
 void attn_dense_bf16_weight_gradient(attn_context *context, size_t rows, size_t in, size_t out,
                                      const attn_bf16 *x, const attn_bf16 *dy, size_t dy_row,
                                      float *dw, float *dbias, bool accumulate);

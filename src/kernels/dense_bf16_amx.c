@@ -322,7 +322,7 @@ static void run_task(void *argument, size_t index, size_t worker)
     }
     _tile_release();
     store_rows(&before, ATTN_STRIP);
-    if (pass->is_far) _mm_sfence();
+    if (pass->is_far) _mm_sfence(); /* whoever comes next sees it */
 }
 
 /* ---- shapes ------------------------------------------------------------------------------ */
