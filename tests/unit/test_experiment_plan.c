@@ -54,6 +54,25 @@ static void lists_are_parted(void **state)
     assert_in_range(n, 1, attn_mechanism_count() - 1); /* cross is none of a language model's */
 }
 
+/* The twin has a name of its own and is the first mechanism for the rest. */
+static void twins_are_the_first_again(void **state)
+{
+    (void)state;
+    attn_error error = {0};
+    attn_plan plan = micro_plan();
+    assert_ok(attn_plan_set_mechanisms(&plan, "sliding:window=64,flash", &error));
+    assert_ok(attn_plan_add_again(&plan, &error));
+    assert_int_equal(plan.n_mechanisms, 3);
+    assert_string_equal(plan.mechanisms[2].label, "sliding:window=64 (A/A)");
+    static const char *const models[] = {"sliding:window=64", "flash", "sliding:window=64"};
+    for (size_t i = 0; i < 3; i++)
+        assert_string_equal(attn_plan_model(&plan, &plan.mechanisms[i]).mechanism, models[i]);
+    char *json = NULL;
+    assert_ok(attn_plan_json(&plan, "0", NULL, &json, &error));
+    assert_non_null(strstr(json, "\"again\":\"sliding:window=64 (A/A)\""));
+    attn_free(json);
+}
+
 static void assert_list_fails(const char *list, attn_status status, const char *text)
 {
     attn_error error = {0};
@@ -333,6 +352,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(lists_are_parted),
+        cmocka_unit_test(twins_are_the_first_again),
         cmocka_unit_test(bad_lists_are_refused),
         cmocka_unit_test(patterns_are_models),
         cmocka_unit_test(leaks_need_leave),

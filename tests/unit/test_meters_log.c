@@ -273,6 +273,10 @@ static void what_cannot_be_aligned_is_refused(void **state)
     make_log(&log, loads, 140.0, 1.0, 200.0, 200.0, 5.0, false); /* some trials fit nearer by */
     refuse(&log, loads, LOADS, "--meter-offset");
     attn_meter_log_free(&log);
+    make_loads(loads, 50.0, 70.0); /* one trial further fits within a minute */
+    make_log(&log, loads, 170.0, 1.0, 350.0, 350.0, 5.0, false);
+    refuse(&log, loads, LOADS, "shows rest there while trials ran");
+    attn_meter_log_free(&log);
     /* One long load that began before the log and ended behind it: there is no step. */
     const attn_meter_load all[] = {{BEGIN_S, BEGIN_S + 500.0}};
     make_log(&log, loads, 0.0, 1.0, 0.0, 0.0, 5.0, true);

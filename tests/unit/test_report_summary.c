@@ -275,12 +275,17 @@ static void models_rank_nothing(void **state)
         assert_false(attn_ranking_is_best(s, &columns[c], 0));
     attn_summary_free(s);
 
-    made_begin(&m, "{}"); /* apart by far, and six rounds long: still the model's words */
-    for (uint32_t i = 1; i <= 7; i++) {
-        made_add(&m, "a", i, attn_figure_make("energy_step_j", "J", 1, ATTN_MODELLED, "model"));
-        made_add(&m, "b", i, attn_figure_make("energy_step_j", "J", 2 + i, ATTN_MODELLED, "model"));
+    made_begin(&m, "{}"); /* apart by far, by its own intervals: still the model's words */
+    for (uint32_t i = 0; i < 2; i++) {
+        attn_figure figure = attn_figure_make("energy_step_j", "J", 1 + 9 * i, ATTN_MODELLED, "");
+        figure.has_interval = true;
+        figure.low = figure.value - 0.5;
+        figure.high = figure.value + 0.5;
+        made_add(&m, i == 0 ? "a" : "b", 1, figure);
     }
     s = summarise(&m);
+    assert_int_equal(attn_summary_find(&s->mechanisms[0], "energy_step_j")->spread,
+                     ATTN_SPREAD_MODEL);
     assert_false(attn_summary_resolved(s, 0, 1, "energy_step_j"));
     attn_summary_free(s);
 
