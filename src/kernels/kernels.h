@@ -26,7 +26,9 @@ typedef struct attn_adamw_step {
 
 enum { ATTN_DECAY_BLOCK = 16 };
 
-enum { ATTN_RUNNING_SUMS = 16, ATTN_RUNNING_ROOM = 8 };
+/* 2^x below 2^ATTN_RUNNING_LEAST is 0 in them: it changes no sum of a softmax, and products with it
+ * would be denormal numbers, which processors are slow at. */
+enum { ATTN_RUNNING_SUMS = 16, ATTN_RUNNING_ROOM = 8, ATTN_RUNNING_LEAST = -100 };
 #define ATTN_RUNNING_START (-FLT_MAX) /* finite: -inf minus it is -inf, and 2^-inf is 0 */
 
 /* What a running softmax keeps of its rows, all of it as multiples of 2^top. */
@@ -123,7 +125,8 @@ typedef struct attn_kernels {
 
     /* y = x Phi(x) in the tanh form of GPT-2: x / (1 + exp(-2u)), u = sqrt(2/pi)(x + 0.044715 x^3) */
     void (*gelu)(size_t n, const float *x, float *y);
-    void (*gelu_gradient)(size_t n, const float *x, const float *dy, float *dx); /* dx may be dy */
+    /* dx may be dy; y = gelu(x), unless NULL, with the bits that gelu() gives it */
+    void (*gelu_gradient)(size_t n, const float *x, const float *dy, float *dx, float *y);
 
     /* y = elu(x) + 1: x + 1 above 0, else exp(x) */
     void (*elu_plus_one)(size_t n, const float *x, float *y);
@@ -162,8 +165,10 @@ typedef struct attn_kernels {
     void (*bf16_to_float)(size_t n, const attn_bf16 *x, float *y);
 
     /* Loss of one row of logits, -log softmax(logits)[target], in nats. With `gradient_scale`
-     * not 0 the logits become gradient_scale * (softmax(logits) - onehot(target)). */
-    double (*cross_entropy)(size_t n, float *logits, size_t target, float gradient_scale);
+     * not 0 they are lost, and gradient_scale * (softmax(logits) - onehot(target)) is in
+     * `gradient`, rounded, or in their place when that is NULL. */
+    double (*cross_entropy)(size_t n, float *logits, size_t target, float gradient_scale,
+                            attn_bf16 *gradient);
 
     /* One pass: m, v and the parameters p from the gradients g. */
     void (*adamw)(size_t n, const attn_adamw_step *step, const float *g, float *m, float *v,
