@@ -150,7 +150,7 @@ static void kernel_transpose(size_t rows, size_t columns, const float *in, size_
 }
 
 /* Rows of one head lie far apart, where no prefetcher of the machine looks: those to come are
- * asked for. An address behind the last row does no harm. */
+ * asked for, and those to be written. An address behind the last row does no harm. */
 static void kernel_copy_rows(size_t rows, size_t n, float factor, const float *factors,
                              const float *from, size_t from_row, float *to, size_t to_row)
 {
@@ -159,7 +159,10 @@ static void kernel_copy_rows(size_t rows, size_t n, float factor, const float *f
         const vf by = all(factors ? factor * factors[i] : factor);
         const float *row = from + i * from_row;
         if (i + AHEAD < rows)
-            for (size_t j = 0; j < n; j += LINE) __builtin_prefetch(row + AHEAD * from_row + j);
+            for (size_t j = 0; j < n; j += LINE) {
+                __builtin_prefetch(row + AHEAD * from_row + j);
+                __builtin_prefetch(to + (i + AHEAD) * to_row + j, 1);
+            }
         FOR_VECTORS(n) put(to + i * to_row + at, left, mul(by, take(row + at, left)));
     }
 }
