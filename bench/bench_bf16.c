@@ -27,8 +27,8 @@ static const char *const direction_names[DIRECTIONS] = {"forward", "dx", "dw"};
 
 typedef struct layer {
     size_t in, out;
-    attn_bf16 *x, *dy, *forward, *backward; /* the factors; weights packed */
-    attn_bf16 *result;                      /* y or dx */
+    attn_bf16 *x, *dy, *packed; /* the factors; weights packed */
+    attn_bf16 *result;          /* y or dx */
     float *w, *dw, *bias;
 } layer;
 
@@ -102,8 +102,7 @@ static void layer_make(layer *l, attn_context *context, size_t tokens)
     attn_random_fill_normal(1, attn_random_stream(ATTN_RANDOM_TEST, 3), 0.02, l->out * l->in, l->w);
     l->dw = room(l->out * l->in, sizeof *l->dw);
     l->bias = room(l->out, sizeof *l->bias);
-    l->forward = room(packed, sizeof *l->forward);
-    l->backward = room(packed, sizeof *l->backward);
+    l->packed = room(packed, sizeof *l->packed);
 }
 
 static void layer_free(layer *l)
@@ -114,14 +113,13 @@ static void layer_free(layer *l)
     attn_free(l->w);
     attn_free(l->dw);
     attn_free(l->bias);
-    attn_free(l->forward);
-    attn_free(l->backward);
+    attn_free(l->packed);
 }
 
 static double pack(attn_context *context, const layer *l)
 {
     const uint64_t start_ns = attn_clock_ns();
-    attn_dense_bf16_pack(context, l->out, l->in, l->w, l->forward, l->backward);
+    attn_dense_bf16_pack(context, l->out, l->in, l->w, l->packed);
     return since(start_ns);
 }
 
@@ -129,14 +127,14 @@ static double ours(attn_context *context, size_t tokens, const layer *l, directi
 {
     const uint64_t start_ns = attn_clock_ns();
     if (d == FORWARD)
-        attn_dense_bf16_forward(context, tokens, l->in, l->out, l->x, l->forward, l->bias,
+        attn_dense_bf16_forward(context, tokens, l->in, l->out, l->x, l->packed, l->bias,
                                 (attn_dense_output){.half = l->result});
     else if (d == INPUT_GRADIENT)
-        attn_dense_bf16_input_gradient(context, tokens, l->in, l->out, l->dy, l->backward,
+        attn_dense_bf16_input_gradient(context, tokens, l->in, l->out, l->dy, l->out, l->packed,
                                        (attn_dense_output){.half = l->result});
     else
-        attn_dense_bf16_weight_gradient(context, tokens, l->in, l->out, l->x, l->dy, l->dw, NULL,
-                                        false);
+        attn_dense_bf16_weight_gradient(context, tokens, l->in, l->out, l->x, l->dy, l->out, l->dw,
+                                        NULL, false);
     return since(start_ns);
 }
 
@@ -197,8 +195,7 @@ static void bench_layer(attn_context *context, size_t tokens, size_t repeats, do
         printf("\n");
         bench_onednn_free(onednn[d]);
     }
-    printf("%5zu -> %5zu  packing, both forms: %.2f ms\n", l.in, l.out,
-           1e3 * median(packed_s, repeats));
+    printf("%5zu -> %5zu  packing: %.2f ms\n", l.in, l.out, 1e3 * median(packed_s, repeats));
     layer_free(&l);
 }
 

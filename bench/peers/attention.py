@@ -11,9 +11,11 @@ import argparse
 import json
 import os
 import statistics
-import subprocess
 import sys
 import time
+from functools import partial
+
+import own
 
 HUGE = "glibc.malloc.hugetlb=1"
 
@@ -60,20 +62,6 @@ def time_torch(torch, attend, arguments, length):
     return forward, backward
 
 
-def time_attnscope(arguments, length):
-    command = [arguments.attnscope, "bench", "core", "--json", "--repeats", "3",
-               "--mechanisms", "flash", "--dtype", arguments.dtype, "--seq", str(length), "--heads", str(arguments.heads),
-               "--head-dim", str(arguments.head_dim), "--batch", str(arguments.batch),
-               "--threads", str(arguments.threads)]
-    environment = {name: value for name, value in os.environ.items() if name != "GLIBC_TUNABLES"}
-    output = subprocess.run(command, capture_output=True, text=True, env=environment)
-    if output.returncode != 0:
-        sys.exit(f"attention.py: {output.stderr.strip()}")
-    rows = json.loads(output.stdout)["rows"]
-    return tuple(next(row["time"]["median_s"] for row in rows if row["direction"] == direction)
-                 for direction in ("forward", "backward"))
-
-
 def main():
     arguments = read_arguments()
     if arguments.malloc == "huge" and HUGE not in os.environ.get("GLIBC_TUNABLES", ""):
@@ -88,37 +76,38 @@ def main():
     lengths = [int(length) for length in arguments.seq.split(",")]
     hidden = torch.ones(max(lengths), max(lengths), dtype=torch.bool).triu(1)
 
-    def run(name, length):
-        if name == "attnscope":
-            return time_attnscope(arguments, length)
-        if name == "sdpa":
-            return time_torch(torch, lambda q, k, v: scaled_dot_product_attention(
-                q, k, v, is_causal=True), arguments, length)
+    def run_sdpa(length):
+        return time_torch(torch, lambda q, k, v: scaled_dot_product_attention(
+            q, k, v, is_causal=True), arguments, length)
+
+    def run_eager(length):
         return time_torch(torch, lambda q, k, v: eager(
             torch, q, k, v, hidden[:length, :length]), arguments, length)
 
-    times = {}
-    for _ in range(arguments.rounds):
-        for length in lengths:
-            for name in ("attnscope", "sdpa", "eager"):
-                if name != "eager" or length <= arguments.eager_up_to:
-                    times.setdefault((length, name), []).append(run(name, length))
+    def run_attnscope(length):
+        times = own.attention_s(arguments, arguments.dtype, length)
+        return times["forward"], times["backward"]
 
+    programs = {}
+    for length in lengths:
+        for name, run in (("attnscope", run_attnscope), ("sdpa", run_sdpa), ("eager", run_eager)):
+            if name != "eager" or length <= arguments.eager_up_to:
+                programs[length, name] = partial(run, length)
     rows = []
-    for (length, name), samples in times.items():
+    for (length, name), samples in own.in_turns(programs, arguments.rounds).items():
         forward = statistics.median(sample[0] for sample in samples)
         both = statistics.median(sum(sample) for sample in samples)
         rows.append({"seq": length, "program": name, "forward_s": forward, "both_s": both})
     flop = 2 * arguments.batch * arguments.heads * arguments.head_dim
     if arguments.json:
         print(json.dumps({"torch": torch.__version__, "malloc": arguments.malloc,
-                          "dtype": arguments.dtype, "rows": rows},
-                         indent=2))
+                          "dtype": arguments.dtype, "rows": rows}, indent=2))
         return
     print(f"PyTorch {torch.__version__}, {arguments.malloc} malloc, {arguments.threads} threads, "
-          f"batch {arguments.batch}, {arguments.heads} heads of {arguments.head_dim}, {arguments.dtype}\n")
-    print(f"{'seq':>6} {'program':10} {'forward ms':>11} {'both ms':>9} {'GFLOP/s':>8} {'both':>6} "
-          f"{'ahead':>6} {'both':>6}")
+          f"batch {arguments.batch}, {arguments.heads} heads of {arguments.head_dim}, "
+          f"{arguments.dtype}\n")
+    print(f"{'seq':>6} {'program':10} {'forward ms':>11} {'both ms':>9} {'GFLOP/s':>8} "
+          f"{'both':>6} {'ahead':>6} {'both':>6}")
     for row in rows:
         ours = next(r for r in rows if r["seq"] == row["seq"] and r["program"] == "attnscope")
         useful = flop * row["seq"] * (row["seq"] + 1)

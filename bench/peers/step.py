@@ -3,10 +3,10 @@
 
     bench/peers/step.py build/fast/attnscope --dtype f32
 
-Needs PyTorch in this interpreter. Each round measures every program once, in a process of its own:
-attention by SDPA and in its eager form, with huge pages for the allocator and as installed. Times
-are medians over the rounds of a step after the first ones. bf16 is autocast; AdamW is the fused
-one; gradients are not clipped.
+Needs PyTorch in this interpreter, and 4 GiB for each form of it: attention by SDPA and in its eager
+form, with huge pages for the allocator and as installed, each in a process that lives on. Each
+round takes one step of every form and a measurement of attnscope, in turns; times are medians over
+the rounds. bf16 is autocast; AdamW is the fused one; gradients are not clipped.
 """
 import argparse
 import json
@@ -15,6 +15,8 @@ import statistics
 import subprocess
 import sys
 import time
+
+import own
 
 HUGE = "glibc.malloc.hugetlb=1"
 VOCABULARY, WIDTH, HEADS, LAYERS = 50257, 768, 12, 12
@@ -28,13 +30,20 @@ def read_arguments():
     parser.add_argument("--seq", type=int, default=512)
     parser.add_argument("--batch", type=int, default=2)
     parser.add_argument("--threads", type=int, default=os.cpu_count())
+    parser.add_argument("--malloc", default="huge,plain", metavar="LIST",
+                        help="pages of PyTorch's allocator (default %(default)s)")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--json", action="store_true")
-    parser.add_argument("--time", choices=("sdpa", "eager"), help=argparse.SUPPRESS)
-    return parser.parse_args()
+    parser.add_argument("--serve", choices=("sdpa", "eager"), help=argparse.SUPPRESS)
+    arguments = parser.parse_args()
+    arguments.malloc = arguments.malloc.split(",")
+    for malloc in arguments.malloc:
+        if malloc not in ("huge", "plain"):
+            parser.error(f"--malloc: '{malloc}' is neither huge nor plain")
+    return arguments
 
 
-# ---- one measurement of PyTorch, in a process of its own ------------------------------------
+# ---- PyTorch, in a process of its own -------------------------------------------------------
 
 def make_model(torch, length, attend):
     from torch import nn
@@ -72,15 +81,15 @@ def make_model(torch, length, attend):
     return Model()
 
 
-def time_torch(arguments):
-    """The median step of a few, after two that warm up, in seconds."""
+def serve(arguments):
+    """Two steps that warm up, and then one for each line that is read; prints its seconds."""
     import torch
     torch.set_num_threads(arguments.threads)
     torch.manual_seed(1)
     hidden = torch.ones(arguments.seq, arguments.seq, dtype=torch.bool).triu(1)
 
     def attend(q, k, v):
-        if arguments.time == "sdpa":
+        if arguments.serve == "sdpa":
             return torch.nn.functional.scaled_dot_product_attention(q, k, v, is_causal=True)
         scores = (q @ k.transpose(-1, -2)) * q.shape[-1] ** -0.5
         return torch.softmax(scores.masked_fill(hidden, float("-inf")), -1) @ v
@@ -88,68 +97,74 @@ def time_torch(arguments):
     model = make_model(torch, arguments.seq, attend)
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-5, fused=True)
     inputs, targets = torch.randint(VOCABULARY, (2, arguments.batch, arguments.seq))
-    samples = []
-    for _ in range(5):
+
+    def step_s():
         start = time.perf_counter()
         with torch.autocast("cpu", torch.bfloat16, enabled=arguments.dtype == "bf16"):
             loss = model(inputs, targets)
         loss.backward()
         optimizer.step()
         optimizer.zero_grad()
-        samples.append(time.perf_counter() - start)
-    return statistics.median(samples[2:])
+        return time.perf_counter() - start
+
+    step_s()
+    step_s()
+    print(torch.__version__, flush=True)
+    for _ in sys.stdin:
+        print(step_s(), flush=True)
 
 
 # ---- all of them, in turns ------------------------------------------------------------------
 
-def run_torch(arguments, attention, malloc):
-    environment = dict(os.environ)
-    environment.pop("GLIBC_TUNABLES", None)
-    if malloc == "huge":
-        environment["GLIBC_TUNABLES"] = HUGE
-    output = subprocess.run(
-        [sys.executable, __file__, arguments.attnscope, "--time", attention, "--dtype",
-         arguments.dtype, "--seq", str(arguments.seq), "--batch", str(arguments.batch),
-         "--threads", str(arguments.threads)], capture_output=True, text=True, env=environment)
-    if output.returncode != 0:
-        sys.exit(f"step.py: {output.stderr.strip()}")
-    return float(output.stdout)
+class Torch:
+    """One form of PyTorch; its process ends with its input."""
 
+    def __init__(self, arguments, attention, malloc):
+        environment = dict(os.environ)
+        environment.pop("GLIBC_TUNABLES", None)
+        if malloc == "huge":
+            environment["GLIBC_TUNABLES"] = HUGE
+        self.process = subprocess.Popen(
+            [sys.executable, __file__, arguments.attnscope, "--serve", attention, "--dtype",
+             arguments.dtype, "--seq", str(arguments.seq), "--batch", str(arguments.batch),
+             "--threads", str(arguments.threads)],
+            stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment)
+        self.version = self.read()
 
-def run_attnscope(arguments):
-    output = subprocess.run(
-        [arguments.attnscope, "bench", "step", "--json", "--model", "gpt2", "--mechanism", "flash",
-         "--repeats", "3", "--dtype", arguments.dtype, "--seq", str(arguments.seq), "--batch",
-         str(arguments.batch), "--threads", str(arguments.threads)], capture_output=True, text=True)
-    if output.returncode != 0:
-        sys.exit(f"step.py: {output.stderr.strip()}")
-    return json.loads(output.stdout)["step"]["median_s"]
+    def read(self):
+        line = self.process.stdout.readline()
+        if not line:
+            status = self.process.wait()
+            sys.exit(f"step.py: signal {-status} ended PyTorch" if status < 0 else status or 1)
+        return line.strip()
+
+    def step_s(self):
+        self.process.stdin.write("\n")
+        self.process.stdin.flush()
+        return float(self.read())
 
 
 def main():
     arguments = read_arguments()
-    if arguments.time:
-        print(time_torch(arguments))
+    if arguments.serve:
+        try:
+            serve(arguments)
+        except ImportError as error:
+            sys.exit(f"step.py: {error}: install PyTorch (pip install torch) in {sys.executable}")
         return
-    try:
-        import torch
-    except ImportError as error:
-        sys.exit(f"step.py: {error}: install PyTorch (pip install torch) in {sys.executable}")
-    times = {}
-    for _ in range(arguments.rounds):
-        times.setdefault(("attnscope", ""), []).append(run_attnscope(arguments))
-        for malloc in ("huge", "plain"):
-            for attention in ("sdpa", "eager"):
-                times.setdefault((attention, malloc), []).append(
-                    run_torch(arguments, attention, malloc))
+    programs = {("attnscope", ""): lambda: own.step_s(arguments)}
+    for malloc in arguments.malloc:
+        for attention in ("sdpa", "eager"):
+            peer = Torch(arguments, attention, malloc)
+            programs[attention, malloc] = peer.step_s
     rows = [{"program": program, "malloc": malloc, "step_s": statistics.median(samples)}
-            for (program, malloc), samples in times.items()]
+            for (program, malloc), samples in own.in_turns(programs, arguments.rounds).items()]
     if arguments.json:
-        print(json.dumps({"torch": torch.__version__, "dtype": arguments.dtype, "rows": rows},
+        print(json.dumps({"torch": peer.version, "dtype": arguments.dtype, "rows": rows},
                          indent=2))
         return
     print(f"GPT-2 124M, batch {arguments.batch}, {arguments.seq} tokens, {arguments.dtype}, "
-          f"{arguments.threads} threads, PyTorch {torch.__version__}\n")
+          f"{arguments.threads} threads, PyTorch {peer.version}\n")
     print(f"{'program':10} {'malloc':7} {'step ms':>9} {'ahead':>6}")
     for row in rows:
         print(f"{row['program']:10} {row['malloc']:7} {1e3 * row['step_s']:9.1f} "

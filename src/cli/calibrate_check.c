@@ -27,12 +27,12 @@ typedef struct checking {
 } checking;
 
 static attn_status predict(checking *c, const attn_spec *spec, const attn_pattern *mechanism,
-                           size_t batch, size_t length, attn_prediction *out)
+                           attn_cost_type type, size_t batch, size_t length, attn_prediction *out)
 {
     const attn_cost_request request = {.catalog = &c->catalog,
                                        .spec = spec,
                                        .pattern = *mechanism,
-                                       .type = ATTN_COST_F32,
+                                       .type = type,
                                        .batch = batch,
                                        .keys = length};
     const attn_status status = attn_cost_estimate_make(&request, c->estimate, c->error);
@@ -104,31 +104,47 @@ static attn_status check_step(checking *c, const attn_pattern *mechanism)
     attn_spec spec = *(const attn_spec *)attn_records_find(&c->catalog.models, "gpt2", NULL);
     spec.layers = LAYERS;
     attn_prediction prediction;
-    if (status == ATTN_OK) status = predict(c, &spec, mechanism, BATCH, LENGTH, &prediction);
+    if (status == ATTN_OK)
+        status = predict(c, &spec, mechanism, ATTN_COST_F32, BATCH, LENGTH, &prediction);
     if (status != ATTN_OK) return status;
     const attn_cost_measured m = measured_of(&measured);
     cli_cost_compare(c->comparison, mechanism->label, &prediction, &m);
     return ATTN_OK;
 }
 
-/* Cores alone, at lengths that the probes did not have. */
-static attn_status check_core(checking *c, const attn_pattern *mechanism, size_t length)
+/* A core alone. */
+static attn_status check_core(checking *c, const attn_pattern *mechanism, attn_dtype dtype,
+                              size_t length)
 {
+    const attn_label *label = &mechanism->kinds[0];
+    if (!attn_core_is_apart(label->name, dtype)) return ATTN_OK;
     const attn_spec *spec = attn_records_find(&c->catalog.models, "gpt2", NULL);
+    const attn_core_probe probe = {.mechanism = label, .dtype = dtype, .length = length};
+    const bool is_wide = dtype == ATTN_F32;
     attn_prediction prediction;
     attn_core_times times;
-    attn_status status = predict(c, spec, mechanism, 1, length, &prediction);
-    if (status == ATTN_OK)
-        status = attn_core_time(c->context, &mechanism->kinds[0], length, 0.5, &times, c->error);
+    attn_status status = predict(c, spec, mechanism, is_wide ? ATTN_COST_F32 : ATTN_COST_BF16, 1,
+                                 length, &prediction);
+    if (status == ATTN_OK) status = attn_core_time(c->context, &probe, 0.5, &times, c->error);
     if (status != ATTN_OK) return status;
     const double predicted_s = prediction.core_s.value / (double)spec->layers;
     const double measured_s = times.forward_s + times.backward_s;
     const double off = predicted_s / measured_s - 1.0;
     c->compared++;
     c->within += fabs(off) <= 0.25;
-    printf("%-16s %6zu %9.1f ms %9.1f ms %+8.0f%%\n", mechanism->label, length, 1e3 * measured_s,
-           1e3 * predicted_s, 100.0 * off);
+    printf("%-16s %-4s %6zu %9.1f ms %9.1f ms %+8.0f%%\n", mechanism->label,
+           is_wide ? "f32" : "bf16", length, 1e3 * measured_s, 1e3 * predicted_s, 100.0 * off);
     return ATTN_OK;
+}
+
+/* In both types, from half the shorter probe's length to twice the longer one's. */
+static attn_status check_cores(checking *c, const attn_pattern *mechanism)
+{
+    attn_status status = ATTN_OK;
+    for (size_t type = 0; type < 2; type++)
+        for (size_t length = 512; length <= 8192 && status == ATTN_OK; length *= 2)
+            status = check_core(c, mechanism, type == 0 ? ATTN_F32 : ATTN_BF16, length);
+    return status;
 }
 
 static attn_status check_all(checking *c)
@@ -140,10 +156,8 @@ static attn_status check_all(checking *c)
     puts("\nresiduals: a training step of four layers of GPT-2, batch 2, 512 tokens\n");
     cli_cost_comparison_print(stdout, c->comparison, CLI_COST_EXPLAIN);
     puts("\nresiduals: attention between projections, forward and backward, 12 heads of 64\n");
-    for (size_t i = 0; i < c->n_mechanisms; i++)
-        for (size_t length = 512;
-             c->mechanisms[i].n_kinds == 1 && length <= 8192 && status == ATTN_OK; length *= 2)
-            status = check_core(c, &c->mechanisms[i], length);
+    for (size_t i = 0; i < c->n_mechanisms && status == ATTN_OK; i++)
+        if (c->mechanisms[i].n_kinds == 1) status = check_cores(c, &c->mechanisms[i]);
     printf("\nwithin 25%%: %zu of %zu\n", c->within, c->compared);
     return status;
 }

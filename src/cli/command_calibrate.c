@@ -35,7 +35,8 @@ static const cli_option options[] = {
      .initial = "1",
      .minimum = 0.01,
      .maximum = 60,
-     .help = "Of each of nine probes, and of the core of each mechanism."},
+     .help = "Of each of nine probes, and of each core in one type at one length; below 0.05 "
+             "the longer length is left out."},
     {.name = "out",
      .kind = CLI_TEXT,
      .offset = offsetof(settings, out),
@@ -47,8 +48,8 @@ static const cli_option options[] = {
      .offset = offsetof(settings, check),
      .argument = "LIST",
      .help = "Then time steps of a small GPT-2 with these mechanisms, or all, and their cores from "
-             "512 to 8192 tokens, and show how far predictions are off, where, and why. Takes 20 "
-             "seconds a mechanism."},
+             "512 to 8192 tokens, and show how far predictions are off, where, and why. Takes half "
+             "a minute a mechanism."},
 };
 
 /* ---- the device ------------------------------------------------------------------------------ */
@@ -108,8 +109,11 @@ static json_t *device_json(const attn_calibration *c)
     put(device, "projection_tflops", 1e-12 * c->value[ATTN_PROBE_PROJECTION]);
     put(device, "head_tflops", 1e-12 * c->value[ATTN_PROBE_HEAD]);
     put(device, "launch_s", c->value[ATTN_PROBE_LAUNCH]);
-    put_cores(device, "core_forward", c->forward);
-    put_cores(device, "core_backward", c->backward);
+    for (size_t type = 0; type < ATTN_CORE_TYPES; type++)
+        for (size_t pass = 0; pass < ATTN_COST_PASSES; pass++)
+            for (size_t length = 0; length < ATTN_CORE_LENGTHS; length++)
+                put_cores(device, attn_core_field(type, pass, length),
+                          c->cores[type][pass][length]);
     put_quantity(device, "idle_w", &c->energy.idle_w);
     put_quantity(device, "matmul_pj", &c->energy.matmul_pj);
     put_quantity(device, "exponential_pj", &c->energy.exponential_pj);
@@ -205,6 +209,34 @@ static void print_probe(const attn_calibration *c, attn_probe probe)
            units[probe], energy);
 }
 
+static void print_factor(double factor)
+{
+    if (factor > 0.0)
+        printf(" %8.2f", factor);
+    else
+        printf(" %8s", "-");
+}
+
+/* One pair of columns for each type and length. */
+static void print_cores(const attn_calibration *c)
+{
+    puts("\ncores: times longer than their operations at these rates, forward and backward");
+    printf("%-16s", "");
+    for (size_t type = 0; type < ATTN_CORE_TYPES; type++)
+        for (size_t length = 0; length < ATTN_CORE_LENGTHS; length++)
+            printf(" %12s, %4zu", type == ATTN_CORE_F32 ? "f32" : "bf16", attn_core_length(length));
+    putchar('\n');
+    for (size_t i = 0; i < ATTN_DEVICE_MECHANISMS; i++) {
+        if (!(c->cores[ATTN_CORE_F32][ATTN_COST_FORWARD][0][i] > 0.0)) continue;
+        printf("%-16s", attn_mechanism_name(i));
+        for (size_t type = 0; type < ATTN_CORE_TYPES; type++)
+            for (size_t length = 0; length < ATTN_CORE_LENGTHS; length++)
+                for (size_t pass = 0; pass < ATTN_COST_PASSES; pass++)
+                    print_factor(c->cores[type][pass][length][i]);
+        putchar('\n');
+    }
+}
+
 static void print(const attn_calibration *c)
 {
     printf("%s, %zu threads, %s, %s\n\n%-12s %9s %20s  %-8s %18s\n", c->processor, c->threads,
@@ -215,10 +247,7 @@ static void print(const attn_calibration *c)
                c->energy.idle_w.low, c->energy.idle_w.high, 100.0 * c->energy.spread);
     else
         printf("energy: not measured: %s\n", c->energy_why);
-    puts("\ncores: times longer than their operations at these rates, forward and backward");
-    for (size_t i = 0; i < ATTN_DEVICE_MECHANISMS; i++)
-        if (c->forward[i] > 0.0)
-            printf("%-16s %9.2f %9.2f\n", attn_mechanism_name(i), c->forward[i], c->backward[i]);
+    print_cores(c);
 }
 
 /* Probes beside other busy programs measure those too. */

@@ -89,6 +89,8 @@ static bool can_measure_energy(const attn_energy_meter *meter)
 static attn_status check_results(const cli_run_settings *settings, attn_error *error)
 {
     struct stat about;
+    if (settings->force && !settings->resume)
+        return attn_fail(error, ATTN_EARGUMENT, "--force goes on with a run: it needs --resume");
     if (settings->resume && stat(settings->store, &about) != 0)
         return attn_fail(error, ATTN_ENOTFOUND, "there is no store '%s' to --resume from",
                          settings->store);
@@ -210,6 +212,7 @@ static void judge_trial(const attn_store_trial *trial, const cli_run_settings *s
     if (settings->strict && *exit_status == CLI_OK &&
         (figure_value(trial, "is_steady", &from) == 0.0 ||
          figure_value(trial, "thermal_throttles", &from) > 0.0 ||
+         figure_value(trial, "gpu_slowdowns_after", &from) > 0.0 ||
          figure_value(trial, "suspended_s", &from) > ATTN_CLOCK_SUSPEND_S ||
          figure_value(trial, "clock_step_s", &from) > ATTN_CLOCK_STEP_S)) {
         fprintf(stderr,
@@ -311,6 +314,7 @@ static int run(const void *settings_pointer, size_t n_operands, char *const *ope
                                       .dataset = j.dataset,
                                       .store = j.store,
                                       .resumes = settings->resume,
+                                      .is_forced = settings->force,
                                       .observe = cli_progress_observe,
                                       .argument = &progress,
                                       .stop = &stop_wanted};

@@ -308,6 +308,11 @@ const cli_option cli_run_options[] = {
      .kind = CLI_FLAG,
      FIELD(resume),
      .help = "Go on with the newest run of the store; plan, machine and program must be the same."},
+    {.name = "force",
+     .kind = CLI_FLAG,
+     FIELD(force),
+     .help = "Go on with --resume although kernel, microcode, machine or program are others now. "
+             "The trials from there on and the run are marked; 'attnscope compare' refuses it."},
     {.name = "out",
      .kind = CLI_TEXT,
      FIELD(out),

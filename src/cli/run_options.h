@@ -13,10 +13,10 @@ typedef struct cli_run_settings {
         learning_rate_warmup, timing_warmup, decode_tokens;
     double held_out, learning_rate, weight_decay, clip, meter_offset, idle, steady, cool_down, pue,
         carbon_intensity;
-    bool allow_leak, pack, resume, json, aa, strict, dry_run, meter_dcmi;
+    bool allow_leak, pack, resume, force, json, aa, strict, dry_run, meter_dcmi;
 } cli_run_settings;
 
-enum { CLI_RUN_OPTIONS = 54 };
+enum { CLI_RUN_OPTIONS = 55 };
 extern const cli_option cli_run_options[];
 
 /* The preset's numbers where the settings say nothing. Mechanisms, sizes and the default data

@@ -45,6 +45,21 @@ enum {
 #undef ATTN_MECHANISM
 };
 
+enum { ATTN_COST_FORWARD, ATTN_COST_BACKWARD, ATTN_COST_PASSES };
+
+/* How many times longer the passes of the mechanisms' cores take than their operations would at the
+ * rates of float32: by type, pass and length. */
+enum { ATTN_CORE_F32, ATTN_CORE_BF16, ATTN_CORE_TYPES };
+enum { ATTN_CORE_LENGTHS = 2 };
+typedef double attn_core_factors[ATTN_CORE_TYPES][ATTN_COST_PASSES][ATTN_CORE_LENGTHS]
+                                [ATTN_DEVICE_MECHANISMS];
+
+/* Tokens of each of the lengths: 1024 and 4096. */
+size_t attn_core_length(size_t index);
+
+/* The field of a device that has them: "core_forward", ..., "core_backward_bf16_long". */
+const char *attn_core_field(size_t type, size_t pass, size_t length);
+
 /* Rates are dense peaks, in 1e12 a second; bytes in 1e9. */
 typedef struct attn_device {
     attn_record record;
@@ -55,9 +70,7 @@ typedef struct attn_device {
     attn_quantity matmul_measured; /* best bf16 product anybody has shown */
     /* Of a machine that was measured: its own constants. */
     attn_quantity other_rate, projection_rate, head_rate, launch_s;
-    /* Of the mechanisms' cores: how many times longer a pass takes than its operations would at the
-     * rates above; NaN: not measured. */
-    double core_forward[ATTN_DEVICE_MECHANISMS], core_backward[ATTN_DEVICE_MECHANISMS];
+    attn_core_factors cores; /* NaN: not measured */
     attn_quantity idle_w, matmul_pj, exponential_pj, other_pj, dram_pj;
 } attn_device;
 

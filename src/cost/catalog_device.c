@@ -13,6 +13,11 @@
         n, ATTN_RECORD_QUANTITY, AT(member), 0, hi, false, NULL                                    \
     }
 
+#define CORES(n, type, pass, length)                                                               \
+    {                                                                                              \
+        n, ATTN_RECORD_NUMBERS, AT(cores[type][pass][length]), 1e-4, 1e3, false, mechanisms        \
+    }
+
 /* The registry's names, in its order. */
 static const char mechanisms[] =
 #define ATTN_MECHANISM(token, name) name "|"
@@ -52,9 +57,31 @@ static const attn_record_field fields[] = {
     QUANTITY("exponential_pj", exponential_pj, 1e6),
     QUANTITY("other_pj", other_pj, 1e6),
     QUANTITY("dram_pj", dram_pj, 1e6),
-    {"core_forward", ATTN_RECORD_NUMBERS, AT(core_forward), 1e-3, 1e3, false, mechanisms},
-    {"core_backward", ATTN_RECORD_NUMBERS, AT(core_backward), 1e-3, 1e3, false, mechanisms},
+    CORES("core_forward", ATTN_CORE_F32, ATTN_COST_FORWARD, 0),
+    CORES("core_forward_long", ATTN_CORE_F32, ATTN_COST_FORWARD, 1),
+    CORES("core_backward", ATTN_CORE_F32, ATTN_COST_BACKWARD, 0),
+    CORES("core_backward_long", ATTN_CORE_F32, ATTN_COST_BACKWARD, 1),
+    CORES("core_forward_bf16", ATTN_CORE_BF16, ATTN_COST_FORWARD, 0),
+    CORES("core_forward_bf16_long", ATTN_CORE_BF16, ATTN_COST_FORWARD, 1),
+    CORES("core_backward_bf16", ATTN_CORE_BF16, ATTN_COST_BACKWARD, 0),
+    CORES("core_backward_bf16_long", ATTN_CORE_BF16, ATTN_COST_BACKWARD, 1),
 };
+
+size_t attn_core_length(size_t index)
+{
+    static const size_t lengths[ATTN_CORE_LENGTHS] = {1024, 4096};
+    return lengths[index];
+}
+
+const char *attn_core_field(size_t type, size_t pass, size_t length)
+{
+    const attn_core_factors *none = NULL;
+    const size_t at = AT(cores) + sizeof(*none)[0] * type + sizeof(*none)[0][0] * pass +
+                      sizeof(*none)[0][0][0] * length;
+    size_t i = 0;
+    while (fields[i].offset != at) i++;
+    return fields[i].name;
+}
 
 static const char *const type_names[] = {"f32", "tf32", "bf16", "fp16", "fp8", "int8"};
 
@@ -80,8 +107,8 @@ size_t attn_cost_type_bytes(attn_cost_type type)
 static void clear(void *record)
 {
     attn_device *device = record;
-    for (size_t i = 0; i < ATTN_DEVICE_MECHANISMS; i++)
-        device->core_forward[i] = device->core_backward[i] = NAN;
+    double *factors = &device->cores[0][0][0][0];
+    for (size_t i = 0; i < sizeof device->cores / sizeof *factors; i++) factors[i] = NAN;
     for (size_t i = 0; i < sizeof fields / sizeof *fields; i++)
         if (fields[i].kind == ATTN_RECORD_QUANTITY)
             *(attn_quantity *)((char *)record + fields[i].offset) = (attn_quantity){NAN, NAN, NAN};

@@ -54,8 +54,6 @@ extern const attn_pattern attn_cost_flash;
 
 const char *attn_cost_class_name(attn_cost_class class);
 
-enum { ATTN_COST_FORWARD, ATTN_COST_BACKWARD, ATTN_COST_PASSES };
-
 /* Shapes of a core with pairs, for the bytes that tiles move. */
 typedef struct attn_cost_traffic {
     bool is_softmax; /* has pairs */

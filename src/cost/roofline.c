@@ -180,13 +180,29 @@ static double rate_of(attn_cost_class class, const view *v)
     }
 }
 
-/* How many times longer the core's pass takes than its operations. Decoding has kernels of its own. */
-static double core_factor(const attn_device *d, const attn_cost_part *part, size_t pass)
+/* What was measured in the step's type, or in float32, which cores without products in bfloat16
+ * stay in; 1 when nothing was. */
+static double factor_at(const attn_device *d, size_t mechanism, bool is_narrow, size_t pass,
+                        size_t length)
+{
+    const double narrow = d->cores[ATTN_CORE_BF16][pass][length][mechanism];
+    if (is_narrow && narrow > 0.0) return narrow;
+    const double factor = d->cores[ATTN_CORE_F32][pass][length][mechanism];
+    return factor > 0.0 ? factor : 1.0;
+}
+
+/* How many times longer the core's pass takes than its operations: as at the lengths that were
+ * measured, between them by the logarithm of the length. Decoding has kernels of its own. */
+static double core_factor(const attn_cost_estimate *e, const attn_device *d,
+                          const attn_cost_part *part, size_t pass)
 {
     if (part->mechanism == SIZE_MAX || part->traffic.queries == 1) return 1.0;
-    const double factor =
-        (pass == ATTN_COST_FORWARD ? d->core_forward : d->core_backward)[part->mechanism];
-    return factor > 0.0 ? factor : 1.0;
+    const bool is_narrow = attn_cost_type_bytes(e->request.type) < 4;
+    const double at_short = factor_at(d, part->mechanism, is_narrow, pass, 0);
+    const double at_long = factor_at(d, part->mechanism, is_narrow, pass, 1);
+    const double from = (double)attn_core_length(0), to = (double)attn_core_length(1);
+    const double way = log((double)e->request.keys / from) / log(to / from);
+    return at_short * pow(at_long / at_short, fmin(fmax(way, 0.0), 1.0));
 }
 
 static attn_cost_terms terms_of(const attn_cost_part *part, size_t pass, double bytes,
@@ -257,7 +273,7 @@ static void predict_time(const attn_cost_estimate *e, const attn_device *d, doub
         double longest = 0.0;
         for (size_t pass = 0; pass < ATTN_COST_PASSES; pass++) {
             const double bytes = moved_bytes(e, d, part, pass, element);
-            const double n = runs(e, part, pass), factor = core_factor(d, part, pass);
+            const double n = runs(e, part, pass), factor = core_factor(e, d, part, pass);
             out->bytes += n * bytes;
             for (size_t which = 0; which < VIEWS; which++) {
                 const view v = view_of(d, rate, which);

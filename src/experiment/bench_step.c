@@ -25,9 +25,9 @@ typedef struct bench {
     attn_trainer *trainer;
     uint32_t *tokens; /* inputs, then targets, [batch][length] each */
     float *weights;
-    float *x, *y;                                            /* rows of the widest product */
-    attn_bf16 *x_half, *y_half, *weights_half, *result_half; /* in bfloat16; weights packed */
-    double *samples;                                         /* [SAMPLES][repeats] */
+    float *x, *y;                             /* rows of the widest product */
+    attn_bf16 *x_half, *y_half, *result_half; /* in bfloat16 */
+    double *samples;                          /* [SAMPLES][repeats] */
 } bench;
 
 static bool is_half(const bench *b)
@@ -43,18 +43,6 @@ static size_t largest_matrix(const attn_bench_step *result)
         const attn_model_product *p = &result->products[i].product;
         const size_t widest = p->in > p->out ? p->in : p->out;
         if (p->rows * widest > most) most = p->rows * widest;
-    }
-    return most;
-}
-
-/* Numbers of the largest packed weights. */
-static size_t largest_packed(const attn_bench_step *result)
-{
-    size_t most = 0;
-    for (size_t i = 0; i < result->n_products; i++) {
-        const attn_model_product *p = &result->products[i].product;
-        const size_t packed = attn_dense_bf16_packed(p->out, p->in);
-        if (packed > most) most = packed;
     }
     return most;
 }
@@ -108,11 +96,8 @@ static attn_status set_up_products(bench *b, attn_error *error)
         b->x_half = attn_alloc_array(ATTN_MEMORY_OTHER, n, sizeof *b->x_half);
         b->y_half = attn_alloc_array(ATTN_MEMORY_OTHER, n, sizeof *b->y_half);
         b->result_half = attn_alloc_array(ATTN_MEMORY_OTHER, n, sizeof *b->result_half);
-        b->weights_half =
-            attn_alloc_array(ATTN_MEMORY_OTHER, largest_packed(b->result), sizeof *b->weights_half);
     }
-    if (!b->x || !b->y ||
-        (is_half(b) && (!b->x_half || !b->y_half || !b->result_half || !b->weights_half)))
+    if (!b->x || !b->y || (is_half(b) && (!b->x_half || !b->y_half || !b->result_half)))
         return attn_fail(error, ATTN_EMEMORY, "no memory for the benchmark");
     attn_random_fill_normal(b->options->seed, attn_random_stream(ATTN_RANDOM_TEST, 1), 1.0, n,
                             b->x);
@@ -134,7 +119,6 @@ static void tear_down(bench *b)
     attn_free(b->x_half);
     attn_free(b->y_half);
     attn_free(b->result_half);
-    attn_free(b->weights_half);
     attn_free(b->samples);
     attn_context_free(b->context);
 }
@@ -163,9 +147,7 @@ static attn_status run_step(bench *b, double *time_s, attn_error *error)
     return status;
 }
 
-/* One product in bfloat16 as often as a step does it. Forward weights come from as far away as in
- * a step; those of the input's gradient are packed right before, as in a step, but outside of the
- * time. */
+/* One product in bfloat16 as often as a step does it. */
 static double run_half_product(bench *b, const attn_model_product *p)
 {
     const attn_model_offsets *layout = attn_model_layout(b->model);
@@ -179,24 +161,22 @@ static double run_half_product(bench *b, const attn_model_product *p)
     for (size_t i = 0; i < p->times; i++) {
         const attn_block_offsets *block = &layout->blocks[i % b->options->model->layers];
         const size_t at = is_head ? layout->tokens : block->norm1_gain;
-        if (p->kind == ATTN_PRODUCT_INPUT_GRADIENT)
-            attn_dense_bf16_pack(b->context, p->out, p->in, attn_model_parameters(b->model) + at,
-                                 NULL, b->weights_half);
+        const attn_bf16 *weights =
+            packed + (is_head ? layout->packed_head : block->packed_attention);
         const uint64_t begin_ns = attn_clock_ns();
         switch (p->kind) {
         case ATTN_PRODUCT_FORWARD:
-            attn_dense_bf16_forward(
-                b->context, p->rows, p->in, p->out, b->x_half,
-                packed + (is_head ? layout->packed_head : block->packed_attention), NULL, result);
+            attn_dense_bf16_forward(b->context, p->rows, p->in, p->out, b->x_half, weights, NULL,
+                                    result);
             break;
         case ATTN_PRODUCT_INPUT_GRADIENT:
-            attn_dense_bf16_input_gradient(b->context, p->rows, p->in, p->out, b->y_half,
-                                           b->weights_half, result);
+            attn_dense_bf16_input_gradient(b->context, p->rows, p->in, p->out, b->y_half, p->out,
+                                           weights, result);
             break;
         case ATTN_PRODUCT_WEIGHT_GRADIENT:
         case ATTN_PRODUCT_KINDS:
             attn_dense_bf16_weight_gradient(b->context, p->rows, p->in, p->out, b->x_half,
-                                            b->y_half, gradients + at, NULL, p->accumulate);
+                                            b->y_half, p->out, gradients + at, NULL, p->accumulate);
             break;
         }
         time_s += attn_clock_seconds(begin_ns, attn_clock_ns());

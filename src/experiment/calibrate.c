@@ -21,16 +21,9 @@
 #include <string.h>
 #include <unistd.h>
 
-enum {
-    SLICES = 15,
-    SMALL = 4096,
-    ROWS = 1024,
-    WIDTH = 768,
-    WIDE = 3072,
-    CORE_LENGTH = 1024,
-    TRIES = 4
-};
-static const double steady = 0.05; /* between the quartiles, of the median */
+enum { SLICES = 15, SMALL = 4096, ROWS = 1024, WIDTH = 768, WIDE = 3072, TRIES = 4 };
+static const double steady = 0.05;       /* between the quartiles, of the median */
+static const double long_cores_s = 0.05; /* of a probe */
 static const size_t stream_count = (size_t)64
                                    << 20; /* floats of each of two arrays: more than caches hold */
 
@@ -103,13 +96,13 @@ static attn_energy_probe probe_half(probing *p)
 {
     const attn_bf16 *x = (const attn_bf16 *)p->x, *dy = x + ROWS * WIDE;
     const size_t packed = attn_dense_bf16_packed(WIDE, WIDTH);
-    attn_bf16 *forward = (attn_bf16 *)p->y, *backward = forward + packed;
+    attn_bf16 *weights = (attn_bf16 *)p->y;
     float *y = p->y + packed, *dw = y + ROWS * WIDE;
-    attn_dense_bf16_forward(p->context, ROWS, WIDTH, WIDE, x, forward, NULL,
+    attn_dense_bf16_forward(p->context, ROWS, WIDTH, WIDE, x, weights, NULL,
                             (attn_dense_output){.single = y});
-    attn_dense_bf16_input_gradient(p->context, ROWS, WIDTH, WIDE, dy, backward,
+    attn_dense_bf16_input_gradient(p->context, ROWS, WIDTH, WIDE, dy, WIDE, weights,
                                    (attn_dense_output){.single = y});
-    attn_dense_bf16_weight_gradient(p->context, ROWS, WIDTH, WIDE, x, dy, dw, NULL, false);
+    attn_dense_bf16_weight_gradient(p->context, ROWS, WIDTH, WIDE, x, dy, WIDE, dw, NULL, false);
     return (attn_energy_probe){.matmul = 3.0 * 2.0 * ROWS * (double)(WIDTH * WIDE)};
 }
 
@@ -273,22 +266,39 @@ double attn_calibration_factor(const attn_calibration *c, attn_work work, double
     return time_s / operations_s;
 }
 
-/* The core of every mechanism that can be trained. */
+/* One core in one type, at one length. */
+static attn_status measure_core(probing *p, size_t mechanism, size_t type, size_t length)
+{
+    attn_core_times times;
+    attn_label label = {.options = ""};
+    attn_text_copy(label.name, sizeof label.name, attn_mechanism_name(mechanism));
+    const attn_core_probe probe = {.mechanism = &label,
+                                   .dtype = type == ATTN_CORE_F32 ? ATTN_F32 : ATTN_BF16,
+                                   .length = attn_core_length(length)};
+    if (!attn_core_is_apart(label.name, probe.dtype)) return ATTN_OK;
+    const attn_status status =
+        attn_core_time(p->context, &probe, p->options->probe_s, &times, p->error);
+    if (status != ATTN_OK) return status;
+    double(*factors)[ATTN_CORE_LENGTHS][ATTN_DEVICE_MECHANISMS] = p->out->cores[type];
+    factors[ATTN_COST_FORWARD][length][mechanism] =
+        attn_calibration_factor(p->out, times.forward, times.forward_s);
+    factors[ATTN_COST_BACKWARD][length][mechanism] =
+        attn_calibration_factor(p->out, times.backward, times.backward_s);
+    return ATTN_OK;
+}
+
+/* The core of every mechanism that can be trained. Who has little time does without the longer
+ * length, where one pass may take seconds. */
 static attn_status measure_cores(probing *p)
 {
-    for (size_t i = 0; i < ATTN_DEVICE_MECHANISMS; i++) {
-        const char *name = attn_mechanism_name(i);
-        attn_core_times times;
-        attn_label label = {.options = ""};
-        if (!attn_mechanism_is_causal(name)) continue;
-        attn_text_copy(label.name, sizeof label.name, name);
-        const attn_status status =
-            attn_core_time(p->context, &label, CORE_LENGTH, p->options->probe_s, &times, p->error);
-        if (status != ATTN_OK) return status;
-        p->out->forward[i] = attn_calibration_factor(p->out, times.forward, times.forward_s);
-        p->out->backward[i] = attn_calibration_factor(p->out, times.backward, times.backward_s);
-    }
-    return ATTN_OK;
+    const size_t n_lengths = p->options->probe_s < long_cores_s ? 1 : ATTN_CORE_LENGTHS;
+    attn_status status = ATTN_OK;
+    for (size_t i = 0; i < ATTN_DEVICE_MECHANISMS; i++)
+        for (size_t type = 0; type < ATTN_CORE_TYPES; type++)
+            for (size_t length = 0; length < n_lengths && status == ATTN_OK; length++)
+                if (attn_mechanism_is_causal(attn_mechanism_name(i)))
+                    status = measure_core(p, i, type, length);
+    return status;
 }
 
 /* ---- the whole ------------------------------------------------------------------------------ */

@@ -26,9 +26,7 @@ const char *attn_probe_name(attn_probe probe);
 typedef struct attn_calibration {
     /* Units of work a second (FLOP, operations, bytes), and seconds of a launch: median, quartiles */
     double value[ATTN_PROBES], low[ATTN_PROBES], high[ATTN_PROBES];
-    /* Of cores, by place in the registry: how many times longer a pass takes than its operations
-     * would at the rates above; 0: not probed. */
-    double forward[ATTN_DEVICE_MECHANISMS], backward[ATTN_DEVICE_MECHANISMS];
+    attn_core_factors cores;                 /* 0: not probed */
     attn_energy_constants energy;            /* NaN without a meter */
     char energy_why[ATTN_FIGURE_TEXT_BYTES]; /* when there is no energy */
     size_t threads;

@@ -64,14 +64,16 @@ static void initialise(timing *t)
     attn_random_fill_normal(2, stream, 1.0, t->length * t->row, t->dy);
 }
 
-static attn_status set_up(timing *t, const attn_label *mechanism, attn_error *error)
+static attn_status set_up(timing *t, const attn_label *mechanism, attn_dtype dtype,
+                          attn_error *error)
 {
     const attn_layer_config config = {.mechanism = mechanism->name,
                                       .options = mechanism->options,
                                       .d_model = ATTN_CORE_WIDTH,
                                       .heads = ATTN_CORE_HEADS,
                                       .positions = t->length,
-                                      .is_causal = true};
+                                      .is_causal = true,
+                                      .dtype = dtype};
     const attn_status status = attn_layer_create(&t->layer, &config, error);
     if (status != ATTN_OK) return status;
     t->row = row_of(t);
@@ -191,12 +193,18 @@ static double pass_of(timing *t, attn_phase phase, attn_work *work)
     return fmax(layer_s - products_s, 0.02 * layer_s);
 }
 
-attn_status attn_core_time(attn_context *context, const attn_label *mechanism, size_t length,
-                           double budget_s, attn_core_times *out, attn_error *error)
+bool attn_core_is_apart(const char *mechanism, attn_dtype dtype)
 {
-    timing t = {.context = context, .length = length};
+    const attn_mechanism *m = attn_mechanism_find(mechanism);
+    return dtype == ATTN_F32 || (m->core && m->core->has_bf16);
+}
+
+attn_status attn_core_time(attn_context *context, const attn_core_probe *probe, double budget_s,
+                           attn_core_times *out, attn_error *error)
+{
+    timing t = {.context = context, .length = probe->length};
     double forward[REPEATS_MAX], backward[REPEATS_MAX];
-    const attn_status status = set_up(&t, mechanism, error);
+    const attn_status status = set_up(&t, probe->mechanism, probe->dtype, error);
     if (status == ATTN_OK) {
         (void)pass_of(&t, ATTN_PHASE_FORWARD, &out->forward);
         (void)pass_of(&t, ATTN_PHASE_BACKWARD, &out->backward);

@@ -98,29 +98,26 @@ static void put_idle(attn_figure_sink *sink, const attn_plan *plan, const attn_m
     attn_sink_put(sink, &dynamic);
 }
 
-/* Factors that the user gives, beside the result: no measurement, and no guess of ours. */
-static void put_factors(attn_figure_sink *sink, const attn_plan *plan, const attn_measured *m)
+size_t attn_factor_figures(const attn_factors *factors, const attn_figure *base,
+                           attn_figure figures[ATTN_FACTOR_FIGURES])
 {
-    const attn_plan_measuring *factors = &plan->measuring;
-    const attn_figure *system = &m->window.energy[ATTN_ENERGY_FIGURE_SYSTEM];
-    const attn_figure *base =
-        system->provenance != ATTN_UNAVAILABLE ? system : attn_window_energy(&m->window);
-    if (factors->pue <= 0.0 && factors->carbon_g_per_kwh <= 0.0) return;
     const double pue = factors->pue > 0.0 ? factors->pue : 1.0;
     const double grams_per_j = factors->carbon_g_per_kwh / 3.6e6;
     const struct {
         const char *name, *unit;
         double factor;
         bool is_wanted;
-    } figures[] = {{"energy_facility_j", "J", pue, factors->pue > 0.0},
-                   {"carbon_g", "gCO2e", pue * grams_per_j, factors->carbon_g_per_kwh > 0.0}};
+    } wanted[ATTN_FACTOR_FIGURES] = {
+        {"energy_facility_j", "J", pue, factors->pue > 0.0},
+        {"carbon_g", "gCO2e", pue * grams_per_j, factors->carbon_g_per_kwh > 0.0}};
     char source[ATTN_FIGURE_TEXT_BYTES];
-    for (size_t i = 0; i < 2; i++) {
-        if (!figures[i].is_wanted) continue;
+    size_t n = 0;
+    for (size_t i = 0; i < ATTN_FACTOR_FIGURES; i++) {
+        if (!wanted[i].is_wanted) continue;
+        attn_figure *figure = &figures[n++];
         if (base->provenance == ATTN_UNAVAILABLE) {
-            const attn_figure none =
-                attn_figure_unavailable(figures[i].name, figures[i].unit, base->source, base->why);
-            attn_sink_put(sink, &none);
+            *figure =
+                attn_figure_unavailable(wanted[i].name, wanted[i].unit, base->source, base->why);
             continue;
         }
         if (i == 0)
@@ -129,14 +126,26 @@ static void put_factors(attn_figure_sink *sink, const attn_plan *plan, const att
             snprintf(source, sizeof source, "%s * PUE %g * %g gCO2e/kWh as given (%.100s)",
                      base->name, pue, factors->carbon_g_per_kwh,
                      factors->carbon_source ? factors->carbon_source : "no source named");
-        attn_figure figure =
-            attn_figure_make(figures[i].name, figures[i].unit, base->value * figures[i].factor,
-                             ATTN_DERIVED, source);
-        figure.has_interval = base->has_interval;
-        figure.low = base->low * figures[i].factor;
-        figure.high = base->high * figures[i].factor;
-        attn_sink_put(sink, &figure);
+        *figure = attn_figure_make(wanted[i].name, wanted[i].unit, base->value * wanted[i].factor,
+                                   ATTN_DERIVED, source);
+        figure->has_interval = base->has_interval;
+        figure->low = base->low * wanted[i].factor;
+        figure->high = base->high * wanted[i].factor;
     }
+    return n;
+}
+
+static void put_factors(attn_figure_sink *sink, const attn_plan *plan, const attn_measured *m)
+{
+    const attn_factors factors = {.pue = plan->measuring.pue,
+                                  .carbon_g_per_kwh = plan->measuring.carbon_g_per_kwh,
+                                  .carbon_source = plan->measuring.carbon_source};
+    const attn_figure *system = &m->window.energy[ATTN_ENERGY_FIGURE_SYSTEM];
+    const attn_figure *base =
+        system->provenance != ATTN_UNAVAILABLE ? system : attn_window_energy(&m->window);
+    attn_figure figures[ATTN_FACTOR_FIGURES];
+    const size_t n = attn_factor_figures(&factors, base, figures);
+    for (size_t i = 0; i < n; i++) attn_sink_put(sink, &figures[i]);
 }
 
 static void put_steadiness(attn_figure_sink *sink, const attn_measured *m)
@@ -170,6 +179,14 @@ void attn_put_samples(attn_figure_sink *sink, const attn_energy_meter *meter, ui
     }
 }
 
+void attn_put_span(attn_figure_sink *sink, double begin_s, double end_s, bool is_timed)
+{
+    if (sink->status != ATTN_OK) return;
+    const attn_record record = {.kind = ATTN_RECORD_SPAN,
+                                .span = {.begin_s = begin_s, .end_s = end_s, .is_timed = is_timed}};
+    sink->status = attn_record_write(sink->descriptor, &record, sink->error);
+}
+
 void attn_put_measuring_figures(attn_figure_sink *sink, const attn_plan *plan,
                                 const attn_step_log *log, const attn_measured *m)
 {
@@ -179,6 +196,7 @@ void attn_put_measuring_figures(attn_figure_sink *sink, const attn_plan *plan,
         attn_window_energy(&m->window)->provenance != ATTN_UNAVAILABLE)
         attn_put_renamed(sink, *attn_window_energy(&m->evaluation), "energy_evaluation_j");
     put_factors(sink, plan, m);
+    for (size_t i = 0; i < m->n_gpus; i++) attn_sink_put(sink, &m->gpus[i]);
     put_steadiness(sink, m);
     attn_sink_value(sink, "meter_share", "", m->window.meter_s / m->window.time_s, ATTN_MEASURED,
                     "time spent in reading energy meters / train_time_s");

@@ -12,6 +12,7 @@ typedef enum attn_record_kind {
     ATTN_RECORD_EVALUATION,
     ATTN_RECORD_FIGURE,
     ATTN_RECORD_SAMPLE,
+    ATTN_RECORD_SPAN,
     ATTN_RECORD_FAILED, /* the trial's error; the last record */
     ATTN_RECORD_DONE,   /* everything was said; the last record */
 } attn_record_kind;
@@ -23,6 +24,7 @@ typedef struct attn_record {
         attn_store_evaluation evaluation;
         attn_figure figure;
         attn_store_sample sample;
+        attn_store_span span;
         attn_error failure;
     };
 } attn_record;

@@ -4,11 +4,13 @@
 
 #include "base/clock.h"
 #include "base/error.h"
+#include "base/memory.h"
 #include "base/text.h"
 #include "experiment/worker.h"
 #include "store/likeness.h"
 
 #include <math.h>
+#include <stdio.h>
 #include <string.h>
 #include <time.h>
 
@@ -19,6 +21,7 @@ typedef struct runner {
     size_t n_trials;               /* of the plan */
     size_t trial;                  /* the present one, from 1 */
     size_t steps_seen, steps_left; /* of this session; those of trials still to run */
+    attn_differences changed;      /* since the run began, when it was resumed by force */
 } runner;
 
 static double seconds_left(const runner *r, double elapsed_s)
@@ -59,6 +62,8 @@ static attn_status take_record(runner *r, int64_t trial_id, size_t round, const 
         return attn_store_add_figure(store, trial_id, &record->figure, error);
     case ATTN_RECORD_SAMPLE:
         return attn_store_add_sample(store, trial_id, &record->sample, error);
+    case ATTN_RECORD_SPAN:
+        return attn_store_add_span(store, trial_id, &record->span, error);
     case ATTN_RECORD_FAILED:
     case ATTN_RECORD_DONE:
         break;
@@ -98,6 +103,18 @@ static attn_status refuse_more(attn_error *error)
                      "stopped; what is done is kept: go on with --resume");
 }
 
+/* A trial that is not done as the first of its run were says so. */
+static attn_status mark_trial(const runner *r, int64_t trial_id, attn_error *error)
+{
+    if (r->changed.n == 0) return ATTN_OK;
+    attn_figure figure =
+        attn_figure_make(ATTN_FIGURE_CIRCUMSTANCES, "", (double)r->changed.n, ATTN_COUNTED,
+                         "what differs from the machine and program that the run began with");
+    snprintf(figure.why, sizeof figure.why, "%.160s%s", r->changed.texts[0],
+             r->changed.n > 1 ? ", and more" : "");
+    return attn_store_add_figure(r->options->store, trial_id, &figure, error);
+}
+
 static attn_status run_trial(runner *r, size_t round, size_t position, size_t mechanism,
                              attn_error *error)
 {
@@ -106,6 +123,7 @@ static attn_status run_trial(runner *r, size_t round, size_t position, size_t me
     int64_t trial_id = 0;
     attn_status status = attn_store_begin_trial(options->store, r->run_id, (uint32_t)round + 1,
                                                 (uint32_t)position + 1, label, &trial_id, error);
+    if (status == ATTN_OK) status = mark_trial(r, trial_id, error);
     if (status != ATTN_OK) return status;
     tell(r, round, label, (attn_run_progress){.step = 0, .loss = NAN});
 
@@ -147,19 +165,29 @@ static bool is_done(const attn_store_result *before, size_t round, const char *l
     return false;
 }
 
-/* Trials of two machines or programs are not rounds of one experiment. */
-static attn_status check_circumstances(const attn_store_run *run, const char *environment_json,
+/* Trials of two machines or programs are not rounds of one experiment; who wants them all the same
+ * has them marked. */
+static attn_status check_circumstances(runner *r, const attn_store_result *before,
                                        attn_error *error)
 {
-    attn_differences list = {.n = 0};
-    attn_likeness_machine(run->environment_json, environment_json, &list);
-    attn_likeness_program(run->environment_json, environment_json, &list);
-    if (list.n == 0) return ATTN_OK;
-    return attn_fail(error, ATTN_EARGUMENT,
-                     "the newest run of the store began under other circumstances, and its trials "
-                     "would not compare with those of now: %s%s; bring them back, or leave out "
-                     "--resume to begin anew",
-                     list.texts[0], list.n > 1 ? ", and more" : "");
+    size_t n_done = 0;
+    char *noted = NULL;
+    attn_differences since = {.n = 0};
+    for (size_t i = 0; i < before->n_trials; i++)
+        n_done += before->trials[i].state == ATTN_TRIAL_DONE;
+    attn_status status =
+        attn_likeness_resume(before->run.environment_json, r->options->environment_json, n_done,
+                             &r->changed, &since, &noted, error);
+    if (status == ATTN_OK && noted && !r->options->is_forced)
+        status = attn_fail(error, ATTN_EARGUMENT,
+                           "the newest run of the store began under other circumstances, and its "
+                           "trials would not compare with those of now: %s%s; bring them back, "
+                           "leave out --resume to begin anew, or --force it, which marks the run",
+                           since.texts[0], since.n > 1 ? ", and more" : "");
+    if (status == ATTN_OK && noted)
+        status = attn_store_set_environment(r->options->store, r->run_id, noted, error);
+    attn_free(noted);
+    return status;
 }
 
 /* Finds the run to resume and drops what it left half done. */
@@ -176,7 +204,7 @@ static attn_status take_up(runner *r, attn_store_result **before, attn_error *er
                          "the newest run of the store has another plan: give the options it began "
                          "with (%s), or leave out --resume to begin anew",
                          (*before)->run.title);
-    status = check_circumstances(&(*before)->run, options->environment_json, error);
+    status = check_circumstances(r, *before, error);
     for (size_t i = 0; i < (*before)->n_trials && status == ATTN_OK; i++) {
         if ((*before)->trials[i].state == ATTN_TRIAL_DONE)
             r->steps_left -= options->plan->steps;

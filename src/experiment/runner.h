@@ -29,7 +29,8 @@ typedef struct attn_run_options {
     const char *title; /* the command line */
     const attn_dataset *dataset;
     attn_store *store;
-    bool resumes; /* go on with the newest run of the store */
+    bool resumes;   /* go on with the newest run of the store */
+    bool is_forced; /* also under other circumstances, which marks the run */
     void (*observe)(void *argument, const attn_run_progress *progress); /* NULL: silence */
     void *argument;
     const volatile sig_atomic_t *stop; /* becomes non-zero when the user wants to stop */
@@ -37,7 +38,7 @@ typedef struct attn_run_options {
 
 /* ATTN_OK also when trials failed: the store says which. ATTN_EINTERRUPTED when stopped; what is
  * done is kept. ATTN_ENOTFOUND, ATTN_EARGUMENT: nothing to resume, or with another plan, on another
- * machine or with another program; ATTN_EBUSY: another process is at it; and whatever the store
+ * machine or with another program unless forced; ATTN_EBUSY: another process is at it; and whatever the store
  * finds. */
 ATTN_MUST_CHECK attn_status attn_run(const attn_run_options *options, int64_t *run_id,
                                      attn_error *error);

@@ -11,6 +11,7 @@
 #include "experiment/measuring.h"
 #include "experiment/record.h"
 #include "experiment/trial_figures.h"
+#include "meters/system_clock.h"
 #include "model/checkpoint.h"
 #include "model/training.h"
 
@@ -307,7 +308,11 @@ static attn_status train(workshop *w, attn_measured *measured, double *first_los
         }
         if (opens) attn_window_open(&measured->window);
         status = run_step(w, &measured->phases, step, error);
-        if (is_timed && evaluates) attn_window_close(&measured->window);
+        if (is_timed && evaluates) {
+            attn_window_close(&measured->window);
+            attn_put_span(&w->sink, measured->window.begin_epoch_s, measured->window.end_epoch_s,
+                          true);
+        }
         if (status != ATTN_OK || !evaluates) continue;
         if (w->held_out) attn_window_open(&measured->evaluation);
         status = evaluate(w, done, last_loss, error);
@@ -366,10 +371,20 @@ static attn_status put_size_figures(attn_figure_sink *sink, const workshop *w, a
     return status;
 }
 
+/* Power at rest, which ends one stretch of work, that began at *busy_epoch_s, and begins another. */
+static attn_figure rest(workshop *w, double *busy_epoch_s, const char *name)
+{
+    attn_put_span(&w->sink, *busy_epoch_s, attn_clock_epoch_s(), false);
+    const attn_figure power = attn_measure_idle(w->meter, w->trial->plan->measuring.idle_s, name);
+    *busy_epoch_s = attn_clock_epoch_s();
+    return power;
+}
+
 attn_status attn_trial_run(const attn_trial *trial, int descriptor, attn_error *error)
 {
     workshop w = {.trial = trial,
                   .sink = {.descriptor = descriptor, .status = ATTN_OK, .error = error}};
+    double busy_epoch_s = attn_clock_epoch_s(); /* since when the machine is at work */
     attn_error reset_error = {0};
     const bool has_peak = attn_process_memory_reset_peak("", &reset_error) == ATTN_OK;
     attn_memory_reset_peaks();
@@ -379,13 +394,14 @@ attn_status attn_trial_run(const attn_trial *trial, int descriptor, attn_error *
     attn_measured measured = {.window.meter = w.meter, .evaluation.meter = w.meter};
     const double idle_s = trial->plan->measuring.idle_s;
     double first_loss = NAN, last_loss = NAN;
-    if (idle_s > 0.0)
-        measured.idle_before = attn_measure_idle(w.meter, idle_s, "power_idle_before_w");
+    if (idle_s > 0.0) measured.idle_before = rest(&w, &busy_epoch_s, "power_idle_before_w");
+    const char *gpus = trial->plan->measuring.gpus;
+    measured.n_gpus = attn_gpu_figures(NULL, gpus, "before", measured.gpus);
     const uint64_t begin_ns = attn_clock_ns();
     status = train(&w, &measured, &first_loss, &last_loss, error);
     if (status != ATTN_OK) goto done;
-    if (idle_s > 0.0)
-        measured.idle_after = attn_measure_idle(w.meter, idle_s, "power_idle_after_w");
+    measured.n_gpus += attn_gpu_figures(NULL, gpus, "after", measured.gpus + measured.n_gpus);
+    if (idle_s > 0.0) measured.idle_after = rest(&w, &busy_epoch_s, "power_idle_after_w");
     const attn_figure train_peak =
         has_peak ? attn_process_memory_peak("")
                  : attn_figure_unavailable("vmhwm_train_bytes", "byte", "/proc/self/clear_refs",
@@ -407,6 +423,8 @@ attn_status attn_trial_run(const attn_trial *trial, int descriptor, attn_error *
     w.trainer = NULL;
     status =
         attn_put_latency_figures(&w.sink, w.model, w.context, trial->plan, w.batch.inputs, error);
+    attn_put_span(&w.sink, busy_epoch_s, attn_clock_epoch_s(), false);
+    if (status == ATTN_OK) status = w.sink.status;
 done:
     tear_down(&w);
     return status;

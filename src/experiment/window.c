@@ -14,6 +14,7 @@ void attn_window_open(attn_window *window)
     /* Next to the clock, so that energy and time are of one stretch. */
     attn_energy_edge(window->meter, &window->begin_energy);
     window->begin_cpu_s = attn_clock_cpu_s();
+    window->begin_epoch_s = attn_clock_epoch_s();
     window->begin_ns = attn_clock_ns();
 }
 
@@ -42,6 +43,7 @@ void attn_window_add_figure(attn_figure *sum, const attn_figure *more, bool is_f
 void attn_window_close(attn_window *window)
 {
     const uint64_t end_ns = attn_clock_ns();
+    window->end_epoch_s = attn_clock_epoch_s();
     const double end_cpu_s = attn_clock_cpu_s();
     attn_energy_snapshot end_energy;
     attn_energy_edge(window->meter, &end_energy);

@@ -18,6 +18,7 @@ typedef struct attn_window {
     /* the open stretch */
     uint64_t begin_ns;
     double begin_cpu_s, begin_offset_s;
+    double begin_epoch_s, end_epoch_s; /* of the stretch, when it is closed too */
     attn_energy_snapshot begin_energy;
     attn_process_mark begin_process;
 } attn_window;

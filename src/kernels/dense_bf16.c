@@ -10,36 +10,31 @@ size_t attn_dense_bf16_packed(size_t out, size_t in)
     return attn_strips(out) * attn_strips(in) * ATTN_CELL;
 }
 
-static void pack(const attn_context *context, size_t threads, const attn_bf16_packing *packing)
+static void pack(const attn_context *context, size_t threads, size_t rows, size_t in,
+                 const float *w, attn_bf16 *packed)
 {
 #if defined(__x86_64__)
     if (context->isa >= ATTN_ISA_AMX) {
-        attn_bf16_amx_pack(threads, packing);
+        attn_bf16_amx_pack(threads, rows, in, w, packed);
         return;
     }
 #endif
     (void)context;
-    attn_bf16_plain_pack(threads, packing);
+    attn_bf16_plain_pack(threads, rows, in, w, packed);
 }
 
 void attn_dense_bf16_pack(attn_context *context, size_t out, size_t in, const float *w,
-                          attn_bf16 *forward, attn_bf16 *backward)
+                          attn_bf16 *packed)
 {
-    pack(context, context->threads,
-         &(attn_bf16_packing){.rows = out,
-                              .columns = in,
-                              .single = w,
-                              .along_columns = forward,
-                              .along_rows = backward});
+    pack(context, context->threads, out, in, w, packed);
 }
 
 _Static_assert((int)ATTN_DENSE_BF16_ROWS == (int)ATTN_STRIP, "pieces are whole strips");
 
 void attn_dense_bf16_pack_rows(const attn_context *context, size_t rows, size_t in, const float *w,
-                               attn_bf16 *forward)
+                               attn_bf16 *packed)
 {
-    pack(context, 1,
-         &(attn_bf16_packing){.rows = rows, .columns = in, .single = w, .along_columns = forward});
+    pack(context, 1, rows, in, w, packed);
 }
 
 /* ---- rounding ---------------------------------------------------------------------------- */
@@ -69,10 +64,14 @@ void attn_dense_bf16_round(attn_context *context, size_t count, const float *fro
 
 /* ---- products ---------------------------------------------------------------------------- */
 
-static void multiply(attn_context *context, const attn_bf16_product *p)
+static void multiply(attn_context *context, const attn_bf16_product *product)
 {
+    attn_bf16_product with_row = *product;
+    if (with_row.out.row == 0) with_row.out.row = with_row.n;
+    const attn_bf16_product *p = &with_row;
     context->work.matmul += (uint64_t)2 * p->m * p->n * p->k;
     if (p->bias) context->work.other += (uint64_t)p->m * p->n;
+    if (p->left_sums) context->work.other += (uint64_t)p->m * p->k;
 #if defined(__x86_64__)
     if (context->isa >= ATTN_ISA_AMX) {
         void *scratch =
@@ -87,7 +86,7 @@ static void multiply(attn_context *context, const attn_bf16_product *p)
 }
 
 void attn_dense_bf16_forward(attn_context *context, size_t rows, size_t in, size_t out,
-                             const attn_bf16 *x, const attn_bf16 *forward, const float *bias,
+                             const attn_bf16 *x, const attn_bf16 *packed, const float *bias,
                              attn_dense_output y)
 {
     multiply(context, &(attn_bf16_product){.m = rows,
@@ -95,74 +94,36 @@ void attn_dense_bf16_forward(attn_context *context, size_t rows, size_t in, size
                                            .k = in,
                                            .left = x,
                                            .left_row = in,
-                                           .left_column = 1,
-                                           .strips = forward,
+                                           .strips = packed,
                                            .bias = bias,
                                            .out = y});
 }
 
 void attn_dense_bf16_input_gradient(attn_context *context, size_t rows, size_t in, size_t out,
-                                    const attn_bf16 *dy, const attn_bf16 *backward,
+                                    const attn_bf16 *dy, size_t dy_row, const attn_bf16 *packed,
                                     attn_dense_output dx)
 {
     multiply(context, &(attn_bf16_product){.m = rows,
                                            .n = in,
                                            .k = out,
                                            .left = dy,
-                                           .left_row = out,
-                                           .left_column = 1,
-                                           .strips = backward,
+                                           .left_row = dy_row,
+                                           .crossed = packed,
                                            .out = dx});
 }
 
-/* ---- weight gradient --------------------------------------------------------------------- */
-
-enum { BIAS_COLUMNS = 128 };
-
-typedef struct bias_task {
-    const attn_kernels *kernels;
-    size_t rows, out;
-    const attn_bf16 *dy;
-    float *dbias;
-    bool accumulate;
-} bias_task;
-
-/* One task sums all rows of its own columns. */
-static void sum_bias_columns(void *argument, size_t index, size_t worker)
-{
-    (void)worker;
-    const bias_task *t = argument;
-    const size_t first = index * BIAS_COLUMNS;
-    const size_t n = first + BIAS_COLUMNS < t->out ? BIAS_COLUMNS : t->out - first;
-    float row[BIAS_COLUMNS], *dbias = t->dbias + first;
-    if (!t->accumulate)
-        for (size_t j = 0; j < n; j++) dbias[j] = 0.0f;
-    for (size_t i = 0; i < t->rows; i++) {
-        t->kernels->bf16_to_float(n, t->dy + i * t->out + first, row);
-        t->kernels->add(n, row, dbias);
-    }
-}
-
 void attn_dense_bf16_weight_gradient(attn_context *context, size_t rows, size_t in, size_t out,
-                                     const attn_bf16 *x, const attn_bf16 *dy, float *dw,
-                                     float *dbias, bool accumulate)
+                                     const attn_bf16 *x, const attn_bf16 *dy, size_t dy_row,
+                                     float *dw, float *dbias, bool accumulate)
 {
-    multiply(context, &(attn_bf16_product){.m = out,
-                                           .n = in,
-                                           .k = rows,
-                                           .left = dy,
-                                           .left_row = 1,
-                                           .left_column = out,
-                                           .right = x,
-                                           .out = {.single = dw, .accumulate = accumulate}});
-    if (!dbias) return;
-    bias_task task = {.kernels = context->kernels,
-                      .rows = rows,
-                      .out = out,
-                      .dy = dy,
-                      .dbias = dbias,
-                      .accumulate = accumulate};
-    attn_parallel(context->threads, (out + BIAS_COLUMNS - 1) / BIAS_COLUMNS, sum_bias_columns,
-                  &task);
-    context->work.other += (uint64_t)rows * out;
+    multiply(context,
+             &(attn_bf16_product){.m = out,
+                                  .n = in,
+                                  .k = rows,
+                                  .left = dy,
+                                  .left_row = dy_row,
+                                  .left_is_transposed = true,
+                                  .right = x,
+                                  .out = {.single = dw, .accumulate = accumulate, .is_far = true},
+                                  .left_sums = dbias});
 }

@@ -21,40 +21,41 @@ typedef struct attn_dense_output {
     float *single;
     attn_bf16 *half;
     bool accumulate; /* single += result */
+    size_t row;      /* numbers from one row to the next; 0: rows lie one after the other */
+    bool is_far;     /* a hint: read again only after much else, so not worth a cache */
 } attn_dense_output;
 
-/* Numbers in one packed form of a weight matrix. */
+/* Numbers in a packed weight matrix. */
 size_t attn_dense_bf16_packed(size_t out, size_t in);
 
-/* w[out][in], rounded, in the form that attn_dense_bf16_forward() reads and in the one that
- * attn_dense_bf16_input_gradient() reads; either may be NULL. */
+/* w[out][in], rounded, in the order that both products with weights read. */
 void attn_dense_bf16_pack(attn_context *context, size_t out, size_t in, const float *w,
-                          attn_bf16 *forward, attn_bf16 *backward);
+                          attn_bf16 *packed);
 
-/* The first of these forms piece by piece, within a task: `rows` rows of a matrix, from w and into
- * `forward`, which are the piece's. Pieces begin at multiples of this many rows; the piece from row
- * r on lies attn_dense_bf16_packed(r, in) numbers behind the first. */
+/* The same piece by piece, within a task: `rows` rows of a matrix, from w and into `packed`, which
+ * are the piece's. Pieces begin at multiples of this many rows; the piece from row r on lies
+ * attn_dense_bf16_packed(r, in) numbers behind the first, and is a packed matrix of its own. */
 enum { ATTN_DENSE_BF16_ROWS = 32 };
 void attn_dense_bf16_pack_rows(const attn_context *context, size_t rows, size_t in, const float *w,
-                               attn_bf16 *forward);
+                               attn_bf16 *packed);
 
 /* Numbers rounded, as a factor of the products below. */
 void attn_dense_bf16_round(attn_context *context, size_t count, const float *from, attn_bf16 *to);
 
 /* y[rows][out] = x[rows][in] w^T + bias; bias may be NULL */
 void attn_dense_bf16_forward(attn_context *context, size_t rows, size_t in, size_t out,
-                             const attn_bf16 *x, const attn_bf16 *forward, const float *bias,
+                             const attn_bf16 *x, const attn_bf16 *packed, const float *bias,
                              attn_dense_output y);
 
-/* dx[rows][in] = dy[rows][out] w */
+/* dx[rows][in] = dy[rows][out] w; rows of dy lie dy_row numbers apart */
 void attn_dense_bf16_input_gradient(attn_context *context, size_t rows, size_t in, size_t out,
-                                    const attn_bf16 *dy, const attn_bf16 *backward,
+                                    const attn_bf16 *dy, size_t dy_row, const attn_bf16 *packed,
                                     attn_dense_output dx);
 
 /* dw[out][in] = dy^T x and dbias[out] = column sums of dy (dbias may be NULL); += when
  * `accumulate` */
 void attn_dense_bf16_weight_gradient(attn_context *context, size_t rows, size_t in, size_t out,
-                                     const attn_bf16 *x, const attn_bf16 *dy, float *dw,
-                                     float *dbias, bool accumulate);
+                                     const attn_bf16 *x, const attn_bf16 *dy, size_t dy_row,
+                                     float *dw, float *dbias, bool accumulate);
 
 #endif

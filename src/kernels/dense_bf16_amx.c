@@ -12,14 +12,25 @@
 #include "kernels/dense_bf16_internal.h"
 
 #include <immintrin.h>
+#include <stdint.h>
+#include <string.h>
 
 enum {
     HALF_CELL = ATTN_CELL / 2,
-    PASS_CELLS = 24,          /* of k in one pass, a left strip of 48 KiB; later passes add */
-    TASK_ROWS = 1024,         /* at most */
-    RIGHT_BYTES = 800 * 1024, /* of a task's right factor at most: L2 holds 2 MiB */
-    STORE_ROWS = 2,           /* rows of the block before that one step stores */
+    TASK_ROWS = 1024,    /* at most */
+    STORE_ROWS = 2,      /* rows of the block before that one step stores */
+    FAR_BYTES = 1 << 20, /* of a result: more than is read again from the near caches */
 };
+
+/* Cells of k in one pass, later ones add; bytes of a task's right factor: at most. A left strip of
+ * 48 KiB is what L1 holds, and L2 holds 2 MiB. A left strip that is copied is dearer: the task is
+ * wider, and the pass longer, which saves passes over a result that lies in memory. */
+typedef struct pass_size {
+    size_t cells, right_bytes;
+} pass_size;
+
+static const pass_size as_it_lies = {24, 800 * 1024}, transposed = {32, 1536 * 1024};
+enum { PASS_CELLS = 32 }; /* at most */
 
 /* A block of sums that the tiles are done with, and where it goes. */
 typedef struct pending_block {
@@ -30,6 +41,7 @@ typedef struct pending_block {
     const float *addend;       /* NULL: 0 */
     float *single;             /* one of the two */
     attn_bf16 *half;
+    bool is_far; /* `single` goes to memory past the caches */
 } pending_block;
 
 /* A strip of the left factor as tiles read it: distances in numbers. */
@@ -48,19 +60,23 @@ typedef struct pending_strip {
     size_t lines_per_step, lines_due;
     attn_bf16 *copy; /* NULL: none is needed */
     bool is_transposed;
+    float *sums; /* of the rows of a transposed strip, or NULL */
 } pending_strip;
 
 /* One pass: n_cells of k, over the whole result. */
 typedef struct amx_pass {
     const attn_bf16_product *p;
-    const attn_bf16 *right;          /* packed */
+    const attn_bf16 *right;          /* packed; NULL: crossed */
     size_t cells, cell, n_cells;     /* of all of k; the first of this pass, and how many */
     size_t block_rows, block_strips; /* of a task */
     size_t column_blocks;
     attn_bf16 *copies; /* two strips for each worker, where copies are needed */
+    attn_bf16 *turned; /* a task's part of a crossed right factor, for each worker */
+    size_t turned_size;
     const float *bias, *addend;
     float *single;
     attn_bf16 *half;
+    bool is_far;
 } amx_pass;
 
 static size_t smaller(size_t a, size_t b)
@@ -116,6 +132,9 @@ static inline void store_row(const pending_block *b)
     if (b->half) {
         const __mmask32 both = (__mmask32)high << 16 | low;
         _mm512_mask_storeu_epi16(b->half + at, both, (__m512i)_mm512_cvtne2ps_pbh(v, u));
+    } else if (b->is_far) {
+        _mm512_stream_ps(b->single + at, u);
+        _mm512_stream_ps(b->single + at + 16, v);
     } else {
         _mm512_mask_storeu_ps(b->single + at, low, u);
         _mm512_mask_storeu_ps(b->single + at + 16, high, v);
@@ -140,7 +159,8 @@ static void copy_transposed_cell(pending_strip *s)
 {
     const size_t k = s->cell * ATTN_STRIP, rows = s->rows - k;
     const attn_bf16 *from = s->from + k * s->row_length;
-    attn_bf16_amx_pack_left(from, s->row_length, rows, s->columns, s->copy + s->cell * ATTN_CELL);
+    attn_bf16_amx_pack_left(from, s->row_length, rows, s->columns, s->copy + s->cell * ATTN_CELL,
+                            s->sums);
     for (size_t i = ATTN_STRIP; i < 2 * ATTN_STRIP && i < rows; i++)
         _mm_prefetch((const char *)(from + i * s->row_length), _MM_HINT_T1);
     if (++s->cell == s->n_cells) s->row = ATTN_STRIP;
@@ -206,36 +226,38 @@ static void multiply_block(size_t n_cells, const left_strip *strip, const attn_b
 
 static pending_block block_at(const amx_pass *pass, size_t i0, size_t j0, const float *sums)
 {
-    const size_t n = pass->p->n, at = i0 * n + j0;
+    const size_t row = pass->p->out.row, at = i0 * row + j0;
+    const size_t columns = smaller(ATTN_STRIP, pass->p->n - j0);
     return (pending_block){.sums = sums,
                            .rows = smaller(ATTN_STRIP, pass->p->m - i0),
-                           .columns = smaller(ATTN_STRIP, n - j0),
-                           .row_length = n,
+                           .columns = columns,
+                           .row_length = row,
                            .bias = pass->bias ? pass->bias + j0 : NULL,
                            .addend = pass->addend ? pass->addend + at : NULL,
                            .single = pass->single ? pass->single + at : NULL,
-                           .half = pass->half ? pass->half + at : NULL};
+                           .half = pass->half ? pass->half + at : NULL,
+                           .is_far = pass->is_far && columns == ATTN_STRIP};
 }
 
 /* The left strip of rows from i0 on, to be read once `next` is through, which takes no longer
  * than `blocks` blocks. */
 static left_strip strip_at(const amx_pass *pass, size_t i0, size_t blocks, attn_bf16 *copy,
-                           pending_strip *next)
+                           float *sums, pending_strip *next)
 {
     const attn_bf16_product *p = pass->p;
     const size_t k0 = pass->cell * ATTN_STRIP;
-    *next = (pending_strip){.n_cells = pass->n_cells,
+    *next = (pending_strip){.row_length = p->left_row,
+                            .n_cells = pass->n_cells,
                             .lines_per_step = quotient_up(ATTN_STRIP, blocks)};
-    if (p->left_column != 1) {
-        next->from = p->left + i0 + k0 * p->left_column;
-        next->row_length = p->left_column;
+    if (p->left_is_transposed) {
+        next->from = p->left + i0 + k0 * p->left_row;
         next->rows = p->k - k0;
         next->columns = smaller(ATTN_STRIP, p->m - i0);
         next->is_transposed = true;
         next->copy = copy;
+        next->sums = sums ? sums + i0 : NULL;
     } else {
         next->from = p->left + i0 * p->left_row + k0;
-        next->row_length = p->left_row;
         next->rows = smaller(ATTN_STRIP, p->m - i0);
         next->columns = smaller(pass->n_cells * ATTN_STRIP, p->k - k0);
         if (next->rows == ATTN_STRIP && next->columns == pass->n_cells * ATTN_STRIP)
@@ -243,6 +265,18 @@ static left_strip strip_at(const amx_pass *pass, size_t i0, size_t blocks, attn_
         next->copy = copy;
     }
     return (left_strip){copy, ATTN_STRIP, HALF_CELL, ATTN_CELL};
+}
+
+/* A task's part of a crossed right factor: strips of n, one after the other, in `to`. */
+static void turn_cells(const amx_pass *pass, size_t first, size_t last, attn_bf16 *to)
+{
+    const size_t row = attn_strips(pass->p->n) * ATTN_CELL;
+    for (size_t k = 0; k < pass->n_cells; k++) {
+        const attn_bf16 *from = pass->p->crossed + (pass->cell + k) * row;
+        for (size_t j = first; j < last; j++)
+            attn_bf16_amx_turn(from + j * ATTN_CELL,
+                               to + ((j - first) * pass->n_cells + k) * ATTN_CELL);
+    }
 }
 
 static void run_task(void *argument, size_t index, size_t worker)
@@ -254,11 +288,22 @@ static void run_task(void *argument, size_t index, size_t worker)
     const size_t last = smaller(first + pass->block_strips, attn_strips(pass->p->n));
     const size_t copy_size = PASS_CELLS * ATTN_CELL;
     attn_bf16 *copies = pass->copies ? pass->copies + 2 * worker * copy_size : NULL;
+    float *left_sums = first == 0 ? pass->p->left_sums : NULL; /* one task's of the row's tasks */
+    const attn_bf16 *rights; /* the task's part of the right factor, strips `right_strip` apart */
+    size_t right_strip = pass->cells * ATTN_CELL;
+    if (pass->right) {
+        rights = pass->right + first * right_strip + pass->cell * ATTN_CELL;
+    } else {
+        attn_bf16 *turned = pass->turned + worker * pass->turned_size;
+        turn_cells(pass, first, last, turned);
+        rights = turned;
+        right_strip = pass->n_cells * ATTN_CELL;
+    }
 
     _Alignas(64) float sums[2][ATTN_STRIP * ATTN_STRIP];
     pending_block before = {.rows = 0};
     pending_strip next;
-    left_strip left = strip_at(pass, first_row, last - first, copies, &next);
+    left_strip left = strip_at(pass, first_row, last - first, copies, left_sums, &next);
     size_t n_blocks = 0, n_strips = 0;
     configure_tiles();
     for (size_t i0 = first_row; i0 < last_row; i0 += ATTN_STRIP) {
@@ -267,9 +312,9 @@ static void run_task(void *argument, size_t index, size_t worker)
         next = (pending_strip){.row = ATTN_STRIP}; /* nothing */
         if (i0 + ATTN_STRIP < last_row)
             left = strip_at(pass, i0 + ATTN_STRIP, last - first,
-                            copies ? copies + ++n_strips % 2 * copy_size : NULL, &next);
+                            copies ? copies + ++n_strips % 2 * copy_size : NULL, left_sums, &next);
         for (size_t j = first; j < last; j++, n_blocks++) {
-            const attn_bf16 *right = pass->right + (j * pass->cells + pass->cell) * ATTN_CELL;
+            const attn_bf16 *right = rights + (j - first) * right_strip;
             float *to = sums[n_blocks % 2];
             multiply_block(pass->n_cells, &here, right, to, &before, &next);
             before = block_at(pass, i0, j * ATTN_STRIP, to);
@@ -277,14 +322,26 @@ static void run_task(void *argument, size_t index, size_t worker)
     }
     _tile_release();
     store_rows(&before, ATTN_STRIP);
+    if (pass->is_far) _mm_sfence();
 }
 
 /* ---- shapes ------------------------------------------------------------------------------ */
 
+static pass_size limits_of(const attn_bf16_product *p)
+{
+    return p->left_is_transposed ? transposed : as_it_lies;
+}
+
 static size_t pass_cells(const attn_bf16_product *p)
 {
     const size_t cells = attn_strips(p->k);
-    return quotient_up(cells, quotient_up(cells, PASS_CELLS));
+    return quotient_up(cells, quotient_up(cells, limits_of(p).cells));
+}
+
+static bool is_far(const attn_bf16_product *p)
+{
+    return p->out.is_far && p->out.single && (uintptr_t)p->out.single % 64 == 0 &&
+           p->out.row % 16 == 0 && p->m * p->n * sizeof(float) >= FAR_BYTES;
 }
 
 /* Tasks as large as the caches allow, their number a multiple of the threads: more blocks of rows
@@ -294,8 +351,8 @@ static void cut(amx_pass *pass, size_t threads)
     const size_t m = pass->p->m, n = pass->p->n;
     const size_t row_strips = attn_strips(m), strips = attn_strips(n);
     size_t row_blocks = quotient_up(m, TASK_ROWS), more_rows = row_blocks;
-    size_t column_blocks =
-        quotient_up(strips, RIGHT_BYTES / (pass->n_cells * ATTN_CELL * sizeof(attn_bf16)));
+    const size_t strip_bytes = pass->n_cells * ATTN_CELL * sizeof(attn_bf16);
+    size_t column_blocks = quotient_up(strips, limits_of(pass->p).right_bytes / strip_bytes);
     size_t more_columns = column_blocks;
     while (more_rows * column_blocks % threads) more_rows++;
     while (row_blocks * more_columns % threads) more_columns++;
@@ -309,9 +366,11 @@ static void cut(amx_pass *pass, size_t threads)
     pass->block_rows = quotient_up(row_strips, row_blocks) * ATTN_STRIP;
 }
 
-/* Scratch memory: the right factor packed, sums between passes, copies of left strips. */
+/* Scratch memory: the right factor packed, sums between passes, copies of left strips, and of
+ * tasks' right factors. */
 typedef struct scratch_plan {
-    size_t sums, copies, total; /* where these begin, and the end; in bytes */
+    size_t sums, copies, turned, total; /* where these begin, and the end; in bytes */
+    size_t turned_bytes;                /* of a worker */
     bool has_sums, has_copies;
 } scratch_plan;
 
@@ -320,11 +379,14 @@ static scratch_plan plan_scratch(size_t threads, const attn_bf16_product *p)
 {
     const size_t strip_bytes = attn_strips(p->k) * ATTN_CELL * sizeof(attn_bf16);
     scratch_plan plan = {.has_sums = p->out.half && pass_cells(p) < attn_strips(p->k)};
-    plan.has_copies = p->left_column != 1 || p->m % ATTN_STRIP || p->k % ATTN_STRIP;
-    plan.sums = p->strips ? 0 : attn_strips(p->n) * strip_bytes;
-    plan.copies = plan.sums + (plan.has_sums ? quotient_up(p->m * p->n, 16) * 64 : 0);
+    plan.has_copies = p->left_is_transposed || p->m % ATTN_STRIP || p->k % ATTN_STRIP;
+    plan.sums = p->right ? attn_strips(p->n) * strip_bytes : 0;
+    plan.copies = plan.sums + (plan.has_sums ? quotient_up(p->m * p->out.row, 16) * 64 : 0);
     const size_t copy_bytes = PASS_CELLS * ATTN_CELL * sizeof(attn_bf16);
-    plan.total = plan.copies + (plan.has_copies ? 2 * threads * copy_bytes : 0);
+    plan.turned = plan.copies + (plan.has_copies ? 2 * threads * copy_bytes : 0);
+    if (p->crossed)
+        plan.turned_bytes = smaller(attn_strips(p->n) * strip_bytes, limits_of(p).right_bytes);
+    plan.total = plan.turned + threads * plan.turned_bytes;
     return plan;
 }
 
@@ -338,13 +400,14 @@ void attn_bf16_amx_run(size_t threads, const attn_bf16_product *p, void *scratch
     const scratch_plan plan = plan_scratch(threads, p);
     unsigned char *memory = scratch;
     amx_pass pass = {.p = p, .right = p->strips, .cells = attn_strips(p->k)};
-    if (!p->strips) {
-        attn_bf16_amx_pack(
-            threads, &(attn_bf16_packing){
-                         .rows = p->k, .columns = p->n, .half = p->right, .along_rows = scratch});
+    if (p->right) {
+        attn_bf16_amx_pack_right(threads, p->k, p->n, p->right, scratch);
         pass.right = scratch;
     }
     if (plan.has_copies) pass.copies = (void *)(memory + plan.copies);
+    if (p->crossed) pass.turned = (void *)(memory + plan.turned);
+    pass.turned_size = plan.turned_bytes / sizeof *pass.turned;
+    if (p->left_sums && !p->out.accumulate) memset(p->left_sums, 0, p->m * sizeof *p->left_sums);
     float *sums = p->out.half ? (void *)(memory + plan.sums) : p->out.single;
     const size_t most = pass_cells(p);
     for (; pass.cell < pass.cells; pass.cell += most) {
@@ -354,6 +417,7 @@ void attn_bf16_amx_run(size_t threads, const attn_bf16_product *p, void *scratch
         pass.addend = !is_first || p->out.accumulate ? sums : NULL;
         pass.half = is_last ? p->out.half : NULL;
         pass.single = pass.half ? NULL : sums;
+        pass.is_far = is_last && !pass.addend && is_far(p);
         cut(&pass, threads);
         const size_t row_blocks = quotient_up(p->m, pass.block_rows);
         attn_parallel(threads, row_blocks * pass.column_blocks, run_task, &pass);

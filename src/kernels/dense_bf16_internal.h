@@ -9,34 +9,40 @@
 /* out[m][n] = left[m][k] right[k][n] + bias[n] */
 typedef struct attn_bf16_product {
     size_t m, n, k;
-    const attn_bf16 *left;        /* element (i, p) at left[i * left_row + p * left_column] */
-    size_t left_row, left_column; /* one of them is 1 */
-    const attn_bf16 *strips;      /* the right factor packed, or NULL and */
-    const attn_bf16 *right;       /* ... as it is, rows one after the other */
-    const float *bias;            /* or NULL */
-    attn_dense_output out;        /* rows one after the other */
+    const attn_bf16 *left; /* [m][k], or its transpose [k][m] */
+    size_t left_row;       /* from one row of it in memory to the next */
+    bool left_is_transposed;
+    const attn_bf16 *strips;  /* the right factor: packed; or */
+    const attn_bf16 *crossed; /* ... packed as its transpose, strips of 32 of k; or */
+    const attn_bf16 *right;   /* ... as it is, rows one after the other */
+    const float *bias;        /* or NULL */
+    attn_dense_output out;    /* its row is not 0 */
+    float *left_sums;         /* NULL, or [m]: sums over k of a transposed left factor,
+                                     += where out is */
 } attn_bf16_product;
 
-/* A matrix [rows][columns] of float or bfloat16, to be packed as a right factor. */
-typedef struct attn_bf16_packing {
-    size_t rows, columns;
-    const float *single; /* one of the two */
-    const attn_bf16 *half;
-    attn_bf16 *along_columns; /* strips whose k runs along the columns, or NULL */
-    attn_bf16 *along_rows;    /* strips whose k runs along the rows, or NULL */
-} attn_bf16_packing;
+/* w[rows][columns], rounded, as a right factor whose k runs along the columns. */
+void attn_bf16_plain_pack(size_t threads, size_t rows, size_t columns, const float *w,
+                          attn_bf16 *strips);
 
-/* Always work, at every level. The plain packing does weights, from float. */
-void attn_bf16_plain_pack(size_t threads, const attn_bf16_packing *packing);
+/* Always works, at every level. */
 void attn_bf16_plain_run(const attn_kernels *kernels, size_t threads, const attn_bf16_product *p);
 
 #if defined(__x86_64__)
-void attn_bf16_amx_pack(size_t threads, const attn_bf16_packing *packing);
+void attn_bf16_amx_pack(size_t threads, size_t rows, size_t columns, const float *w,
+                        attn_bf16 *strips);
+
+/* x[rows][columns] as a right factor whose k runs along the rows. */
+void attn_bf16_amx_pack_right(size_t threads, size_t rows, size_t columns, const attn_bf16 *x,
+                              attn_bf16 *strips);
 
 /* A cell of a left strip from a matrix that holds it transposed: 32 of k down its rows, of which
- * `rows` and `columns` lie inside. */
+ * `rows` and `columns` lie inside. `sums` (or NULL) += those of the columns. */
 void attn_bf16_amx_pack_left(const attn_bf16 *from, size_t row_length, size_t rows, size_t columns,
-                             attn_bf16 *cell);
+                             attn_bf16 *cell, float *sums);
+
+/* A cell of a right factor from the one of its transpose: k and the columns change places. */
+void attn_bf16_amx_turn(const attn_bf16 *from, attn_bf16 *cell);
 
 /* Bytes of scratch memory that a product needs, for attn_bf16_amx_run(); 64-byte aligned. */
 size_t attn_bf16_amx_scratch(size_t threads, const attn_bf16_product *p);

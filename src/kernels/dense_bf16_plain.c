@@ -16,32 +16,39 @@ static size_t smaller(size_t a, size_t b)
 
 /* ---- packing weights --------------------------------------------------------------------- */
 
+/* Where a right factor's number (k, j) lies: strip and cell, line / 16, pair of k, line % 16, half
+ * of the pair. */
+static size_t packed_at(size_t cells, size_t k, size_t j)
+{
+    return (j / ATTN_STRIP * cells + k / ATTN_STRIP) * ATTN_CELL +
+           j % ATTN_STRIP / 16 * (ATTN_CELL / 2) + k % ATTN_STRIP / 2 * ATTN_STRIP + j % 16 * 2 +
+           k % 2;
+}
+
+typedef struct packing {
+    size_t rows, columns;
+    const float *w;
+    attn_bf16 *strips;
+} packing;
+
 static void pack_row_strip(void *argument, size_t strip, size_t worker)
 {
     (void)worker;
-    const attn_bf16_packing *p = argument;
-    const size_t row_strips = attn_strips(p->rows), column_strips = attn_strips(p->columns);
-    for (size_t cell = 0; cell < column_strips; cell++)
-        for (size_t i = 0; i < ATTN_STRIP; i++)
-            for (size_t j = 0; j < ATTN_STRIP; j++) {
-                const size_t row = strip * ATTN_STRIP + i, column = cell * ATTN_STRIP + j;
-                const bool is_inside = row < p->rows && column < p->columns;
-                const attn_bf16 value =
-                    attn_bf16_from_float(is_inside ? p->single[row * p->columns + column] : 0.0f);
-                /* line / 16, pair of k, line % 16, half of the pair */
-                if (p->along_columns)
-                    p->along_columns[(strip * column_strips + cell) * ATTN_CELL + i / 16 * 512 +
-                                     j / 2 * 32 + i % 16 * 2 + j % 2] = value;
-                if (p->along_rows)
-                    p->along_rows[(cell * row_strips + strip) * ATTN_CELL + j / 16 * 512 +
-                                  i / 2 * 32 + j % 16 * 2 + i % 2] = value;
-            }
+    const packing *p = argument;
+    const size_t cells = attn_strips(p->columns);
+    for (size_t row = strip * ATTN_STRIP; row < (strip + 1) * ATTN_STRIP; row++)
+        for (size_t column = 0; column < cells * ATTN_STRIP; column++) {
+            const bool is_inside = row < p->rows && column < p->columns;
+            p->strips[packed_at(cells, column, row)] =
+                attn_bf16_from_float(is_inside ? p->w[row * p->columns + column] : 0.0f);
+        }
 }
 
-void attn_bf16_plain_pack(size_t threads, const attn_bf16_packing *packing)
+void attn_bf16_plain_pack(size_t threads, size_t rows, size_t columns, const float *w,
+                          attn_bf16 *strips)
 {
-    attn_bf16_packing p = *packing;
-    attn_parallel(threads, attn_strips(p.rows), pack_row_strip, &p);
+    packing p = {.rows = rows, .columns = columns, .w = w, .strips = strips};
+    attn_parallel(threads, attn_strips(rows), pack_row_strip, &p);
 }
 
 /* ---- products ---------------------------------------------------------------------------- */
@@ -56,44 +63,47 @@ typedef struct plain_job {
 static void widen_left(const plain_job *job, size_t i0, size_t ni, size_t k0, size_t nk, float *a)
 {
     const attn_bf16_product *p = job->p;
-    if (p->left_column == 1)
+    if (!p->left_is_transposed)
         for (size_t i = 0; i < ni; i++)
             job->kernels->bf16_to_float(nk, p->left + (i0 + i) * p->left_row + k0, a + i * BLOCK_K);
     else
         for (size_t q = 0; q < nk; q++)
-            job->kernels->bf16_to_float(ni, p->left + i0 + (k0 + q) * p->left_column,
-                                        a + q * BLOCK_M);
+            job->kernels->bf16_to_float(ni, p->left + i0 + (k0 + q) * p->left_row, a + q * BLOCK_M);
 }
 
 /* b[nk][BLOCK_N]; k0 is the first of a cell and j0 of a strip */
 static void widen_right(const plain_job *job, size_t k0, size_t nk, size_t j0, size_t nj, float *b)
 {
     const attn_bf16_product *p = job->p;
-    if (!p->strips) {
+    if (p->right) {
         for (size_t q = 0; q < nk; q++)
             job->kernels->bf16_to_float(nj, p->right + (k0 + q) * p->n + j0, b + q * BLOCK_N);
         return;
     }
+    if (p->crossed) {
+        const size_t cells = attn_strips(p->n);
+        for (size_t q = 0; q < nk; q++)
+            for (size_t j = 0; j < nj; j++)
+                b[q * BLOCK_N + j] =
+                    attn_bf16_to_float(p->crossed[packed_at(cells, j0 + j, k0 + q)]);
+        return;
+    }
     const size_t cells = attn_strips(p->k);
-    for (size_t j = 0; j < nj; j += 16) {
-        const size_t strip = (j0 + j) / ATTN_STRIP, half = j / 16 % 2;
+    for (size_t j = 0; j < nj; j += 16)
         for (size_t q = 0; q < nk; q += 2) {
-            const attn_bf16 *pairs = p->strips +
-                                     (strip * cells + (k0 + q) / ATTN_STRIP) * ATTN_CELL +
-                                     half * 512 + q % ATTN_STRIP / 2 * 32;
+            const attn_bf16 *pairs = p->strips + packed_at(cells, k0 + q, j0 + j);
             float *even = b + q * BLOCK_N + j, *odd = even + BLOCK_N;
             for (size_t c = 0; c < 16; c++) {
                 even[c] = attn_bf16_to_float(pairs[2 * c]);
                 odd[c] = attn_bf16_to_float(pairs[2 * c + 1]);
             }
         }
-    }
 }
 
 static void put_row(const plain_job *job, size_t i, size_t j0, size_t nj, float *sums)
 {
     const attn_bf16_product *p = job->p;
-    const size_t at = i * p->n + j0;
+    const size_t at = i * p->out.row + j0;
     if (p->bias) job->kernels->add(nj, p->bias + j0, sums);
     if (p->out.half)
         job->kernels->bf16_from_float(nj, sums, p->out.half + at);
@@ -110,7 +120,7 @@ static void run_block(void *argument, size_t index, size_t worker)
     const attn_bf16_product *p = job->p;
     const size_t i0 = index / job->blocks_n * BLOCK_M, j0 = index % job->blocks_n * BLOCK_N;
     const size_t ni = smaller(BLOCK_M, p->m - i0), nj = smaller(BLOCK_N, p->n - j0);
-    const bool is_straight = p->left_column == 1;
+    const bool is_straight = !p->left_is_transposed;
     float a[BLOCK_M * BLOCK_K], b[BLOCK_K * BLOCK_N], c[BLOCK_M * BLOCK_N];
     for (size_t k0 = 0; k0 < p->k; k0 += BLOCK_K) {
         const size_t nk = smaller(BLOCK_K, p->k - k0);
@@ -122,9 +132,28 @@ static void run_block(void *argument, size_t index, size_t worker)
     for (size_t i = 0; i < ni; i++) put_row(job, i0 + i, j0, nj, c + i * BLOCK_N);
 }
 
+enum { SUM_COLUMNS = 128 };
+
+/* Sums of the rows of a left factor that lies transposed; each task's own. */
+static void sum_left(void *argument, size_t index, size_t worker)
+{
+    (void)worker;
+    const plain_job *job = argument;
+    const attn_bf16_product *p = job->p;
+    const size_t first = index * SUM_COLUMNS, n = smaller(SUM_COLUMNS, p->m - first);
+    float row[SUM_COLUMNS], *sums = p->left_sums + first;
+    if (!p->out.accumulate) memset(sums, 0, n * sizeof *sums);
+    for (size_t q = 0; q < p->k; q++) {
+        job->kernels->bf16_to_float(n, p->left + first + q * p->left_row, row);
+        job->kernels->add(n, row, sums);
+    }
+}
+
 void attn_bf16_plain_run(const attn_kernels *kernels, size_t threads, const attn_bf16_product *p)
 {
     plain_job job = {.kernels = kernels, .p = p, .blocks_n = (p->n + BLOCK_N - 1) / BLOCK_N};
     const size_t blocks_m = (p->m + BLOCK_M - 1) / BLOCK_M;
     attn_parallel(threads, blocks_m * job.blocks_n, run_block, &job);
+    if (p->left_sums)
+        attn_parallel(threads, (p->m + SUM_COLUMNS - 1) / SUM_COLUMNS, sum_left, &job);
 }

@@ -24,7 +24,11 @@ typedef struct attn_adamw_step {
     float gradient_scale; /* multiplies every gradient: clipping */
 } attn_adamw_step;
 
-enum { ATTN_RUNNING_SUMS = 16, ATTN_RUNNING_ROOM = 8 };
+enum { ATTN_DECAY_BLOCK = 16 };
+
+/* 2^x below 2^ATTN_RUNNING_LEAST is 0 in them: it changes no sum of a softmax, and products with it
+ * would be denormal numbers, which processors are slow at. */
+enum { ATTN_RUNNING_SUMS = 16, ATTN_RUNNING_ROOM = 8, ATTN_RUNNING_LEAST = -100 };
 #define ATTN_RUNNING_START (-FLT_MAX) /* finite: -inf minus it is -inf, and 2^-inf is 0 */
 
 /* What a running softmax keeps of its rows, all of it as multiples of 2^top. */
@@ -121,7 +125,8 @@ typedef struct attn_kernels {
 
     /* y = x Phi(x) in the tanh form of GPT-2: x / (1 + exp(-2u)), u = sqrt(2/pi)(x + 0.044715 x^3) */
     void (*gelu)(size_t n, const float *x, float *y);
-    void (*gelu_gradient)(size_t n, const float *x, const float *dy, float *dx); /* dx may be dy */
+    /* dx may be dy; y = gelu(x), unless NULL, with the bits that gelu() gives it */
+    void (*gelu_gradient)(size_t n, const float *x, const float *dy, float *dx, float *y);
 
     /* y = elu(x) + 1: x + 1 above 0, else exp(x) */
     void (*elu_plus_one)(size_t n, const float *x, float *y);
@@ -143,13 +148,27 @@ typedef struct attn_kernels {
     void (*rotate)(size_t n, const float *cosine, const float *sine, float sign, const float *x,
                    float *y);
 
+    /* Scores of n <= ATTN_DECAY_BLOCK tokens whose keys forget, feature by feature and token by
+     * token: with D_ij,f = a_{j+1,f} .. a_{i,f}, scores(i, j) = sum_f q_if k_jf D_ij,f for j <= i
+     * and 0 behind. q and a are [n][d] without gaps, k_t [d][n] are the keys transposed, which
+     * become k_jf D_{n-1,j,f}. */
+    void (*decayed_scores)(size_t n, size_t d, const float *q, const float *a, float *k_t,
+                           size_t k_row, float *scores, size_t s_row);
+    /* From ds, the gradient of the scores with j < i: dq_i += sum_j ds_ij k_j D_ij and
+     * dk_j += sum_i ds_ij q_i D_ij, all [n][d] without gaps. */
+    void (*decayed_scores_gradient)(size_t n, size_t d, const float *q, const float *k,
+                                    const float *a, const float *ds, size_t ds_row, float *dq,
+                                    float *dk);
+
     /* Between storage and arithmetic; one rounding there, none back (kernels/bf16.h). */
     void (*bf16_from_float)(size_t n, const float *x, attn_bf16 *y);
     void (*bf16_to_float)(size_t n, const attn_bf16 *x, float *y);
 
     /* Loss of one row of logits, -log softmax(logits)[target], in nats. With `gradient_scale`
-     * not 0 the logits become gradient_scale * (softmax(logits) - onehot(target)). */
-    double (*cross_entropy)(size_t n, float *logits, size_t target, float gradient_scale);
+     * not 0 they are lost, and gradient_scale * (softmax(logits) - onehot(target)) is in
+     * `gradient`, rounded, or in their place when that is NULL. */
+    double (*cross_entropy)(size_t n, float *logits, size_t target, float gradient_scale,
+                            attn_bf16 *gradient);
 
     /* One pass: m, v and the parameters p from the gradients g. */
     void (*adamw)(size_t n, const attn_adamw_step *step, const float *g, float *m, float *v,

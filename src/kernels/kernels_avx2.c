@@ -1,5 +1,5 @@
 /* The kernels for AVX2 with FMA. */
-#include "kernels/simd_avx2.h"
+#include "kernels/simd_avx2_double.h"
 
 #include "kernels/kernels_simd.h"
 #include "kernels/kernels_simd_peak.h"

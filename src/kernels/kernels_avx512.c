@@ -1,5 +1,5 @@
 /* The kernels for AVX-512 (F, BW, DQ, VL). */
-#include "kernels/simd_avx512.h"
+#include "kernels/simd_avx512_double.h"
 
 #include "kernels/kernels_simd.h"
 #include "kernels/kernels_simd_peak.h"

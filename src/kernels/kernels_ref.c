@@ -150,6 +150,11 @@ static void online_softmax_gradient(size_t rows, size_t n, float factor, const f
     }
 }
 
+static float power_of_two(float x)
+{
+    return x < (float)ATTN_RUNNING_LEAST ? 0.0f : exp2f(x);
+}
+
 static void running_softmax(size_t rows, size_t n, float factor, float *s, size_t s_row,
                             const attn_running_rows *state)
 {
@@ -158,13 +163,13 @@ static void running_softmax(size_t rows, size_t n, float factor, float *s, size_
         const float largest = factor * maximum(n, si);
         if (largest - *top > ATTN_RUNNING_ROOM) {
             const float next = state->has_whole_tops ? ceilf(largest) : largest;
-            const float down = exp2f(*top - next);
+            const float down = power_of_two(*top - next);
             scale(ATTN_RUNNING_SUMS, down, state->total + i * ATTN_RUNNING_SUMS);
             scale(state->width, down, state->o + i * state->o_row);
             *top = next;
         }
         for (size_t j = 0; j < n; j++) {
-            si[j] = exp2f(fmaf(factor, si[j], -*top));
+            si[j] = power_of_two(fmaf(factor, si[j], -*top));
             state->total[i * ATTN_RUNNING_SUMS] += si[j];
         }
     }
@@ -177,7 +182,7 @@ static void running_softmax_gradient(size_t rows, size_t n, float factor, const 
     for (size_t i = 0; i < rows; i++) {
         float *si = s + i * s_row, *di = dp + i * dp_row;
         for (size_t j = 0; j < n; j++) {
-            si[j] = exp2f(fmaf(factor, si[j], -top[i]));
+            si[j] = power_of_two(fmaf(factor, si[j], -top[i]));
             di[j] = si[j] * (di[j] - delta[i]);
         }
     }
@@ -247,10 +252,10 @@ static const float gelu_c1 = 1.5957691216057308f, gelu_c3 = 0.07135481282952614f
 static void gelu(size_t n, const float *x, float *y)
 {
     for (size_t i = 0; i < n; i++)
-        y[i] = x[i] / (1.0f + expf(-x[i] * (gelu_c1 + gelu_c3 * x[i] * x[i])));
+        y[i] = x[i] * (1.0f / (1.0f + expf(-x[i] * (gelu_c1 + gelu_c3 * (x[i] * x[i])))));
 }
 
-static void gelu_gradient(size_t n, const float *x, const float *dy, float *dx)
+static void gelu_gradient(size_t n, const float *x, const float *dy, float *dx, float *y)
 {
     for (size_t i = 0; i < n; i++) {
         /* y = x s, s = sigmoid(u): y' = s + x s (1 - s) u' */
@@ -258,6 +263,7 @@ static void gelu_gradient(size_t n, const float *x, const float *dy, float *dx)
         const float s = 1.0f / (1.0f + expf(-x[i] * (gelu_c1 + gelu_c3 * square)));
         const float du = gelu_c1 + 3.0f * gelu_c3 * square;
         dx[i] = dy[i] * (s + x[i] * s * (1.0f - s) * du);
+        if (y) y[i] = x[i] * s;
     }
 }
 
@@ -315,6 +321,35 @@ static void rotate(size_t n, const float *cosine, const float *sine, float sign,
     }
 }
 
+static void decayed_scores(size_t n, size_t d, const float *q, const float *a, float *k_t,
+                           size_t k_row, float *scores, size_t s_row)
+{
+    for (size_t i = 0; i < n; i++)
+        for (size_t j = 0; j < n; j++) scores[i * s_row + j] = 0.0f;
+    for (size_t f = 0; f < d; f++)
+        for (size_t i = 0; i < n; i++)
+            for (size_t j = 0; j <= i; j++) {
+                float *k = &k_t[f * k_row + j];
+                if (j < i) *k *= a[i * d + f];
+                scores[i * s_row + j] += q[i * d + f] * *k;
+            }
+}
+
+static void decayed_scores_gradient(size_t n, size_t d, const float *q, const float *k,
+                                    const float *a, const float *ds, size_t ds_row, float *dq,
+                                    float *dk)
+{
+    for (size_t f = 0; f < d; f++)
+        for (size_t j = 0; j < n; j++) {
+            float decay = 1.0f;
+            for (size_t i = j + 1; i < n; i++) {
+                decay *= a[i * d + f];
+                dq[i * d + f] += ds[i * ds_row + j] * (k[j * d + f] * decay);
+                dk[j * d + f] += ds[i * ds_row + j] * (q[i * d + f] * decay);
+            }
+        }
+}
+
 static void bf16_from_float(size_t n, const float *x, attn_bf16 *y)
 {
     for (size_t i = 0; i < n; i++) y[i] = attn_bf16_from_float(x[i]);
@@ -325,7 +360,8 @@ static void bf16_to_float(size_t n, const attn_bf16 *x, float *y)
     for (size_t i = 0; i < n; i++) y[i] = attn_bf16_to_float(x[i]);
 }
 
-static double cross_entropy(size_t n, float *logits, size_t target, float gradient_scale)
+static double cross_entropy(size_t n, float *logits, size_t target, float gradient_scale,
+                            attn_bf16 *gradient)
 {
     const float top = maximum(n, logits), wanted = logits[target];
     double total = 0.0;
@@ -340,6 +376,7 @@ static double cross_entropy(size_t n, float *logits, size_t target, float gradie
     const float factor = gradient_scale / (float)total;
     for (size_t i = 0; i < n; i++) logits[i] *= factor;
     logits[target] -= gradient_scale;
+    if (gradient) bf16_from_float(n, logits, gradient);
     return log(total) - (double)(wanted - top);
 }
 
@@ -395,6 +432,8 @@ const attn_kernels attn_kernels_ref = {
     .log_sigmoid = log_sigmoid,
     .log_sigmoid_gradient = log_sigmoid_gradient,
     .rotate = rotate,
+    .decayed_scores = decayed_scores,
+    .decayed_scores_gradient = decayed_scores_gradient,
     .bf16_from_float = bf16_from_float,
     .bf16_to_float = bf16_to_float,
     .cross_entropy = cross_entropy,

@@ -3,18 +3,10 @@
 #ifndef KERNELS_SIMD_RUNNING_H
 #define KERNELS_SIMD_RUNNING_H
 
-/* 2^x = 2^floor(x) 2^f, 0 <= f < 1, and 2^f = 1 + f q(f), q of degree 5 fitted for the least
- * relative error (2.0e-9; with its roundings the whole is within 1.1 u). Results below the
- * smallest normal float are 0. */
-static inline vf power_of_two(vf x)
+/* The powers that a running softmax takes; see ATTN_RUNNING_LEAST. */
+static inline vf running_power(vf x)
 {
-    const vf f = above_floor(x);
-    vf q = fused(f, all(0x1.c54174p-13f), all(0x1.46d64ep-10f));
-    q = fused(f, q, all(0x1.3d0b92p-7f));
-    q = fused(f, q, all(0x1.c68912p-5f));
-    q = fused(f, q, all(0x1.ebfd58p-3f));
-    q = fused(f, q, all(0x1.62e42cp-1f));
-    return scale_by_floor(fused(f, q, all(1.0f)), x, all(-126.0f));
+    return power_of_two_above(x, (float)ATTN_RUNNING_LEAST);
 }
 
 /* A row's new reference. Rare: kept out of the loop. */
@@ -22,7 +14,7 @@ static __attribute__((noinline)) void raise_top(const attn_running_rows *state, 
                                                 float largest)
 {
     if (state->has_whole_tops) largest = ceilf(largest);
-    const float down = first_lane(power_of_two(all(state->top[i] - largest)));
+    const float down = first_lane(running_power(all(state->top[i] - largest)));
     state->top[i] = largest;
     kernel_scale(ATTN_RUNNING_SUMS, down, state->total + i * ATTN_RUNNING_SUMS);
     kernel_scale(state->width, down, state->o + i * state->o_row);
@@ -45,12 +37,12 @@ static inline __attribute__((always_inline)) void exponential_row(size_t whole, 
 {
     vf sum = load(total);
     for (size_t at = 0; at < whole; at += LANES) {
-        const vf p = power_of_two(fused_difference(by, load(s + at), top));
+        const vf p = running_power(fused_difference(by, load(s + at), top));
         store(s + at, p);
         sum = add(sum, p);
     }
     if (left) {
-        const vf p = power_of_two(fused_difference(by, take(s + whole, left), top));
+        const vf p = running_power(fused_difference(by, take(s + whole, left), top));
         put(s + whole, left, p);
         sum = add(sum, first_of(p, left));
     }
@@ -95,12 +87,12 @@ static void kernel_running_softmax_gradient(size_t rows, size_t n, float factor,
         const vf c = all(top[i]), d = all(delta[i]);
         size_t at = 0;
         for (; at + LANES <= n; at += LANES) {
-            const vf p = power_of_two(fused_difference(by, load(si + at), c));
+            const vf p = running_power(fused_difference(by, load(si + at), c));
             store(si + at, p);
             store(di + at, mul(p, sub(load(di + at), d)));
         }
         if (at < n) {
-            const vf p = power_of_two(fused_difference(by, take(si + at, n - at), c));
+            const vf p = running_power(fused_difference(by, take(si + at, n - at), c));
             put(si + at, n - at, p);
             put(di + at, n - at, mul(p, sub(take(di + at, n - at), d)));
         }

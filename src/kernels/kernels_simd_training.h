@@ -11,7 +11,17 @@ static float sum_exponentials(size_t n, float shift, const float *x)
     return sum_lanes(s);
 }
 
-static double kernel_cross_entropy(size_t n, float *logits, size_t target, float gradient_scale)
+/* y = a x, rounded */
+static void scale_to_bf16(size_t n, float a, const float *x, attn_bf16 *y)
+{
+    const vf by = all(a);
+    size_t at = 0;
+    for (; at + LANES <= n; at += LANES) store_bf16(y + at, mul(by, load(x + at)));
+    for (; at < n; at++) y[at] = attn_bf16_from_float(a * x[at]);
+}
+
+static double kernel_cross_entropy(size_t n, float *logits, size_t target, float gradient_scale,
+                                   attn_bf16 *gradient)
 {
     enum { CHUNK = 2048 }; /* a chunk's sum is taken in float, the chunks' in double */
     const bool wants_gradient = gradient_scale != 0.0f;
@@ -22,8 +32,12 @@ static double kernel_cross_entropy(size_t n, float *logits, size_t target, float
         total += (double)(wants_gradient ? kernel_exp_shifted(count, top, logits + first)
                                          : sum_exponentials(count, top, logits + first));
     }
-    if (wants_gradient) {
-        kernel_scale(n, (float)((double)gradient_scale / total), logits);
+    const float factor = (float)((double)gradient_scale / total);
+    if (wants_gradient && gradient) {
+        scale_to_bf16(n, factor, logits, gradient);
+        gradient[target] = attn_bf16_from_float(factor * logits[target] - gradient_scale);
+    } else if (wants_gradient) {
+        kernel_scale(n, factor, logits);
         logits[target] -= gradient_scale;
     }
     return log(total) - (double)(wanted - top);
@@ -47,7 +61,7 @@ static void kernel_adamw(size_t n, const attn_adamw_step *step, const float *g, 
         put(m + at, left, mi);
         put(v + at, left, vi);
         put(p + at, left,
-            fused_negative(rate, quotient(mi, deviation), mul(keep, take(p + at, left))));
+            fused_negative(rate, mul(mi, reciprocal(deviation)), mul(keep, take(p + at, left))));
     }
 }
 

@@ -59,6 +59,14 @@ static inline vf quotient(vf a, vf b)
 {
     return _mm512_div_ps(a, b);
 }
+/* 1 / a within 1.1 u, u = 2^-24; twice as fast as a quotient. A step of Newton's from 14 bits; what
+ * has none (0, infinity, NaN) keeps the first guess, which is right. */
+static inline vf reciprocal(vf a)
+{
+    const vf guess = _mm512_rcp14_ps(a);
+    const vf rest = _mm512_fnmadd_ps(a, guess, _mm512_set1_ps(1.0f));
+    return _mm512_mask_fmadd_ps(guess, _mm512_cmp_ps_mask(rest, rest, _CMP_ORD_Q), rest, guess);
+}
 static inline vf root(vf a)
 {
     return _mm512_sqrt_ps(a);
@@ -112,6 +120,24 @@ static inline float first_lane(vf a)
 static inline float sum_lanes(vf a)
 {
     return _mm512_reduce_add_ps(a);
+}
+/* doubles: half as many lanes */
+typedef __m512d vd;
+static inline vd widen(const float *p)
+{
+    return _mm512_cvtps_pd(_mm256_loadu_ps(p));
+}
+static inline vd zero_double(void)
+{
+    return _mm512_setzero_pd();
+}
+static inline vd fused_double(vd a, vd b, vd c)
+{
+    return _mm512_fmadd_pd(a, b, c);
+}
+static inline double sum_doubles(vd a)
+{
+    return _mm512_reduce_add_pd(a);
 }
 static inline float largest_lane(vf a)
 {

@@ -4,13 +4,15 @@
 #define MECHANISMS_COUNTED_H
 
 #include "kernels/context.h"
+#include "mechanisms/head_rows.h"
 
 #include <math.h>
 #include <string.h>
 
 typedef struct attn_counted {
     const attn_kernels *kernels;
-    attn_work *work; /* of this worker */
+    attn_work *work;   /* of this worker */
+    attn_ahead *ahead; /* to be asked for by the way; NULL: nothing */
 } attn_counted;
 
 static inline void attn_counted_product(attn_counted on, size_t m, size_t n, size_t k,
@@ -18,7 +20,11 @@ static inline void attn_counted_product(attn_counted on, size_t m, size_t n, siz
                                         const float *b, size_t b_row, float *c, size_t c_row,
                                         bool accumulate)
 {
-    on.kernels->product(m, n, k, a, a_row, a_column, b, b_row, c, c_row, accumulate);
+    if (on.ahead)
+        attn_ahead_product(on.kernels, on.ahead, m, n, k, a, a_row, a_column, b, b_row, c, c_row,
+                           accumulate);
+    else
+        on.kernels->product(m, n, k, a, a_row, a_column, b, b_row, c, c_row, accumulate);
     on.work->matmul += 2 * (uint64_t)m * n * k;
 }
 
@@ -101,6 +107,19 @@ static inline float attn_counted_norm(attn_counted on, size_t n, const float *u,
     memcpy(out, u, n * sizeof *out);
     attn_counted_scale(on, n, factor, out);
     return factor;
+}
+
+/* The same of rows without gaps, in place. */
+static inline void attn_counted_norm_rows(attn_counted on, size_t rows, size_t n, float *u,
+                                          float *factors)
+{
+    for (size_t i = 0; i < rows; i++) {
+        const double mean = on.kernels->sum_squares(n, u + i * n) / (double)n;
+        factors[i] = 1.0f / sqrtf((float)mean + 1e-5f);
+    }
+    on.work->exponential += rows;
+    on.work->other += (uint64_t)rows * (2 * n + 2);
+    attn_counted_scale_rows(on, rows, n, factors, u, n);
 }
 
 /* Its gradient, in place: d becomes factor (d - out mean(out o d)). */

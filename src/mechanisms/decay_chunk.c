@@ -3,7 +3,7 @@
 
 #include <string.h>
 
-enum { C = ATTN_CHUNK };
+enum { C = ATTN_CHUNK, BLOCK = ATTN_DECAY_BLOCK };
 
 static size_t larger(size_t a, size_t b)
 {
@@ -12,207 +12,223 @@ static size_t larger(size_t a, size_t b)
 
 size_t attn_decay_chunk_room(size_t key_dim, size_t value_dim)
 {
-    return C * (5 * key_dim + larger(key_dim, value_dim) + 2 + C) + key_dim + 1;
+    return C * (C + 6 * key_dim + 2 * larger(key_dim, value_dim)) + key_dim;
 }
 
-float *attn_decay_divide(const attn_decay_head *head, float *room, attn_decay_chunk *chunk)
+float *attn_decay_divide(const attn_decay_input *in, attn_decay_chunk *chunk)
 {
-    const size_t dk = head->key_dim;
-    chunk->incoming = attn_cut(&room, C * dk);
-    chunk->outgoing = attn_cut(&room, C * dk);
-    chunk->factor = attn_cut(&room, C * dk);
-    chunk->mixed = attn_cut(&room, C * dk);
-    chunk->rows = attn_cut(&room, C * dk);
-    chunk->turned = attn_cut(&room, C * larger(dk, head->value_dim));
+    const size_t dk = in->key_dim, wide = larger(dk, in->value_dim);
+    float *room = in->room;
     chunk->a = attn_cut(&room, C * C);
-    chunk->falling = attn_cut(&room, C);
-    chunk->powers = attn_cut(&room, C + 1);
+    chunk->q_in = attn_cut(&room, C * dk);
+    chunk->k_out_t = attn_cut(&room, C * dk);
+    chunk->rows = attn_cut(&room, C * wide);
+    chunk->turned = attn_cut(&room, C * wide);
+    chunk->decay = attn_cut(&room, C * dk);
+    chunk->within = attn_cut(&room, C * dk);
+    chunk->q_block = attn_cut(&room, C * dk);
+    chunk->k_outward = attn_cut(&room, C * dk);
     chunk->total = attn_cut(&room, dk);
-    if (head->log_decay) return room;
-    double power = 1.0;
-    for (size_t i = 0; i <= C; i++, power *= head->decay) {
-        chunk->powers[i] = (float)power;
-        if (i < C) chunk->falling[C - 1 - i] = (float)power;
-    }
-    head->on.work->other += C;
     return room;
 }
 
-void attn_decay_enter(const attn_decay_head *head, size_t t, size_t c, attn_decay_chunk *chunk)
+void attn_decay_fill_powers(double decay, float *powers)
 {
-    const size_t dk = head->key_dim;
-    chunk->c = c;
-    chunk->q = head->q + t * dk;
-    chunk->k = head->k + t * dk;
-    chunk->v = head->v + t * head->value_dim;
-    chunk->log_decay = head->log_decay ? head->log_decay + t * dk : NULL;
+    float *falling = powers + C + 1;
+    double power = 1.0;
+    for (size_t i = 0; i <= C; i++, power *= decay) {
+        powers[i] = (float)power;
+        if (i < C) falling[C - 1 - i] = (float)power;
+    }
 }
 
-/* ---- A of a constant --------------------------------------------------------------------- */
+/* Powers c - 1 .. 0. */
+static const float *falling_powers(const attn_decay_input *in, size_t c)
+{
+    return in->powers + 2 * C + 1 - c;
+}
+
+/* ---- a constant -------------------------------------------------------------------------- */
 
 /* Row i times decay^(i - j), j <= i; 0 behind. */
-static void decay_lower(const attn_decay_head *head, const attn_decay_chunk *chunk, float *a)
+static void decay_lower(const attn_decay_input *in, float *a)
 {
-    for (size_t i = 0; i < chunk->c; i++) {
-        attn_counted_multiply(head->on, i + 1, chunk->falling + C - 1 - i, a + i * C);
-        memset(a + i * C + i + 1, 0, (chunk->c - i - 1) * sizeof *a);
+    for (size_t i = 0; i < in->length; i++) {
+        attn_counted_multiply(in->on, i + 1, falling_powers(in, i + 1), a + i * C);
+        memset(a + i * C + i + 1, 0, (in->length - i - 1) * sizeof *a);
     }
 }
 
-static void scores_of_constant(const attn_decay_head *head, const attn_decay_chunk *chunk,
-                               float *da, float *dq, float *dk_out)
+static void scores_of_constant(const attn_decay_input *in, const attn_decay_chunk *chunk, float *da,
+                               float *dq, float *dk_out)
 {
-    const attn_counted on = head->on;
-    const size_t c = chunk->c, dk = head->key_dim;
-    on.kernels->transpose(c, dk, chunk->k, dk, chunk->turned, C);
-    attn_counted_product(on, c, c, dk, chunk->q, dk, 1, chunk->turned, C, chunk->a, C, false);
-    decay_lower(head, chunk, chunk->a);
+    const attn_counted on = in->on;
+    const size_t c = in->length, dk = in->key_dim;
+    on.kernels->transpose(c, dk, in->k, dk, chunk->k_out_t, C);
+    attn_counted_product(on, c, c, dk, in->q, dk, 1, chunk->k_out_t, C, chunk->a, C, false);
+    decay_lower(in, chunk->a);
+    for (size_t f = 0; f < dk; f++) {
+        attn_counted_multiply(on, c, falling_powers(in, c), chunk->k_out_t + f * C);
+        chunk->total[f] = in->powers[c];
+    }
+    memcpy(chunk->q_in, in->q, c * dk * sizeof *in->q);
+    attn_counted_scale_rows(on, c, dk, in->powers + 1, chunk->q_in, dk);
     if (!da) return;
-    decay_lower(head, chunk, da);
-    attn_counted_product(on, c, dk, c, da, C, 1, chunk->k, dk, dq, dk, false);
-    attn_counted_product(on, c, dk, c, da, 1, C, chunk->q, dk, dk_out, dk, false);
+    decay_lower(in, da);
+    attn_counted_scale_rows(on, c, dk, in->powers + 1, dq, dk);
+    attn_counted_product(on, c, dk, c, da, C, 1, in->k, dk, dq, dk, true);
+    attn_counted_scale_rows(on, c, dk, falling_powers(in, c), dk_out, dk);
+    attn_counted_product(on, c, dk, c, da, 1, C, in->q, dk, dk_out, dk, true);
 }
 
-/* ---- A of vectors, by halves ------------------------------------------------------------- */
+/* ---- vectors, by blocks ------------------------------------------------------------------ */
 
-/* At a level, `incoming` holds g summed from the start of t's half up to t, and `outgoing` from
- * behind t to the half's end. The level's exponents are those of the keys in first halves and
- * of the queries in second ones. Returns how many rows have a part in it. */
-static size_t mix_level(const attn_decay_head *head, const attn_decay_chunk *chunk, size_t half)
+static void multiply_rows(attn_counted on, size_t rows, size_t n, const float *by, float *x)
 {
-    const size_t c = chunk->c, dk = head->key_dim, row = dk * sizeof(float);
-    size_t end = 0;
-    for (size_t m = half; m < c; m += 2 * half) {
-        const size_t first = (m - half) * dk, second = m * dk;
-        end = attn_block_end(m, half, c);
-        memcpy(chunk->factor + first, chunk->outgoing + first, half * row);
-        memcpy(chunk->factor + second, chunk->incoming + second, (end - m) * row);
-        memcpy(chunk->mixed + first, chunk->k + first, half * row);
-        memcpy(chunk->mixed + second, chunk->q + second, (end - m) * row);
+    for (size_t i = 0; i < rows; i++) attn_counted_multiply(on, n, by, x + i * n);
+}
+
+/* a = e^g */
+static void fill_decays(const attn_decay_input *in, const attn_decay_chunk *chunk)
+{
+    const size_t count = in->length * in->key_dim;
+    memcpy(chunk->decay, in->log_decay, count * sizeof *chunk->decay);
+    attn_counted_exp(in->on, count, chunk->decay);
+}
+
+/* Row t = all decays behind t, up to the end of its span of tokens. */
+static void fill_outward(const attn_decay_input *in, const attn_decay_chunk *chunk, size_t span)
+{
+    const size_t dk = in->key_dim;
+    for (size_t end = in->length, t = end; t-- > 0;) {
+        float *row = chunk->k_outward + t * dk;
+        const bool is_last = t + 1 == end || (t + 1) % span == 0;
+        for (size_t f = 0; is_last && f < dk; f++) row[f] = 1.0f;
+        if (is_last) continue;
+        memcpy(row, chunk->decay + (t + 1) * dk, dk * sizeof *row);
+        attn_counted_multiply(in->on, dk, row + dk, row);
     }
-    attn_counted_exp(head->on, end * dk, chunk->factor);
-    attn_counted_multiply(head->on, end * dk, chunk->factor, chunk->mixed);
-    return end;
 }
 
-static void block_scores(const attn_decay_head *head, const attn_decay_chunk *chunk, size_t half,
-                         size_t m, size_t queries)
+static void fill_within(const attn_decay_input *in, const attn_decay_chunk *chunk)
 {
-    const size_t dk = head->key_dim;
-    const float *first = chunk->mixed + (m - half) * dk, *second = chunk->mixed + m * dk;
-    head->on.kernels->transpose(half, dk, first, dk, chunk->turned, half);
-    attn_counted_product(head->on, queries, half, dk, second, dk, 1, chunk->turned, half,
-                         chunk->a + m * C + m - half, C, false);
+    const size_t c = in->length, dk = in->key_dim;
+    memcpy(chunk->within, chunk->decay, c * dk * sizeof *chunk->within);
+    for (size_t t = 1; t < c; t++)
+        if (t % BLOCK != 0)
+            attn_counted_multiply(in->on, dk, chunk->within + (t - 1) * dk, chunk->within + t * dk);
+    memcpy(chunk->q_block, in->q, c * dk * sizeof *in->q);
+    attn_counted_multiply(in->on, c * dk, chunk->within, chunk->q_block);
 }
 
-static void block_gradients(const attn_decay_head *head, const attn_decay_chunk *chunk, size_t half,
-                            size_t m, size_t queries, const float *da, float *dq, float *dk_out)
+/* The block of n tokens from s on meets all before it: their part of A, and of dq. */
+static void meet_earlier(const attn_decay_input *in, const attn_decay_chunk *chunk, size_t s,
+                         size_t n, const float *da, float *dq)
 {
-    const size_t dk = head->key_dim, first = (m - half) * dk, second = m * dk;
-    const float *block = da + m * C + m - half;
-    attn_counted_product(head->on, queries, dk, half, block, C, 1, chunk->mixed + first, dk,
-                         chunk->rows, dk, false);
-    attn_counted_add_product(head->on, queries * dk, chunk->factor + second, chunk->rows,
-                             dq + second);
-    attn_counted_product(head->on, half, dk, queries, block, 1, C, chunk->mixed + second, dk,
-                         chunk->rows, dk, false);
-    attn_counted_add_product(head->on, half * dk, chunk->factor + first, chunk->rows,
-                             dk_out + first);
+    const attn_counted on = in->on;
+    const size_t dk = in->key_dim;
+    float *keys = chunk->turned;
+    attn_counted_product(on, n, s, dk, chunk->q_block + s * dk, dk, 1, chunk->k_out_t, C,
+                         chunk->a + s * C, C, false);
+    memcpy(chunk->q_in + s * dk, chunk->q_block + s * dk, n * dk * sizeof *dq);
+    multiply_rows(on, n, dk, chunk->total, chunk->q_in + s * dk);
+    if (!da) return;
+    multiply_rows(on, n, dk, chunk->total, dq + s * dk);
+    on.kernels->transpose(dk, s, chunk->k_out_t, C, keys, dk);
+    attn_counted_product(on, n, dk, s, da + s * C, C, 1, keys, dk, dq + s * dk, dk, true);
 }
 
-/* The sums of both halves of a block become those of the block. */
-static void join_halves(const attn_decay_head *head, const attn_decay_chunk *chunk, size_t half,
-                        size_t m, size_t end)
+/* What decays within the block costs: A's part there leaves k_out_t decayed to the block's end. */
+static void meet_block(const attn_decay_input *in, const attn_decay_chunk *chunk, size_t s,
+                       size_t n)
 {
-    const size_t dk = head->key_dim;
-    const float *second_total = chunk->incoming + (end - 1) * dk;
-    const float *first_total = chunk->incoming + (m - 1) * dk;
-    for (size_t t = m - half; t < m; t++)
-        attn_counted_add(head->on, dk, second_total, chunk->outgoing + t * dk);
-    for (size_t t = m; t < end; t++)
-        attn_counted_add(head->on, dk, first_total, chunk->incoming + t * dk);
+    const size_t dk = in->key_dim;
+    const uint64_t pairs = n * (n - 1) / 2;
+    in->on.kernels->decayed_scores(n, dk, in->q + s * dk, chunk->decay + s * dk, chunk->k_out_t + s,
+                                   C, chunk->a + s * C + s, C);
+    in->on.work->matmul += 2 * dk * (pairs + n);
+    in->on.work->other += dk * pairs;
+    for (size_t i = s; i < s + n; i++)
+        memset(chunk->a + i * C + s + n, 0, (in->length - s - n) * sizeof *chunk->a);
 }
 
-static void scores_of_vectors(const attn_decay_head *head, const attn_decay_chunk *chunk, float *da,
+/* dk from what lies behind each block's end, in reverse. */
+static void key_gradients(const attn_decay_input *in, const attn_decay_chunk *chunk,
+                          const float *da, float *dk_out)
+{
+    const attn_counted on = in->on;
+    const size_t c = in->length, dk = in->key_dim;
+    fill_outward(in, chunk, BLOCK);
+    for (size_t end = c, s; end > 0; end = s) {
+        s = (end - 1) / BLOCK * BLOCK;
+        const float *block_total = chunk->within + (end - 1) * dk;
+        attn_counted_multiply(on, (end - s) * dk, chunk->k_outward + s * dk, dk_out + s * dk);
+        multiply_rows(on, s, dk, block_total, dk_out);
+        attn_counted_product(on, s, dk, end - s, da + s * C, 1, C, chunk->q_block + s * dk, dk,
+                             dk_out, dk, true);
+    }
+}
+
+static void block_gradients(const attn_decay_input *in, const attn_decay_chunk *chunk, size_t s,
+                            size_t n, const float *da, float *dq, float *dk_out)
+{
+    const size_t dk = in->key_dim, at = s * dk;
+    const uint64_t pairs = n * (n - 1) / 2;
+    in->on.kernels->decayed_scores_gradient(n, dk, in->q + at, in->k + at, chunk->decay + at,
+                                            da + s * C + s, C, dq + at, dk_out + at);
+    in->on.work->matmul += 4 * dk * pairs;
+    in->on.work->other += 2 * dk * pairs;
+}
+
+static void scores_of_vectors(const attn_decay_input *in, const attn_decay_chunk *chunk, float *da,
                               float *dq, float *dk_out)
 {
-    const size_t c = chunk->c, dk = head->key_dim, count = c * dk;
-    memcpy(chunk->incoming, chunk->log_decay, count * sizeof(float));
-    memset(chunk->outgoing, 0, count * sizeof(float));
-    if (da) {
-        memset(dq, 0, count * sizeof(float));
-        memset(dk_out, 0, count * sizeof(float));
+    const attn_counted on = in->on;
+    const size_t c = in->length, dk = in->key_dim;
+    fill_decays(in, chunk);
+    fill_within(in, chunk);
+    on.kernels->transpose(c, dk, in->k, dk, chunk->k_out_t, C);
+    memcpy(chunk->q_in, chunk->q_block, attn_smaller(c, BLOCK) * dk * sizeof *dq);
+    for (size_t s = 0; s < c; s += BLOCK) {
+        const size_t n = attn_smaller(BLOCK, c - s);
+        const float *block_total = chunk->within + (s + n - 1) * dk;
+        if (s > 0) meet_earlier(in, chunk, s, n, da, dq);
+        meet_block(in, chunk, s, n);
+        attn_counted_scale_rows(on, dk, s, block_total, chunk->k_out_t, C);
+        if (s == 0)
+            memcpy(chunk->total, block_total, dk * sizeof *block_total);
+        else
+            attn_counted_multiply(on, dk, block_total, chunk->total);
     }
-    for (size_t i = 0; i < c; i++) {
-        chunk->a[i * C + i] = attn_counted_dot(head->on, dk, chunk->q + i * dk, chunk->k + i * dk);
-        memset(chunk->a + i * C + i + 1, 0, (c - i - 1) * sizeof(float));
-    }
-    for (size_t half = 1; half < c; half *= 2) {
-        mix_level(head, chunk, half);
-        for (size_t m = half; m < c; m += 2 * half) {
-            const size_t end = attn_block_end(m, half, c);
-            block_scores(head, chunk, half, m, end - m);
-            if (da) block_gradients(head, chunk, half, m, end - m, da, dq, dk_out);
-            join_halves(head, chunk, half, m, end);
-        }
-    }
+    if (!da) return;
+    attn_counted_multiply(on, c * dk, chunk->within, dq);
+    key_gradients(in, chunk, da, dk_out);
+    for (size_t s = 0; s < c; s += BLOCK)
+        block_gradients(in, chunk, s, attn_smaller(BLOCK, c - s), da, dq, dk_out);
 }
 
-void attn_decay_scores(const attn_decay_head *head, const attn_decay_chunk *chunk, float *da,
+void attn_decay_scores(const attn_decay_input *in, const attn_decay_chunk *chunk, float *da,
                        float *dq, float *dk)
 {
-    if (head->log_decay)
-        scores_of_vectors(head, chunk, da, dq, dk);
+    if (in->log_decay)
+        scores_of_vectors(in, chunk, da, dq, dk);
     else
-        scores_of_constant(head, chunk, da, dq, dk);
+        scores_of_constant(in, chunk, da, dq, dk);
 }
 
-/* ---- to and from the chunk's ends -------------------------------------------------------- */
-
-void attn_decay_fill_incoming(const attn_decay_head *head, const attn_decay_chunk *chunk)
+void attn_decay_outgoing(const attn_decay_input *in, const attn_decay_chunk *chunk)
 {
-    if (!head->log_decay) return;
-    const size_t c = chunk->c, dk = head->key_dim;
-    float *sum = chunk->incoming;
-    memcpy(sum, chunk->log_decay, c * dk * sizeof *sum);
-    for (size_t t = 1; t < c; t++) attn_counted_add(head->on, dk, sum + (t - 1) * dk, sum + t * dk);
-    attn_counted_exp(head->on, c * dk, sum);
-}
-
-void attn_decay_fill_outgoing(const attn_decay_head *head, const attn_decay_chunk *chunk)
-{
-    const size_t c = chunk->c, dk = head->key_dim;
-    if (!head->log_decay) {
-        for (size_t i = 0; i < dk; i++) chunk->total[i] = chunk->powers[c];
+    const attn_counted on = in->on;
+    const size_t c = in->length, dk = in->key_dim;
+    memcpy(chunk->rows, in->k, c * dk * sizeof *in->k);
+    if (!in->log_decay) {
+        attn_counted_scale_rows(on, c, dk, falling_powers(in, c), chunk->rows, dk);
+        for (size_t f = 0; f < dk; f++) chunk->total[f] = in->powers[c];
         return;
     }
-    const float *g = chunk->log_decay;
-    float *sum = chunk->outgoing;
-    memset(sum + (c - 1) * dk, 0, dk * sizeof *sum);
-    for (size_t t = c - 1; t-- > 0;) {
-        memcpy(sum + t * dk, g + (t + 1) * dk, dk * sizeof *sum);
-        attn_counted_add(head->on, dk, sum + (t + 1) * dk, sum + t * dk);
-    }
-    memcpy(chunk->total, g, dk * sizeof *g);
-    attn_counted_add(head->on, dk, sum, chunk->total);
-    attn_counted_exp(head->on, c * dk, sum);
-    attn_counted_exp(head->on, dk, chunk->total);
-}
-
-void attn_decay_weigh_incoming(const attn_decay_head *head, const attn_decay_chunk *chunk, float *x)
-{
-    const size_t c = chunk->c, dk = head->key_dim;
-    if (head->log_decay)
-        attn_counted_multiply(head->on, c * dk, chunk->incoming, x);
-    else
-        attn_counted_scale_rows(head->on, c, dk, chunk->powers + 1, x, dk);
-}
-
-void attn_decay_weigh_outgoing(const attn_decay_head *head, const attn_decay_chunk *chunk, float *x)
-{
-    const size_t c = chunk->c, dk = head->key_dim;
-    if (head->log_decay)
-        attn_counted_multiply(head->on, c * dk, chunk->outgoing, x);
-    else
-        attn_counted_scale_rows(head->on, c, dk, chunk->falling + C - c, x, dk);
+    fill_decays(in, chunk);
+    fill_outward(in, chunk, C);
+    attn_counted_multiply(on, c * dk, chunk->k_outward, chunk->rows);
+    memcpy(chunk->total, chunk->decay, dk * sizeof *chunk->total);
+    attn_counted_multiply(on, dk, chunk->k_outward, chunk->total);
 }

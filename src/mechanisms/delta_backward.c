@@ -12,24 +12,18 @@ typedef struct backward_room {
     float *z, *below; /* [C]: a row of gradients of log Gamma, and the sums of those below */
     float *du, *dr;   /* [C][dv] */
     float *rows;      /* [C][dk] */
-    float *ds, *ds_t; /* [dk][dv] and its transpose */
-    float *states;    /* S^T before each chunk that does not start a document; the first is 0 */
+    float *ds;        /* [dk][dv]: the caller's */
+    float *ds_t;      /* [dv][dk]: its transpose */
 } backward_room;
 
-/* States kept at once: each stands for a whole chunk before it. */
-static size_t state_count(size_t length)
+size_t attn_delta_backward_room(size_t dk, size_t dv)
 {
-    return 1 + (length - 1) / C;
+    return C * (2 * C + 2 + dk + 2 * dv) + dk * dv;
 }
 
-size_t attn_delta_backward_room(size_t length, size_t dk, size_t dv)
+static backward_room divide(const attn_delta_input *in, float *room, float *ds)
 {
-    return C * (2 * C + 2 + dk + 2 * dv) + (2 + state_count(length)) * dk * dv;
-}
-
-static backward_room divide(const attn_delta_head *head, float *room)
-{
-    const size_t dk = head->key_dim, dv = head->value_dim;
+    const size_t dk = in->key_dim, dv = in->value_dim;
     backward_room r;
     r.dp = attn_cut(&room, C * C);
     r.dm = attn_cut(&room, C * C);
@@ -38,34 +32,24 @@ static backward_room divide(const attn_delta_head *head, float *room)
     r.du = attn_cut(&room, C * dv);
     r.dr = attn_cut(&room, C * dv);
     r.rows = attn_cut(&room, C * dk);
-    r.ds = attn_cut(&room, dk * dv);
-    r.ds_t = attn_cut(&room, dk * dv);
-    r.states = room;
+    r.ds_t = room;
+    r.ds = ds;
     return r;
 }
 
-static bool is_document_start(const attn_delta_head *head, size_t t)
-{
-    return t == 0 || (head->documents && head->documents[t] == t);
-}
-
-static bool is_document_end(const attn_delta_head *head, size_t end)
-{
-    return end == head->length || is_document_start(head, end);
-}
-
 /* S'^T = e^{G_C} S^T + U^T E K */
-static void next_state(const attn_delta_head *head, attn_delta_chunk *chunk, const float *r,
-                       const float *state, float *next)
+void attn_delta_advance(const attn_delta_input *in, const float *r, const float *state, float *next)
 {
-    const size_t c = chunk->c, dk = head->key_dim, dv = head->value_dim;
-    attn_delta_fill_ends(head, chunk);
-    attn_delta_updates(head, chunk, r);
-    memcpy(chunk->keys, chunk->k, c * dk * sizeof *chunk->keys);
-    attn_delta_weigh(head, chunk, chunk->outgoing, dk, chunk->keys);
+    const size_t c = in->length, dk = in->key_dim, dv = in->value_dim;
+    attn_delta_chunk chunk;
+    attn_delta_divide(in, &chunk);
+    attn_delta_fill_ends(in, &chunk);
+    attn_delta_updates(in, &chunk, r);
+    memcpy(chunk.keys, in->k, c * dk * sizeof *chunk.keys);
+    attn_delta_weigh(in, chunk.outgoing, dk, chunk.keys);
     memcpy(next, state, dk * dv * sizeof *next);
-    if (chunk->log_decay) attn_counted_scale(head->on, dk * dv, chunk->total, next);
-    attn_counted_product(head->on, dv, dk, c, chunk->u, 1, dv, chunk->keys, dk, next, dk, true);
+    if (in->log_decay) attn_counted_scale(in->on, dk * dv, chunk.total, next);
+    attn_counted_product(in->on, dv, dk, c, chunk.u, 1, dv, chunk.keys, dk, next, dk, true);
 }
 
 /* x [c][n] becomes the solution of (I - m^T) x' = x, m strictly lower triangular, from below. */
@@ -82,32 +66,32 @@ static void solve_upper(attn_counted on, size_t c, size_t n, const float *m, flo
 }
 
 /* U; dU, dR = dV and db. Needs p, m with rows times b, and the ends. */
-static void update_gradients(const attn_delta_head *head, const attn_delta_chunk *chunk,
+static void update_gradients(const attn_delta_input *in, const attn_delta_chunk *chunk,
                              const backward_room *room, const float *r, const float *d_o,
                              float *dv_out, float *d_rate)
 {
-    const attn_counted on = head->on;
-    const size_t c = chunk->c, dk = head->key_dim, dv = head->value_dim;
-    attn_delta_updates(head, chunk, r);
-    memcpy(chunk->keys, chunk->k, c * dk * sizeof *chunk->keys);
-    attn_delta_weigh(head, chunk, chunk->outgoing, dk, chunk->keys);
+    const attn_counted on = in->on;
+    const size_t c = in->length, dk = in->key_dim, dv = in->value_dim;
+    attn_delta_updates(in, chunk, r);
+    memcpy(chunk->keys, in->k, c * dk * sizeof *chunk->keys);
+    attn_delta_weigh(in, chunk->outgoing, dk, chunk->keys);
     attn_counted_product(on, c, dv, dk, chunk->keys, dk, 1, room->ds, dv, room->du, dv, false);
     attn_counted_product(on, c, dv, c, chunk->p, 1, C, d_o, dv, room->du, dv, true);
     solve_upper(on, c, dv, chunk->m, room->du);
     for (size_t t = 0; t < c; t++)
         d_rate[t] = attn_counted_dot(on, dv, room->du + t * dv, r + t * dv);
     memcpy(room->dr, room->du, c * dv * sizeof *r);
-    attn_counted_scale_rows(on, c, dv, chunk->rate, room->dr, dv);
+    attn_counted_scale_rows(on, c, dv, in->rate, room->dr, dv);
     memcpy(dv_out, room->dr, c * dv * sizeof *r);
 }
 
 /* dP and dM, 0 above; and g's part through Gamma: with Z = dP o P + dM o M before dP and dM meet
  * Gamma, dg_t gets the sum of Z_ij over i >= t > j. */
-static void score_gradients(const attn_delta_head *head, const attn_delta_chunk *chunk,
+static void score_gradients(const attn_delta_input *in, const attn_delta_chunk *chunk,
                             const backward_room *room, const float *d_o, float *d_log_decay)
 {
-    const attn_counted on = head->on;
-    const size_t c = chunk->c, dv = head->value_dim;
+    const attn_counted on = in->on;
+    const size_t c = in->length, dv = in->value_dim;
     on.kernels->transpose(c, dv, chunk->u, dv, chunk->turned, C);
     attn_counted_product(on, c, c, dv, d_o, dv, 1, chunk->turned, C, room->dp, C, false);
     attn_counted_product(on, c, c, dv, room->du, dv, 1, chunk->turned, C, room->dm, C, false);
@@ -116,7 +100,7 @@ static void score_gradients(const attn_delta_head *head, const attn_delta_chunk 
         float *dp = room->dp + i * C, *dm = room->dm + i * C;
         memset(dp + i + 1, 0, (c - i - 1) * sizeof *dp);
         memset(dm + i, 0, (c - i) * sizeof *dm);
-        if (chunk->log_decay) {
+        if (in->log_decay) {
             /* m is -diag(b) M, and dm so far dU U^T */
             memcpy(room->z, dp, i * sizeof *dp);
             attn_counted_multiply(on, i, chunk->p + i * C, room->z);
@@ -127,120 +111,93 @@ static void score_gradients(const attn_delta_head *head, const attn_delta_chunk 
             attn_counted_multiply(on, i + 1, chunk->gamma + i * C, dp);
             attn_counted_multiply(on, i, chunk->gamma + i * C, dm);
         }
-        attn_counted_scale(on, i, -chunk->rate[i], dm);
+        attn_counted_scale(on, i, -in->rate[i], dm);
     }
 }
 
 /* dg's part through the chunk's ends: what came in from the state reaches every g up to its row,
  * what goes out every g behind its row. x [c][dk] are gradients of q or k by that way alone. */
-static void add_incoming(const attn_delta_head *head, const attn_delta_chunk *chunk, const float *q,
-                         const float *x, float *d_log_decay)
+static void add_incoming(const attn_delta_input *in, const float *q, const float *x,
+                         float *d_log_decay)
 {
-    const size_t dk = head->key_dim;
+    const size_t dk = in->key_dim;
     float sum = 0.0f;
-    for (size_t t = chunk->c; t-- > 0;)
-        d_log_decay[t] += sum += attn_counted_dot(head->on, dk, q + t * dk, x + t * dk);
-    head->on.work->other += 2 * (uint64_t)chunk->c;
+    for (size_t t = in->length; t-- > 0;)
+        d_log_decay[t] += sum += attn_counted_dot(in->on, dk, q + t * dk, x + t * dk);
+    in->on.work->other += 2 * (uint64_t)in->length;
 }
 
-static void add_outgoing(const attn_delta_head *head, const attn_delta_chunk *chunk, float start,
-                         const float *x, float *d_log_decay)
+static void add_outgoing(const attn_delta_input *in, float start, const float *x,
+                         float *d_log_decay)
 {
-    const size_t dk = head->key_dim;
+    const size_t dk = in->key_dim;
     float sum = start;
-    for (size_t t = 0; t < chunk->c; t++) {
+    for (size_t t = 0; t < in->length; t++) {
         d_log_decay[t] += sum;
-        sum += attn_counted_dot(head->on, dk, chunk->k + t * dk, x + t * dk);
+        sum += attn_counted_dot(in->on, dk, in->k + t * dk, x + t * dk);
     }
-    head->on.work->other += 2 * (uint64_t)chunk->c;
+    in->on.work->other += 2 * (uint64_t)in->length;
 }
 
 /* dQ and dK by way of the states at the chunk's ends, and dg. */
-static void state_gradients(const attn_delta_head *head, const attn_delta_chunk *chunk,
+static void state_gradients(const attn_delta_input *in, const attn_delta_chunk *chunk,
                             const backward_room *room, const float *d_o, const float *state,
                             float *dq, float *dk_out, float *d_log_decay)
 {
-    const attn_counted on = head->on;
-    const size_t c = chunk->c, dk = head->key_dim, dv = head->value_dim;
+    const attn_counted on = in->on;
+    const size_t c = in->length, dk = in->key_dim, dv = in->value_dim;
     /* dQ = D dO S^T */
     attn_counted_product(on, c, dk, dv, d_o, dv, 1, state, dk, dq, dk, false);
-    attn_delta_weigh(head, chunk, chunk->incoming, dk, dq);
+    attn_delta_weigh(in, chunk->incoming, dk, dq);
     /* dK = -D dR S^T */
     attn_counted_product(on, c, dk, dv, room->dr, dv, 1, state, dk, dk_out, dk, false);
-    attn_delta_weigh(head, chunk, chunk->incoming, dk, dk_out);
+    attn_delta_weigh(in, chunk->incoming, dk, dk_out);
     attn_counted_scale(on, c * dk, -1.0f, dk_out);
-    if (chunk->log_decay) {
-        add_incoming(head, chunk, chunk->q, dq, d_log_decay);
-        add_incoming(head, chunk, chunk->k, dk_out, d_log_decay);
+    if (in->log_decay) {
+        add_incoming(in, in->q, dq, d_log_decay);
+        add_incoming(in, in->k, dk_out, d_log_decay);
     }
     /* dK += E U dS^T */
     attn_counted_product(on, c, dk, dv, chunk->u, dv, 1, room->ds_t, dk, room->rows, dk, false);
-    attn_delta_weigh(head, chunk, chunk->outgoing, dk, room->rows);
-    if (chunk->log_decay) {
+    attn_delta_weigh(in, chunk->outgoing, dk, room->rows);
+    if (in->log_decay) {
         const float through = attn_counted_dot(on, dk * dv, room->ds_t, state);
-        add_outgoing(head, chunk, chunk->total * through, room->rows, d_log_decay);
+        add_outgoing(in, chunk->total * through, room->rows, d_log_decay);
     }
     attn_counted_add(on, c * dk, room->rows, dk_out);
 }
 
-/* One chunk; `state` is S^T before it. */
-static void backward_chunk(const attn_delta_head *head, attn_delta_chunk *chunk,
-                           const backward_room *room, size_t t, const float *r, const float *d_o,
-                           const float *state, const attn_delta_gradients *to)
+void attn_delta_backward(const attn_delta_input *in, const attn_chunk_states *states,
+                         const float *r, const float *d_o, const attn_delta_gradients *to)
 {
-    const attn_counted on = head->on;
-    const size_t c = chunk->c, dk = head->key_dim, dv = head->value_dim;
-    float *dq = to->dq + t * dk, *dk_out = to->dk + t * dk, *rows = room->rows;
-    float *d_log_decay = to->d_log_decay + t;
-    attn_delta_fill_ends(head, chunk);
-    attn_delta_fill_gamma(head, chunk);
-    attn_delta_scores(head, chunk, chunk->rate, NULL);
-    update_gradients(head, chunk, room, r, d_o, to->dv + t * dv, to->d_rate + t);
-    score_gradients(head, chunk, room, d_o, d_log_decay);
-    state_gradients(head, chunk, room, d_o, state, dq, dk_out, d_log_decay);
+    const attn_counted on = in->on;
+    const size_t c = in->length, dk = in->key_dim, dv = in->value_dim;
+    attn_delta_chunk memory, *chunk = &memory;
+    const backward_room rest = divide(in, attn_delta_divide(in, chunk), states->ds), *room = &rest;
+    float *dq = to->dq, *dk_out = to->dk, *rows = room->rows;
+    on.kernels->transpose(dk, dv, room->ds, dv, room->ds_t, dk);
+    attn_delta_fill_ends(in, chunk);
+    attn_delta_fill_gamma(in, chunk);
+    attn_delta_scores(in, chunk, in->rate, NULL);
+    update_gradients(in, chunk, room, r, d_o, to->dv, to->d_rate);
+    score_gradients(in, chunk, room, d_o, to->d_log_decay);
+    state_gradients(in, chunk, room, d_o, states->before, dq, dk_out, to->d_log_decay);
 
     /* dQ += dP K,  dK += dM K + dM^T K + dP^T Q */
-    attn_counted_product(on, c, dk, c, room->dp, C, 1, chunk->k, dk, dq, dk, true);
-    attn_counted_product(on, c, dk, c, room->dm, C, 1, chunk->k, dk, dk_out, dk, true);
-    attn_counted_product(on, c, dk, c, room->dm, 1, C, chunk->k, dk, dk_out, dk, true);
-    attn_counted_product(on, c, dk, c, room->dp, 1, C, chunk->q, dk, dk_out, dk, true);
+    attn_counted_product(on, c, dk, c, room->dp, C, 1, in->k, dk, dq, dk, true);
+    attn_counted_product(on, c, dk, c, room->dm, C, 1, in->k, dk, dk_out, dk, true);
+    attn_counted_product(on, c, dk, c, room->dm, 1, C, in->k, dk, dk_out, dk, true);
+    attn_counted_product(on, c, dk, c, room->dp, 1, C, in->q, dk, dk_out, dk, true);
 
     /* dS <- e^{G_C} dS + (D Q)^T dO - (D K)^T dR */
-    if (chunk->log_decay) attn_counted_scale(on, dk * dv, chunk->total, room->ds);
-    memcpy(rows, chunk->q, c * dk * sizeof *rows);
-    attn_delta_weigh(head, chunk, chunk->incoming, dk, rows);
+    if (in->log_decay) attn_counted_scale(on, dk * dv, chunk->total, room->ds);
+    memcpy(rows, in->q, c * dk * sizeof *rows);
+    attn_delta_weigh(in, chunk->incoming, dk, rows);
     attn_counted_product(on, dk, dv, c, rows, 1, dk, d_o, dv, room->ds, dv, true);
-    memcpy(rows, chunk->k, c * dk * sizeof *rows);
-    attn_delta_weigh(head, chunk, chunk->incoming, dk, rows);
+    memcpy(rows, in->k, c * dk * sizeof *rows);
+    attn_delta_weigh(in, chunk->incoming, dk, rows);
     attn_counted_scale(on, c * dk, -1.0f, rows);
     attn_counted_product(on, dk, dv, c, rows, 1, dk, room->dr, dv, room->ds, dv, true);
-    on.kernels->transpose(dk, dv, room->ds, dv, room->ds_t, dk);
-}
-
-void attn_delta_backward(const attn_delta_head *head, const float *r, const float *d_o,
-                         const attn_delta_gradients *gradients)
-{
-    const size_t T = head->length, dv = head->value_dim, square = head->key_dim * dv;
-    attn_delta_chunk chunk;
-    const backward_room room = divide(head, attn_delta_divide(head, head->room, &chunk));
-    size_t kept = 0; /* the last state's place */
-    memset(room.states, 0, square * sizeof(float));
-    for (size_t t = 0, end; t < T; t = end) {
-        end = attn_chunk_end(t, T, head->documents);
-        if (is_document_end(head, end)) continue;
-        const float *state = room.states + (is_document_start(head, t) ? 0 : kept) * square;
-        attn_delta_enter(head, t, end - t, &chunk);
-        next_state(head, &chunk, r + t * dv, state, room.states + ++kept * square);
-    }
-    for (size_t end = T, t; end > 0; end = t) {
-        t = attn_chunk_start(end, head->documents);
-        const bool is_last = is_document_end(head, end);
-        if (!is_last) kept--; /* was the state behind this chunk */
-        const float *state = room.states + (is_document_start(head, t) ? 0 : kept) * square;
-        if (is_last) memset(room.ds, 0, 2 * square * sizeof(float)); /* and ds_t */
-        attn_delta_enter(head, t, end - t, &chunk);
-        backward_chunk(head, &chunk, &room, t, r + t * dv, d_o + t * dv, state, gradients);
-    }
 }
 
 attn_work attn_delta_backward_chunk(uint64_t c, uint64_t dk, uint64_t dv, bool has_decay,

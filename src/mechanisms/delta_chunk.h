@@ -4,10 +4,8 @@
 
 #include "mechanisms/delta_engine.h"
 
-/* One chunk of c tokens: where its inputs lie, and memory for what is made of them. */
+/* What is made of a chunk's inputs. */
 typedef struct attn_delta_chunk {
-    size_t c;
-    const float *q, *k, *v, *rate, *log_decay;
     float *incoming, *outgoing; /* [C]: e^{G_t} and e^{G_C - G_t} */
     float total;                /* e^{G_C} */
     float *gamma;               /* [C][C], lower triangle */
@@ -19,30 +17,26 @@ typedef struct attn_delta_chunk {
 
 size_t attn_delta_chunk_room(size_t key_dim, size_t value_dim);
 
-/* Cuts the memory of chunks from `room`; returns what follows. */
-float *attn_delta_divide(const attn_delta_head *head, float *room, attn_delta_chunk *chunk);
-
-/* The chunk becomes that of tokens [t, t + c). */
-void attn_delta_enter(const attn_delta_head *head, size_t t, size_t c, attn_delta_chunk *chunk);
+/* Cuts the memory of chunks from in->room; returns what follows. */
+float *attn_delta_divide(const attn_delta_input *in, attn_delta_chunk *chunk);
 
 /* Fill incoming, outgoing and total; and gamma. Nothing without decays. */
-void attn_delta_fill_ends(const attn_delta_head *head, attn_delta_chunk *chunk);
-void attn_delta_fill_gamma(const attn_delta_head *head, const attn_delta_chunk *chunk);
+void attn_delta_fill_ends(const attn_delta_input *in, attn_delta_chunk *chunk);
+void attn_delta_fill_gamma(const attn_delta_input *in, const attn_delta_chunk *chunk);
 
 /* p = tril(Q K^T o Gamma) and m = -tril(K K^T o Gamma, -1), row i of m times row_factors[i] or
  * column j times column_factors[j], whichever is not NULL; 0 above. */
-void attn_delta_scores(const attn_delta_head *head, const attn_delta_chunk *chunk,
+void attn_delta_scores(const attn_delta_input *in, const attn_delta_chunk *chunk,
                        const float *row_factors, const float *column_factors);
 
 /* Row i of x [c][n] times factors[i]; nothing without decays. */
-void attn_delta_weigh(const attn_delta_head *head, const attn_delta_chunk *chunk,
-                      const float *factors, size_t n, float *x);
+void attn_delta_weigh(const attn_delta_input *in, const float *factors, size_t n, float *x);
 
 /* u = diag(b) r */
-void attn_delta_updates(const attn_delta_head *head, const attn_delta_chunk *chunk, const float *r);
+void attn_delta_updates(const attn_delta_input *in, const attn_delta_chunk *chunk, const float *r);
 
 attn_work attn_delta_scores_work(uint64_t c, uint64_t dk, bool has_decay);
-size_t attn_delta_backward_room(size_t length, size_t key_dim, size_t value_dim);
+size_t attn_delta_backward_room(size_t key_dim, size_t value_dim);
 attn_work attn_delta_backward_chunk(uint64_t c, uint64_t dk, uint64_t dv, bool has_decay,
                                     bool ends_document);
 

@@ -17,15 +17,15 @@ size_t attn_delta_chunk_room(size_t key_dim, size_t value_dim)
     return C * (2 + 3 * C + larger(key_dim, value_dim) + key_dim + value_dim);
 }
 
-size_t attn_delta_room(size_t length, size_t key_dim, size_t value_dim)
+size_t attn_delta_room(size_t key_dim, size_t value_dim)
 {
-    return attn_delta_chunk_room(key_dim, value_dim) +
-           attn_delta_backward_room(length, key_dim, value_dim);
+    return attn_delta_chunk_room(key_dim, value_dim) + attn_delta_backward_room(key_dim, value_dim);
 }
 
-float *attn_delta_divide(const attn_delta_head *head, float *room, attn_delta_chunk *chunk)
+float *attn_delta_divide(const attn_delta_input *in, attn_delta_chunk *chunk)
 {
-    const size_t dk = head->key_dim, dv = head->value_dim;
+    float *room = in->room;
+    const size_t dk = in->key_dim, dv = in->value_dim;
     chunk->incoming = attn_cut(&room, C);
     chunk->outgoing = attn_cut(&room, C);
     chunk->gamma = attn_cut(&room, C * C);
@@ -38,73 +38,62 @@ float *attn_delta_divide(const attn_delta_head *head, float *room, attn_delta_ch
     return room;
 }
 
-void attn_delta_enter(const attn_delta_head *head, size_t t, size_t c, attn_delta_chunk *chunk)
-{
-    chunk->c = c;
-    chunk->q = head->q + t * head->key_dim;
-    chunk->k = head->k + t * head->key_dim;
-    chunk->v = head->v + t * head->value_dim;
-    chunk->rate = head->rate + t;
-    chunk->log_decay = head->log_decay ? head->log_decay + t : NULL;
-}
-
 /* ---- decays ------------------------------------------------------------------------------ */
 
-void attn_delta_fill_ends(const attn_delta_head *head, attn_delta_chunk *chunk)
+void attn_delta_fill_ends(const attn_delta_input *in, attn_delta_chunk *chunk)
 {
-    const size_t c = chunk->c;
-    const float *g = chunk->log_decay;
+    const size_t c = in->length;
+    const float *g = in->log_decay;
     if (!g) return;
     float sum = 0.0f;
     for (size_t t = 0; t < c; t++) chunk->incoming[t] = sum += g[t];
     sum = 0.0f;
     for (size_t t = c; t-- > 0; sum += g[t]) chunk->outgoing[t] = sum;
-    head->on.work->other += 2 * (uint64_t)c;
-    attn_counted_exp(head->on, c, chunk->incoming);
-    attn_counted_exp(head->on, c, chunk->outgoing);
+    in->on.work->other += 2 * (uint64_t)c;
+    attn_counted_exp(in->on, c, chunk->incoming);
+    attn_counted_exp(in->on, c, chunk->outgoing);
     chunk->total = chunk->incoming[c - 1];
 }
 
-void attn_delta_fill_gamma(const attn_delta_head *head, const attn_delta_chunk *chunk)
+void attn_delta_fill_gamma(const attn_delta_input *in, const attn_delta_chunk *chunk)
 {
-    if (!chunk->log_decay) return;
-    for (size_t i = 0; i < chunk->c; i++) {
+    if (!in->log_decay) return;
+    for (size_t i = 0; i < in->length; i++) {
         float *row = chunk->gamma + i * C;
         const float *before = row - C; /* its exponents: rows become exponentials below */
-        for (size_t j = 0; j < i; j++) row[j] = before[j] + chunk->log_decay[i];
+        for (size_t j = 0; j < i; j++) row[j] = before[j] + in->log_decay[i];
         row[i] = 0.0f;
     }
-    for (size_t i = 0; i < chunk->c; i++) attn_counted_exp(head->on, i + 1, chunk->gamma + i * C);
-    head->on.work->other += (uint64_t)chunk->c * (chunk->c - 1) / 2;
+    for (size_t i = 0; i < in->length; i++) attn_counted_exp(in->on, i + 1, chunk->gamma + i * C);
+    in->on.work->other += (uint64_t)in->length * (in->length - 1) / 2;
 }
 
-void attn_delta_weigh(const attn_delta_head *head, const attn_delta_chunk *chunk,
-                      const float *factors, size_t n, float *x)
+void attn_delta_weigh(const attn_delta_input *in, const float *factors, size_t n, float *x)
 {
-    if (chunk->log_decay) attn_counted_scale_rows(head->on, chunk->c, n, factors, x, n);
+    if (in->log_decay) attn_counted_scale_rows(in->on, in->length, n, factors, x, n);
 }
 
 /* ---- matrices of a chunk ----------------------------------------------------------------- */
 
 /* Row i of a keeps its first `count` entries, times row i of gamma. */
-static void decay_row(const attn_delta_head *head, const attn_delta_chunk *chunk, size_t i,
+static void decay_row(const attn_delta_input *in, const attn_delta_chunk *chunk, size_t i,
                       size_t count, float *a)
 {
-    if (chunk->log_decay) attn_counted_multiply(head->on, count, chunk->gamma + i * C, a + i * C);
-    memset(a + i * C + count, 0, (chunk->c - count) * sizeof *a);
+    if (in->log_decay) attn_counted_multiply(in->on, count, chunk->gamma + i * C, a + i * C);
+    memset(a + i * C + count, 0, (in->length - count) * sizeof *a);
 }
 
-void attn_delta_scores(const attn_delta_head *head, const attn_delta_chunk *chunk,
+void attn_delta_scores(const attn_delta_input *in, const attn_delta_chunk *chunk,
                        const float *row_factors, const float *column_factors)
 {
-    const attn_counted on = head->on;
-    const size_t c = chunk->c, dk = head->key_dim;
-    on.kernels->transpose(c, dk, chunk->k, dk, chunk->turned, C);
-    attn_counted_product(on, c, c, dk, chunk->q, dk, 1, chunk->turned, C, chunk->p, C, false);
-    attn_counted_product(on, c, c, dk, chunk->k, dk, 1, chunk->turned, C, chunk->m, C, false);
+    const attn_counted on = in->on;
+    const size_t c = in->length, dk = in->key_dim;
+    on.kernels->transpose(c, dk, in->k, dk, chunk->turned, C);
+    attn_counted_product(on, c, c, dk, in->q, dk, 1, chunk->turned, C, chunk->p, C, false);
+    attn_counted_product(on, c, c, dk, in->k, dk, 1, chunk->turned, C, chunk->m, C, false);
     for (size_t i = 0; i < c; i++) {
-        decay_row(head, chunk, i, i + 1, chunk->p);
-        decay_row(head, chunk, i, i, chunk->m);
+        decay_row(in, chunk, i, i + 1, chunk->p);
+        decay_row(in, chunk, i, i, chunk->m);
         if (column_factors) attn_counted_multiply(on, i, column_factors, chunk->m + i * C);
         attn_counted_scale(on, i, row_factors ? -row_factors[i] : -1.0f, chunk->m + i * C);
     }
@@ -123,59 +112,46 @@ static void solve_lower(attn_counted on, size_t c, size_t n, const float *m, flo
     }
 }
 
-void attn_delta_updates(const attn_delta_head *head, const attn_delta_chunk *chunk, const float *r)
+void attn_delta_updates(const attn_delta_input *in, const attn_delta_chunk *chunk, const float *r)
 {
-    const size_t dv = head->value_dim;
-    memcpy(chunk->u, r, chunk->c * dv * sizeof *r);
-    attn_counted_scale_rows(head->on, chunk->c, dv, chunk->rate, chunk->u, dv);
+    const size_t dv = in->value_dim;
+    memcpy(chunk->u, r, in->length * dv * sizeof *r);
+    attn_counted_scale_rows(in->on, in->length, dv, in->rate, chunk->u, dv);
 }
 
 /* ---- forward ----------------------------------------------------------------------------- */
 
-static void forward_chunk(const attn_delta_head *head, attn_delta_chunk *chunk, float *state,
-                          float *o, float *r)
+void attn_delta_forward(const attn_delta_input *in, float *state, float *o, float *r)
 {
-    const attn_counted on = head->on;
-    const size_t c = chunk->c, dk = head->key_dim, dv = head->value_dim;
+    attn_delta_chunk room, *chunk = &room;
+    attn_delta_divide(in, chunk);
+    const attn_counted on = in->on;
+    const size_t c = in->length, dk = in->key_dim, dv = in->value_dim;
     float *rows = chunk->keys;
-    attn_delta_fill_ends(head, chunk);
-    attn_delta_fill_gamma(head, chunk);
-    attn_delta_scores(head, chunk, NULL, chunk->rate);
+    attn_delta_fill_ends(in, chunk);
+    attn_delta_fill_gamma(in, chunk);
+    attn_delta_scores(in, chunk, NULL, in->rate);
 
     /* R = (I + M diag(b))^-1 (V - D K S) */
-    memcpy(rows, chunk->k, c * dk * sizeof *rows);
-    attn_delta_weigh(head, chunk, chunk->incoming, dk, rows);
+    memcpy(rows, in->k, c * dk * sizeof *rows);
+    attn_delta_weigh(in, chunk->incoming, dk, rows);
     attn_counted_scale(on, c * dk, -1.0f, rows);
-    memcpy(r, chunk->v, c * dv * sizeof *r);
+    memcpy(r, in->v, c * dv * sizeof *r);
     attn_counted_product(on, c, dv, dk, rows, dk, 1, state, dv, r, dv, true);
     solve_lower(on, c, dv, chunk->m, r);
-    attn_delta_updates(head, chunk, r);
+    attn_delta_updates(in, chunk, r);
 
     /* O = D Q S + P U */
-    memcpy(rows, chunk->q, c * dk * sizeof *rows);
-    attn_delta_weigh(head, chunk, chunk->incoming, dk, rows);
+    memcpy(rows, in->q, c * dk * sizeof *rows);
+    attn_delta_weigh(in, chunk->incoming, dk, rows);
     attn_counted_product(on, c, dv, dk, rows, dk, 1, state, dv, o, dv, false);
     attn_counted_product(on, c, dv, c, chunk->p, C, 1, chunk->u, dv, o, dv, true);
 
     /* S' = e^{G_C} S + (E K)^T U */
-    memcpy(rows, chunk->k, c * dk * sizeof *rows);
-    attn_delta_weigh(head, chunk, chunk->outgoing, dk, rows);
-    if (chunk->log_decay) attn_counted_scale(on, dk * dv, chunk->total, state);
+    memcpy(rows, in->k, c * dk * sizeof *rows);
+    attn_delta_weigh(in, chunk->outgoing, dk, rows);
+    if (in->log_decay) attn_counted_scale(on, dk * dv, chunk->total, state);
     attn_counted_product(on, dk, dv, c, rows, 1, dk, chunk->u, dv, state, dv, true);
-}
-
-void attn_delta_forward(const attn_delta_head *head, float *state, float *o, float *r)
-{
-    const size_t T = head->length, dv = head->value_dim;
-    attn_delta_chunk chunk;
-    attn_delta_divide(head, head->room, &chunk);
-    for (size_t t = 0, end; t < T; t = end) {
-        end = attn_chunk_end(t, T, head->documents);
-        if (head->documents && head->documents[t] == t)
-            memset(state, 0, head->key_dim * dv * sizeof *state);
-        attn_delta_enter(head, t, end - t, &chunk);
-        forward_chunk(head, &chunk, state, o + t * dv, r + t * dv);
-    }
 }
 
 /* ---- counts ------------------------------------------------------------------------------ */

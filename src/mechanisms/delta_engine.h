@@ -1,5 +1,4 @@
-/* The delta engine: states that correct themselves, in chunks of C tokens, float32. For one head,
- * with S [dk][dv], b_t in (0, 1) and a_t = exp(g_t) in (0, 1]:
+/* The delta engine: states that correct themselves, chunk by chunk, float32. For one head, with S [dk][dv], b_t in (0, 1) and a_t = exp(g_t) in (0, 1]:
  *     S_t = a_t S_{t-1} + b_t k_t r_t^T,   r_t = v_t - a_t S_{t-1}^T k_t,   o_t = S_t^T q_t
  * r_t is what the state got wrong about v_t. |k_t| = 1, or states explode.
  *
@@ -19,24 +18,22 @@
  *            + sum_{j < t} k_j . (E U dS^T)_j + e^{G_C} <dS, S>,
  *     dS <- e^{G_C} dS + (D Q)^T dO - (D K)^T dR
  * The forward pass keeps R, as large as V: it saves the triangular systems a second solution, and
- * gives the states at chunk starts by one product each. Those lie in the worker's memory, T / C
- * of them for one head at a time. */
+ * gives the states at chunk starts by one product each. */
 #ifndef MECHANISMS_DELTA_ENGINE_H
 #define MECHANISMS_DELTA_ENGINE_H
 
 #include "mechanisms/counted.h"
 #include "mechanisms/recurrence_engine.h"
 
-/* One head of one sequence; all matrices without gaps. A document starts with S = 0. */
-typedef struct attn_delta_head {
+/* A chunk of one head, of one document; all matrices without gaps. */
+typedef struct attn_delta_input {
     attn_counted on;
-    size_t length, key_dim, value_dim;
-    const uint32_t *documents; /* NULL: one */
-    const float *q, *k, *v;    /* [T][dk], [T][dk], [T][dv] */
-    const float *rate;         /* b [T] */
-    const float *log_decay;    /* g [T], <= 0; NULL: a = 1 */
-    float *room;               /* attn_delta_room() */
-} attn_delta_head;
+    size_t length, key_dim, value_dim; /* length at most ATTN_CHUNK */
+    const float *q, *k, *v;            /* [c][dk], [c][dk], [c][dv] */
+    const float *rate;                 /* b [c] */
+    const float *log_decay;            /* g [c], <= 0; NULL: a = 1 */
+    float *room;                       /* attn_delta_room() */
+} attn_delta_input;
 
 typedef struct attn_delta_gradients {
     float *dq, *dk, *dv, *d_rate;
@@ -44,15 +41,19 @@ typedef struct attn_delta_gradients {
 } attn_delta_gradients;
 
 /* Floats of `room`, for either pass. */
-size_t attn_delta_room(size_t length, size_t key_dim, size_t value_dim);
+size_t attn_delta_room(size_t key_dim, size_t value_dim);
 
-/* o [T][dv]; `state` [dk][dv] is S before the first token, and S behind the last afterwards; R
- * [T][dv] is kept for backward. */
-void attn_delta_forward(const attn_delta_head *head, float *state, float *o, float *r);
+/* o [c][dv]; `state` [dk][dv] is S before the chunk, and S behind it afterwards; R [c][dv] is kept
+ * for backward. */
+void attn_delta_forward(const attn_delta_input *in, float *state, float *o, float *r);
 
-/* For a forward pass that started with S = 0; gradients are overwritten. */
-void attn_delta_backward(const attn_delta_head *head, const float *r, const float *d_o,
-                         const attn_delta_gradients *gradients);
+/* next = S^T [dv][dk] behind the chunk, from that before it; of inputs, k and b and g are read. */
+void attn_delta_advance(const attn_delta_input *in, const float *r, const float *state,
+                        float *next);
+
+/* Gradients are overwritten. */
+void attn_delta_backward(const attn_delta_input *in, const attn_chunk_states *states,
+                         const float *r, const float *d_o, const attn_delta_gradients *gradients);
 
 /* Work of one head of one sequence. A decoding step is a forward pass of length 1. */
 attn_work attn_delta_work(attn_phase phase, size_t key_dim, size_t value_dim, bool has_decay,

@@ -74,56 +74,54 @@ static size_t shared(const attn_layer *layer, size_t batch, size_t length)
     return is_gated(layer) ? 2 * batch * layer->heads : 0;
 }
 
-/* q, k, v [T][d], their gradients or R; b, log a, their gradients [T]; a row; the engine's. */
-static size_t room(const attn_layer *layer, size_t length)
+/* q, k, v [C][d], their gradients or R; b, log a, their gradients, inverse lengths of q and k [C];
+ * the engine's. */
+static size_t room(const attn_layer *layer)
 {
     const size_t d = layer->head_dim;
-    return length * (6 * d + 4) + d + attn_delta_room(length, d, d);
+    return ATTN_CHUNK * (6 * d + 6) + attn_delta_room(d, d);
 }
 
 /* ---- into the recurrence ----------------------------------------------------------------- */
 
-/* from's rows through silu to `to` [T][d], each divided by its length and times `scale`; values
- * with scale 0 are not divided. */
-static void load_rows(const attn_recurrent_head *head, const float *from, float scale, float *to)
+/* from's rows through silu to `to` [c][d], each divided by its length and times `scale`, and the
+ * reciprocals of lengths; NULL: not divided. */
+static void load_rows(const attn_recurrent_head *head, const float *from, float scale, float *to,
+                      float *inverses)
 {
     const attn_counted on = head->on;
-    const size_t T = head->run->call->length, d = head->run->shape.key_dim;
-    on.kernels->copy_rows(T, d, 1.0f, NULL, from, head->run->shape.row, to, d);
-    attn_counted_silu(on, T * d, to, to);
-    for (size_t t = 0; scale != 0.0f && t < T; t++, to += d) {
-        const float squares = (float)on.kernels->sum_squares(d, to);
-        attn_counted_scale(on, d, scale / sqrtf(squares + norm_epsilon), to);
+    const size_t c = head->length, d = head->run->shape.key_dim;
+    on.kernels->copy_rows(c, d, 1.0f, NULL, from, head->run->shape.row, to, d);
+    attn_counted_silu(on, c * d, to, to);
+    for (size_t t = 0; inverses && t < c; t++) {
+        const float squares = (float)on.kernels->sum_squares(d, to + t * d);
+        inverses[t] = 1.0f / sqrtf(squares + norm_epsilon);
+        attn_counted_scale(on, d, scale * inverses[t], to + t * d);
         on.work->exponential += 1;
-        on.work->other += 2 * (uint64_t)d + 2;
+        on.work->other += 2 * (uint64_t)d + 3;
     }
 }
 
-/* What load_rows() does, backward: `grad` [T][d] is that of its rows, overwritten. */
+/* What load_rows() does, backward: `grad` [c][d] is that of its rows, overwritten. */
 static void load_rows_gradient(const attn_recurrent_head *head, const float *from, float scale,
-                               float *grad, float *row, float *to)
+                               const float *rows, const float *inverses, float *grad, float *to)
 {
     const attn_counted on = head->on;
-    const size_t T = head->run->call->length, d = head->run->shape.key_dim;
-    const size_t stride = head->run->shape.row;
-    for (size_t t = 0; t < T; t++, grad += d) {
-        if (t + ATTN_ROWS_AHEAD < T) {
+    const size_t c = head->length, d = head->run->shape.key_dim, stride = head->run->shape.row;
+    for (size_t t = 0; t < c; t++) {
+        float *dx = grad + t * d;
+        if (t + ATTN_ROWS_AHEAD < c) {
             attn_fetch_rows(1, d, from + (t + ATTN_ROWS_AHEAD) * stride, 0);
             attn_claim_row(d, to + (t + ATTN_ROWS_AHEAD) * stride);
         }
-        if (scale != 0.0f) {
-            /* n = s / |s|: ds = (dn - n (n . dn)) / |s| */
-            attn_counted_silu(on, d, from + t * stride, row);
-            const float squares = (float)on.kernels->sum_squares(d, row);
-            const float factor = 1.0f / sqrtf(squares + norm_epsilon);
-            attn_counted_scale(on, d, factor, row);
-            const float along = attn_counted_dot(on, d, row, grad);
-            attn_counted_add_scaled(on, d, -along, row, grad);
-            attn_counted_scale(on, d, scale * factor, grad);
-            on.work->exponential += 1;
-            on.work->other += 2 * (uint64_t)d + 3;
+        if (inverses) {
+            /* x = scale s / |s|: ds = (dx - x (x . dx) / scale^2) scale / |s| */
+            const float along = attn_counted_dot(on, d, rows + t * d, dx) / (scale * scale);
+            attn_counted_add_scaled(on, d, -along, rows + t * d, dx);
+            attn_counted_scale(on, d, scale * inverses[t], dx);
+            on.work->other += 4;
         }
-        attn_counted_silu_gradient(on, d, from + t * stride, grad, to + t * stride);
+        attn_counted_silu_gradient(on, d, from + t * stride, dx, to + t * stride);
     }
 }
 
@@ -163,7 +161,7 @@ static void load_gates(const attn_recurrent_head *head, float *rate, float *log_
 {
     const attn_recurrent_shape *s = &head->run->shape;
     const attn_layer *layer = head->run->layer;
-    const size_t T = head->run->call->length, heads = layer->heads;
+    const size_t T = head->length, heads = layer->heads;
     const float *row = head->run->rows + attn_recurrent_at(head, s->more + head->h);
     for (size_t t = 0; t < T; t++) rate[t] = (float)sigmoid((double)row[t * s->row]);
     head->on.work->exponential += T;
@@ -182,7 +180,7 @@ static void gate_gradients(const attn_recurrent_head *head, const float *rate,
 {
     const attn_recurrent_shape *s = &head->run->shape;
     const attn_layer *layer = head->run->layer;
-    const size_t T = head->run->call->length, heads = layer->heads;
+    const size_t T = head->length, heads = layer->heads;
     const size_t at = attn_recurrent_at(head, s->more + head->h);
     const float *row = head->run->rows + at;
     float *d_row = head->run->d_rows + at;
@@ -199,10 +197,15 @@ static void gate_gradients(const attn_recurrent_head *head, const float *rate,
         d_dt += d_u;
         d_row[t * s->row + heads] = (float)d_u;
     }
-    head->run->shared[2 * head->index] = (float)d_a_log;
-    head->run->shared[2 * head->index + 1] = (float)d_dt;
+    head->run->shared[2 * head->index] += (float)d_a_log;
+    head->run->shared[2 * head->index + 1] += (float)d_dt;
     head->on.work->exponential += T + 1;
-    head->on.work->other += 8 * (uint64_t)T;
+    head->on.work->other += 8 * (uint64_t)T + 2;
+}
+
+static void prepare(const attn_recurrent_run *run)
+{
+    memset(run->shared, 0, 2 * run->call->batch * run->layer->heads * sizeof *run->shared);
 }
 
 static void finish(const attn_recurrent_run *run)
@@ -219,61 +222,89 @@ static void finish(const attn_recurrent_run *run)
     run->context->work.other += 2 * run->call->batch * heads;
 }
 
-/* ---- a head ------------------------------------------------------------------------------ */
+/* ---- a chunk ----------------------------------------------------------------------------- */
 
-static attn_delta_head load(const attn_recurrent_head *head, float **memory)
+typedef struct inverse_lengths {
+    float *q, *k; /* [C], of rows before they became directions */
+} inverse_lengths;
+
+/* Keys, b and decays; the rest only where more than the state is wanted. */
+static attn_delta_input load(const attn_recurrent_head *head, bool is_whole, float **memory,
+                             inverse_lengths *inverses)
 {
     const attn_recurrent_shape *s = &head->run->shape;
-    const size_t T = head->run->call->length, d = s->key_dim;
+    const size_t d = s->key_dim, block = ATTN_CHUNK * d;
     const float *rows = head->run->rows + attn_recurrent_at(head, head->h * d);
-    float *q = attn_cut(memory, T * d), *k = attn_cut(memory, T * d), *v = attn_cut(memory, T * d);
-    float *rate = attn_cut(memory, T), *log_decay = attn_cut(memory, T);
-    load_rows(head, rows + s->q, 1.0f / sqrtf((float)d), q);
-    load_rows(head, rows + s->k, 1.0f, k);
-    load_rows(head, rows + s->v, 0.0f, v);
+    float *q = attn_cut(memory, block), *k = attn_cut(memory, block), *v = attn_cut(memory, block);
+    float *rate = attn_cut(memory, ATTN_CHUNK), *log_decay = attn_cut(memory, ATTN_CHUNK);
+    inverses->q = attn_cut(memory, ATTN_CHUNK);
+    inverses->k = attn_cut(memory, ATTN_CHUNK);
+    if (is_whole) {
+        load_rows(head, rows + s->q, 1.0f / sqrtf((float)d), q, inverses->q);
+        load_rows(head, rows + s->v, 1.0f, v, NULL);
+    }
+    load_rows(head, rows + s->k, 1.0f, k, inverses->k);
     load_gates(head, rate, log_decay);
-    return (attn_delta_head){.on = head->on,
-                             .length = T,
-                             .key_dim = d,
-                             .value_dim = d,
-                             .documents = head->documents,
-                             .q = q,
-                             .k = k,
-                             .v = v,
-                             .rate = rate,
-                             .log_decay = is_gated(head->run->layer) ? log_decay : NULL};
+    return (attn_delta_input){.on = head->on,
+                              .length = head->length,
+                              .key_dim = d,
+                              .value_dim = d,
+                              .q = q,
+                              .k = k,
+                              .v = v,
+                              .rate = rate,
+                              .log_decay = is_gated(head->run->layer) ? log_decay : NULL};
+}
+
+/* The chunk's rows of R, which the forward pass keeps; NULL: inference. */
+static float *kept_updates(const attn_recurrent_head *head)
+{
+    const size_t T = head->run->call->length;
+    if (!head->run->saved) return NULL;
+    return head->run->saved + (head->index * T + head->start) * head->run->shape.value_dim;
 }
 
 static void forward(const attn_recurrent_head *head, float *state, float *o)
 {
-    const size_t T = head->run->call->length, d = head->run->shape.key_dim;
-    float *memory = head->room, *kept = head->run->saved;
-    attn_delta_head inner = load(head, &memory);
-    float *r = attn_cut(&memory, T * d);
-    inner.room = memory;
-    attn_delta_forward(&inner, state, o, kept ? kept + head->index * T * d : r);
+    float *memory = head->room, *kept = kept_updates(head);
+    inverse_lengths inverses;
+    attn_delta_input in = load(head, true, &memory, &inverses);
+    float *r = attn_cut(&memory, ATTN_CHUNK * in.value_dim);
+    in.room = memory;
+    attn_delta_forward(&in, state, o, kept ? kept : r);
 }
 
-static void backward(const attn_recurrent_head *head, const float *d_o)
+static void advance(const attn_recurrent_head *head, const float *state, float *next)
+{
+    float *memory = head->room;
+    inverse_lengths inverses;
+    attn_delta_input in = load(head, false, &memory, &inverses);
+    in.room = memory;
+    attn_delta_advance(&in, kept_updates(head), state, next);
+}
+
+static void backward(const attn_recurrent_head *head, const attn_chunk_states *states,
+                     const float *d_o)
 {
     const attn_recurrent_shape *s = &head->run->shape;
-    const size_t T = head->run->call->length, d = s->key_dim;
+    const size_t d = s->key_dim, block = ATTN_CHUNK * d;
     const size_t at = attn_recurrent_at(head, head->h * d);
     const float *rows = head->run->rows + at;
     float *d_rows = head->run->d_rows + at, *memory = head->room;
-    attn_delta_head inner = load(head, &memory);
-    const attn_delta_gradients to = {.dq = attn_cut(&memory, T * d),
-                                     .dk = attn_cut(&memory, T * d),
-                                     .dv = attn_cut(&memory, T * d),
-                                     .d_rate = attn_cut(&memory, T),
-                                     .d_log_decay = attn_cut(&memory, T)};
-    float *row = attn_cut(&memory, d);
-    inner.room = memory;
-    attn_delta_backward(&inner, head->run->saved + head->index * T * d, d_o, &to);
-    load_rows_gradient(head, rows + s->q, 1.0f / sqrtf((float)d), to.dq, row, d_rows + s->q);
-    load_rows_gradient(head, rows + s->k, 1.0f, to.dk, row, d_rows + s->k);
-    load_rows_gradient(head, rows + s->v, 0.0f, to.dv, row, d_rows + s->v);
-    gate_gradients(head, inner.rate, inner.log_decay, to.d_rate, to.d_log_decay);
+    inverse_lengths inverses;
+    attn_delta_input in = load(head, true, &memory, &inverses);
+    const attn_delta_gradients to = {.dq = attn_cut(&memory, block),
+                                     .dk = attn_cut(&memory, block),
+                                     .dv = attn_cut(&memory, block),
+                                     .d_rate = attn_cut(&memory, ATTN_CHUNK),
+                                     .d_log_decay = attn_cut(&memory, ATTN_CHUNK)};
+    in.room = memory;
+    attn_delta_backward(&in, states, kept_updates(head), d_o, &to);
+    load_rows_gradient(head, rows + s->q, 1.0f / sqrtf((float)d), in.q, inverses.q, to.dq,
+                       d_rows + s->q);
+    load_rows_gradient(head, rows + s->k, 1.0f, in.k, inverses.k, to.dk, d_rows + s->k);
+    load_rows_gradient(head, rows + s->v, 1.0f, NULL, NULL, to.dv, d_rows + s->v);
+    gate_gradients(head, in.rate, in.log_decay, to.d_rate, to.d_log_decay);
 }
 
 /* x = silu(x), divided by its length where it is a direction */
@@ -309,19 +340,22 @@ static attn_work head_work(const attn_layer *layer, attn_phase phase, size_t len
     const bool gated = is_gated(layer), is_backward = phase == ATTN_PHASE_BACKWARD;
     attn_work work = attn_delta_work(phase, d, d, gated, length, documents);
     work.exponential += 3 * T * d + 2 * T + T; /* silu; lengths; b */
-    work.other += 6 * T * d + 2 * T * (3 * d + 2) + RATE_WORK * T;
+    work.other += 6 * T * d + 2 * T * (3 * d + 3) + RATE_WORK * T;
+    const attn_chunk_counts chunks = attn_chunk_counts_of(length, documents);
     if (gated) {
-        work.exponential += 2 * T + 1;
+        work.exponential += 2 * T + chunks.all;
         work.other += DECAY_WORK * T;
     }
-    if (is_backward) {
-        work.matmul += 4 * T * d;
-        work.exponential += 5 * T * d + 2 * T;
-        work.other += 21 * T * d + 2 * T * (8 * d + 3) + 3 * T;
-        if (gated) {
-            work.exponential += T + 1;
-            work.other += 8 * T;
-        }
+    if (!is_backward) return work;
+    work.matmul += 4 * T * d;
+    work.exponential += 3 * T * d;
+    work.other += 21 * T * d + 2 * T * (3 * d + 4) + 3 * T;
+    /* k and b of chunks whose state goes on, again */
+    work.exponential += chunks.tokens_passed * (d + 2);
+    work.other += chunks.tokens_passed * (5 * d + 3 + RATE_WORK);
+    if (gated) {
+        work.exponential += T + chunks.all + 2 * chunks.tokens_passed + chunks.passed;
+        work.other += 8 * T + 2 * chunks.all + DECAY_WORK * chunks.tokens_passed;
     }
     return work;
 }
@@ -395,6 +429,7 @@ static const attn_recurrence plain = {
     .saved = saved,
     .room = room,
     .forward = forward,
+    .advance = advance,
     .backward = backward,
     .token = token,
     .head_work = head_work,
@@ -412,7 +447,9 @@ static const attn_recurrence gated = {
     .saved = saved,
     .shared = shared,
     .room = room,
+    .prepare = prepare,
     .forward = forward,
+    .advance = advance,
     .backward = backward,
     .token = token,
     .finish = finish,

@@ -131,80 +131,97 @@ static attn_work shared_work(const attn_layer *layer, attn_phase phase, size_t b
                        .other = (is_backward ? 2 : 1) * rows * keys};
 }
 
-/* ---- a head ------------------------------------------------------------------------------ */
+/* ---- a chunk ----------------------------------------------------------------------------- */
 
-/* q, k, log a [T][dk] and v [T][dv], the gradients of each, and the engine's memory. */
-static size_t room(const attn_layer *layer, size_t length)
+/* q, k, log a [C][dk] and v [C][dv], the gradients of each, and the engine's memory. */
+static size_t room(const attn_layer *layer)
 {
     const size_t dk = key_dim(layer), dv = layer->head_dim;
-    return 2 * length * (3 * dk + dv) + attn_decay_room(length, dk, dv);
+    return 2 * ATTN_CHUNK * (3 * dk + dv) + attn_decay_room(dk, dv);
 }
 
-static attn_decay_head load(const attn_recurrent_head *head, float **memory)
+/* The head's columns of z or its gradient, `keys` apart. */
+static size_t gate_at(const attn_recurrent_head *head)
+{
+    return head->first * head->run->layer->options[KEY_DIM].size +
+           head->h * head->run->shape.key_dim;
+}
+
+/* q is left as it is where only the state is wanted. */
+static attn_decay_input load(const attn_recurrent_head *head, bool with_queries, float **memory)
 {
     const attn_recurrent_shape *s = &head->run->shape;
-    const size_t T = head->run->call->length, dk = s->key_dim, dv = s->value_dim;
-    const size_t keys = head->run->layer->options[KEY_DIM].size;
+    const size_t c = head->length, dk = s->key_dim, dv = s->value_dim, block = ATTN_CHUNK * dk;
     const float *rows = head->run->rows + attn_recurrent_at(head, 0);
-    const float *z = decays_of(head->run).z + head->first * keys + head->h * dk;
-    float *q = attn_cut(memory, T * dk), *k = attn_cut(memory, T * dk);
-    float *v = attn_cut(memory, T * dv), *log_a = attn_cut(memory, T * dk);
+    const float *z = decays_of(head->run).z + gate_at(head);
+    float *q = attn_cut(memory, block), *k = attn_cut(memory, block);
+    float *v = attn_cut(memory, ATTN_CHUNK * dv), *log_a = attn_cut(memory, block);
     const attn_kernels *kernels = head->on.kernels;
-    kernels->copy_rows(T, dk, 1.0f, NULL, rows + s->q + head->h * dk, s->row, q, dk);
-    kernels->copy_rows(T, dk, 1.0f, NULL, rows + s->k + head->h * dk, s->row, k, dk);
-    kernels->copy_rows(T, dv, 1.0f, NULL, rows + s->v + head->h * dv, s->row, v, dv);
-    kernels->copy_rows(T, dk, 1.0f, NULL, z, keys, log_a, dk);
-    attn_counted_scale(head->on, T * dk, 1.0f / sqrtf((float)dk), q);
-    kernels->log_sigmoid(T * dk, log_a, log_a);
-    head->on.work->exponential += 2 * (uint64_t)T * dk; /* an exponential and a logarithm */
-    head->on.work->other += 2 * (uint64_t)T * dk;
-    attn_counted_scale(head->on, T * dk, exponent, log_a);
-    return (attn_decay_head){.on = head->on,
-                             .length = T,
-                             .key_dim = dk,
-                             .value_dim = dv,
-                             .documents = head->documents,
-                             .q = q,
-                             .k = k,
-                             .v = v,
-                             .log_decay = log_a};
+    if (with_queries) {
+        kernels->copy_rows(c, dk, 1.0f / sqrtf((float)dk), NULL, rows + s->q + head->h * dk, s->row,
+                           q, dk);
+        head->on.work->other += (uint64_t)c * dk;
+    }
+    kernels->copy_rows(c, dk, 1.0f, NULL, rows + s->k + head->h * dk, s->row, k, dk);
+    kernels->copy_rows(c, dv, 1.0f, NULL, rows + s->v + head->h * dv, s->row, v, dv);
+    kernels->copy_rows(c, dk, 1.0f, NULL, z, head->run->layer->options[KEY_DIM].size, log_a, dk);
+    kernels->log_sigmoid(c * dk, log_a, log_a);
+    head->on.work->exponential += 2 * (uint64_t)c * dk; /* an exponential and a logarithm */
+    head->on.work->other += 2 * (uint64_t)c * dk;
+    attn_counted_scale(head->on, c * dk, exponent, log_a);
+    return (attn_decay_input){.on = head->on,
+                              .length = c,
+                              .key_dim = dk,
+                              .value_dim = dv,
+                              .q = q,
+                              .k = k,
+                              .v = v,
+                              .log_decay = log_a};
 }
 
 static void forward(const attn_recurrent_head *head, float *state, float *o)
 {
     float *memory = head->room;
-    attn_decay_head inner = load(head, &memory);
-    inner.room = memory;
-    attn_decay_forward(&inner, state, o);
+    attn_decay_input in = load(head, true, &memory);
+    in.room = memory;
+    attn_decay_forward(&in, state, o);
 }
 
-static void backward(const attn_recurrent_head *head, const float *d_o)
+static void advance(const attn_recurrent_head *head, const float *state, float *next)
+{
+    float *memory = head->room;
+    attn_decay_input in = load(head, false, &memory);
+    in.room = memory;
+    attn_decay_advance(&in, state, next);
+}
+
+static void backward(const attn_recurrent_head *head, const attn_chunk_states *states,
+                     const float *d_o)
 {
     const attn_recurrent_shape *s = &head->run->shape;
-    const size_t T = head->run->call->length, dk = s->key_dim, dv = s->value_dim;
+    const attn_kernels *kernels = head->on.kernels;
+    const size_t c = head->length, dk = s->key_dim, dv = s->value_dim, block = ATTN_CHUNK * dk;
     const size_t keys = head->run->layer->options[KEY_DIM].size;
-    const size_t z_at = head->first * keys + head->h * dk;
     const decays all = decays_of(head->run);
+    const float *z = all.z + gate_at(head);
     float *memory = head->room, *d_rows = head->run->d_rows + attn_recurrent_at(head, 0);
-    attn_decay_head inner = load(head, &memory);
-    const attn_decay_gradients to = {.dq = attn_cut(&memory, T * dk),
-                                     .dk = attn_cut(&memory, T * dk),
-                                     .d_log_decay = attn_cut(&memory, T * dk),
-                                     .dv = attn_cut(&memory, T * dv)};
-    inner.room = memory;
-    attn_decay_backward(&inner, d_o, &to);
-    attn_counted_scale(head->on, T * dk, 1.0f / sqrtf((float)dk), to.dq);
-    attn_counted_scale(head->on, T * dk, exponent, to.d_log_decay);
-    for (size_t t = 0; t < T; t++) {
-        float *row = d_rows + t * s->row;
-        memcpy(row + s->q + head->h * dk, to.dq + t * dk, dk * sizeof *row);
-        memcpy(row + s->k + head->h * dk, to.dk + t * dk, dk * sizeof *row);
-        memcpy(row + s->v + head->h * dv, to.dv + t * dv, dv * sizeof *row);
-        head->on.kernels->log_sigmoid_gradient(dk, all.z + z_at + t * keys, to.d_log_decay + t * dk,
-                                               all.d_z + z_at + t * keys);
-    }
-    head->on.work->exponential += (uint64_t)T * dk;
-    head->on.work->other += 2 * (uint64_t)T * dk;
+    float *d_z = all.d_z + gate_at(head);
+    attn_decay_input in = load(head, true, &memory);
+    const attn_decay_gradients to = {.dq = attn_cut(&memory, block),
+                                     .dk = attn_cut(&memory, block),
+                                     .d_log_decay = attn_cut(&memory, block),
+                                     .dv = attn_cut(&memory, ATTN_CHUNK * dv)};
+    in.room = memory;
+    attn_decay_backward(&in, states, d_o, &to);
+    attn_counted_scale(head->on, c * dk, exponent, to.d_log_decay);
+    kernels->copy_rows(c, dk, 1.0f / sqrtf((float)dk), NULL, to.dq, dk,
+                       d_rows + s->q + head->h * dk, s->row);
+    kernels->copy_rows(c, dk, 1.0f, NULL, to.dk, dk, d_rows + s->k + head->h * dk, s->row);
+    kernels->copy_rows(c, dv, 1.0f, NULL, to.dv, dv, d_rows + s->v + head->h * dv, s->row);
+    for (size_t t = 0; t < c; t++)
+        kernels->log_sigmoid_gradient(dk, z + t * keys, to.d_log_decay + t * dk, d_z + t * keys);
+    head->on.work->exponential += (uint64_t)c * dk;
+    head->on.work->other += 3 * (uint64_t)c * dk;
 }
 
 static void token(const attn_recurrent_head *head, attn_recurrent_token *t)
@@ -229,6 +246,11 @@ static attn_work head_work(const attn_layer *layer, attn_phase phase, size_t len
     attn_work work = attn_decay_work(phase, dk, layer->head_dim, true, length, documents);
     work.exponential += (phase == ATTN_PHASE_BACKWARD ? 3 : 2) * (uint64_t)length * dk;
     work.other += (phase == ATTN_PHASE_BACKWARD ? 8 : 4) * (uint64_t)length * dk;
+    if (phase != ATTN_PHASE_BACKWARD) return work;
+    const uint64_t again =
+        attn_chunk_counts_of(length, documents).tokens_passed * dk; /* their decays */
+    work.exponential += 2 * again;
+    work.other += 3 * again;
     return work;
 }
 
@@ -277,6 +299,7 @@ static const attn_recurrence gated_linear = {
     .room = room,
     .prepare = prepare,
     .forward = forward,
+    .advance = advance,
     .backward = backward,
     .token = token,
     .finish = finish,

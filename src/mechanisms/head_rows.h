@@ -1,12 +1,43 @@
-/* Ask for rows that will soon be read, or written. Those of one head lie so far apart that the
- * machine does not guess them. An address behind the last row does no harm. */
+/* Heads lie beside each other in a token's row: one head's rows lie far apart, and those of its
+ * neighbours on the same lines and pages. So a task walks several heads of a sequence together, chunk
+ * by chunk, and a token's row crosses from memory in one go; and rows are asked for before they are
+ * read or written, since the machine does not guess them. */
 #ifndef MECHANISMS_HEAD_ROWS_H
 #define MECHANISMS_HEAD_ROWS_H
 
+#include "kernels/kernels.h"
+
+#include <stdbool.h>
 #include <stddef.h>
 
 enum { ATTN_ROWS_AHEAD = 8, ATTN_LINE_FLOATS = 16 };
 
+/* Heads that one task walks together: as many as leave two tasks a thread. No head's result depends
+ * on its company. */
+static inline size_t attn_heads_together(size_t heads, size_t batch, size_t threads)
+{
+    const size_t share = batch * heads / (2 * threads);
+    return share < 1 ? 1 : share < heads ? share : heads;
+}
+
+/* Tasks of a call, and the task's sequence and heads. */
+static inline size_t attn_head_tasks(size_t heads, size_t batch, size_t together)
+{
+    return batch * ((heads + together - 1) / together);
+}
+
+typedef struct attn_head_range {
+    size_t sequence, first, end;
+} attn_head_range;
+
+static inline attn_head_range attn_heads_of(size_t task, size_t heads, size_t together)
+{
+    const size_t tasks = (heads + together - 1) / together, first = task % tasks * together;
+    const size_t end = first + together;
+    return (attn_head_range){task / tasks, first, end < heads ? end : heads};
+}
+
+/* An address behind the last row does no harm. */
 static inline void attn_fetch_rows(size_t rows, size_t n, const float *from, size_t row)
 {
     for (size_t i = 0; i < rows; i++)
@@ -16,6 +47,60 @@ static inline void attn_fetch_rows(size_t rows, size_t n, const float *from, siz
 static inline void attn_claim_row(size_t n, float *to)
 {
     for (size_t j = 0; j < n; j += ATTN_LINE_FLOATS) __builtin_prefetch(to + j, 1);
+}
+
+/* Rows that the next chunk of a walk reads or writes, to be asked for while products of this one
+ * run: a few lines at a time, since the machine stops where more than some 16 are on their way. */
+typedef struct attn_ahead {
+    size_t rows, n_parts, part, next, credit; /* rows of each part; where to go on */
+    struct attn_ahead_part {
+        const float *from;
+        size_t row, n;
+        bool is_written;
+    } parts[10];
+} attn_ahead;
+
+static inline void attn_ahead_add(attn_ahead *ahead, size_t n, const float *from, size_t row,
+                                  bool is_written)
+{
+    ahead->parts[ahead->n_parts++] = (struct attn_ahead_part){from, row, n, is_written};
+}
+
+/* ROWS of a product at a time, and a line for each COST multiply-adds: that keeps the memory busy
+ * without stopping the products much. */
+enum { ATTN_AHEAD_ROWS = 6, ATTN_AHEAD_COST = 512 };
+
+static inline void attn_ahead_step(attn_ahead *ahead, size_t multiplications)
+{
+    for (ahead->credit += multiplications; ahead->part < ahead->n_parts;) {
+        const struct attn_ahead_part *part = &ahead->parts[ahead->part];
+        const size_t cost = part->n / ATTN_LINE_FLOATS * ATTN_AHEAD_COST;
+        const float *from = part->from + ahead->next * part->row;
+        if (ahead->credit < cost) return;
+        ahead->credit -= cost;
+        if (part->is_written)
+            for (size_t j = 0; j < part->n; j += ATTN_LINE_FLOATS) __builtin_prefetch(from + j, 1);
+        else
+            for (size_t j = 0; j < part->n; j += ATTN_LINE_FLOATS)
+                __builtin_prefetch(from + j, 0, 1);
+        if (++ahead->next < ahead->rows) continue;
+        ahead->next = 0;
+        ahead->part++;
+    }
+}
+
+/* kernels->product(), with a step after each few of its rows. */
+static inline void attn_ahead_product(const attn_kernels *kernels, attn_ahead *ahead, size_t m,
+                                      size_t n, size_t k, const float *a, size_t a_row,
+                                      size_t a_column, const float *b, size_t b_row, float *c,
+                                      size_t c_row, bool accumulate)
+{
+    for (size_t i = 0; i < m; i += ATTN_AHEAD_ROWS) {
+        const size_t rows = m - i < ATTN_AHEAD_ROWS ? m - i : ATTN_AHEAD_ROWS;
+        kernels->product(rows, n, k, a + i * a_row, a_row, a_column, b, b_row, c + i * c_row, c_row,
+                         accumulate);
+        attn_ahead_step(ahead, rows * n * k);
+    }
 }
 
 #endif

@@ -146,11 +146,13 @@ static void features_gradient(const attn_feature_walk *walk, size_t rows, const 
     walk->work->other += (uint64_t)3 * rows * d;
 }
 
-static attn_work head_work(const attn_layer *layer, attn_phase phase, uint64_t tokens)
+static attn_work head_work(const attn_layer *layer, attn_phase phase, uint64_t tokens,
+                           uint64_t again)
 {
-    const uint64_t n = tokens * layer->head_dim;
+    const uint64_t n = tokens * layer->head_dim, more = again * layer->head_dim;
     /* a query's maximum, 1 + u of both; and in their gradients */
-    return (attn_work){.exponential = 2 * n, .other = phase == ATTN_PHASE_BACKWARD ? 9 * n : 3 * n};
+    return (attn_work){.exponential = 2 * n + more,
+                       .other = (phase == ATTN_PHASE_BACKWARD ? 9 * n : 3 * n) + more};
 }
 
 static const attn_feature_map map = {

@@ -84,7 +84,7 @@ static inline const float *attn_mla_weight(const attn_mla_run *run, size_t param
 
 static inline attn_counted attn_mla_counted(attn_mla_run *run, size_t worker)
 {
-    return (attn_counted){run->context->kernels, &run->tally.of[worker]};
+    return (attn_counted){.kernels = run->context->kernels, .work = &run->tally.of[worker]};
 }
 
 /* Runs `task` for each block of rows; rows of block `index` are [*first, end). */

@@ -92,23 +92,6 @@ attn_nystrom_sizes attn_nystrom_sizes_of(const attn_layer *layer, size_t length)
 
 /* ---- counts ------------------------------------------------------------------------------ */
 
-void attn_nystrom_window(const attn_nystrom_sizes *z, size_t length, size_t t, size_t n,
-                         size_t *first, size_t *end)
-{
-    *first = t > z->left ? t - z->left : 0;
-    *end = attn_smaller(length, t + n + (z->kernel - 1 - z->left));
-}
-
-uint64_t attn_nystrom_taps(const attn_nystrom_sizes *z, size_t n)
-{
-    uint64_t taps = 0;
-    for (size_t t = 0, first, end; t < n; t++) {
-        attn_nystrom_window(z, n, t, 1, &first, &end);
-        taps += end - first;
-    }
-    return taps;
-}
-
 attn_work attn_nystrom_mark_work(const attn_nystrom_sizes *z)
 {
     return (attn_work){.other = 2 * (z->segment * z->d + z->d)};
@@ -149,27 +132,33 @@ attn_work attn_nystrom_block_work(const attn_nystrom_sizes *z, uint64_t ni, uint
     attn_work work = {.matmul = 4 * ni * (near + m) * d};
     if (near) attn_work_add(&work, softmax_work(ni, near));
     if (m) attn_work_add(&work, softmax_work(ni, m));
-    if (near) work.other += ni * (ni - 1) / 2; /* mask */
-    work.other += ((near ? ni : 0) + (m ? ni : 0)) * (d + 1);
+    if (near) work.other += ni * (ni - 1) / 2;                      /* mask */
+    work.other += ni * (near + m) + (near ? ni : 0) + (m ? ni : 0); /* shares */
     if (!near || !m) return work;
-    work.exponential += 2 * ni; /* the weight, and the mean by it */
-    work.other += ni * (6 + 3 * d);
+    work.exponential += 2 * ni; /* the weight */
+    work.other += 9 * ni;
     return work;
+}
+
+attn_work attn_nystrom_convolution_work(const attn_nystrom_sizes *z, uint64_t n)
+{
+    const uint64_t whole = n / ATTN_NYSTROM_BAND, rest = n % ATTN_NYSTROM_BAND;
+    const uint64_t more = z->kernel - 1, band = ATTN_NYSTROM_BAND;
+    return (attn_work){.matmul = 2 * z->d * (whole * band * (band + more) + rest * (rest + more))};
 }
 
 attn_work attn_nystrom_block_gradient_work(const attn_nystrom_sizes *z, uint64_t ni, uint64_t near,
                                            uint64_t m)
 {
-    const uint64_t d = z->d, pairs = ni * (near + m);
-    attn_work work = {.matmul = 12 * pairs * d, .other = 5 * pairs};
+    const uint64_t pairs = ni * (near + m);
+    attn_work work = {.matmul = 10 * pairs * z->d, .other = 5 * pairs};
     if (near) work.other += ni * (ni - 1) / 2; /* mask */
     if (near) attn_work_add(&work, softmax_work(ni, near));
     if (m) attn_work_add(&work, softmax_work(ni, m));
-    /* quotients of o, dO by l, its product with o; delta and shift */
-    work.other += ((near ? ni : 0) + (m ? ni : 0)) * (4 * d + 5);
+    work.other += 2 * ((near ? ni : 0) + (m ? ni : 0)); /* shares, and the mean gradient */
     if (!near || !m) return work;
     work.exponential += 2 * ni;
-    work.other += ni * 12;
+    work.other += 12 * ni;
     return work;
 }
 
@@ -189,58 +178,48 @@ attn_work attn_nystrom_key_gradient_work(const attn_nystrom_sizes *z, uint64_t m
         .matmul = 10 * marks * n * z->d, .exponential = marks * n, .other = 4 * marks * n};
 }
 
+/* Sums along the diagonals of dO V^T. */
+attn_work attn_nystrom_tap_gradient_work(const attn_nystrom_sizes *z, uint64_t n)
+{
+    const uint64_t whole = n / ATTN_NYSTROM_PIECE, rest = n % ATTN_NYSTROM_PIECE;
+    const uint64_t more = z->kernel - 1, piece = ATTN_NYSTROM_PIECE;
+    return (attn_work){.matmul = 2 * z->d * (whole * piece * (piece + more) + rest * (rest + more)),
+                       .other = n * z->kernel};
+}
+
 static void add(attn_work *total, attn_work work)
 {
     attn_work_add(total, work);
 }
 
-/* Landmarks of a document of n tokens. */
-static size_t marks_of(const attn_nystrom_sizes *z, size_t n)
+size_t attn_nystrom_marks(const attn_nystrom_sizes *z, size_t n)
 {
     return z->is_causal ? (n - 1) / z->segment : z->marks;
 }
 
-/* Landmarks and the sums over their keys; averages of all stages when `averages`. */
-static void gather_work(const attn_nystrom_sizes *z, size_t n, attn_work *total)
-{
-    const uint64_t marks = marks_of(z, n);
-    add(total, attn_work_times(attn_nystrom_mark_work(z), marks));
-    for (size_t c = 1; z->is_causal && c <= marks; c++) {
-        add(total, attn_nystrom_average_work(z, c));
-        /* the old ones over the newest segment, the new one over all */
-        add(total, attn_nystrom_absorb_work(z, c - 1, z->segment));
-        add(total, attn_work_times(attn_nystrom_absorb_work(z, 1, z->segment), c));
-    }
-    if (z->is_causal) return;
-    add(total, attn_nystrom_average_work(z, marks));
-    for (size_t t = 0; t < n; t += z->block)
-        add(total, attn_nystrom_absorb_work(z, marks, attn_smaller(z->block, n - t)));
-}
-
 static attn_work document_work(const attn_nystrom_sizes *z, attn_phase phase, size_t n)
 {
-    const uint64_t marks = marks_of(z, n), d = z->d, taps = attn_nystrom_taps(z, n);
+    const uint64_t marks = attn_nystrom_marks(z, n), d = z->d;
     const bool is_backward = phase == ATTN_PHASE_BACKWARD;
-    attn_work total = {.matmul = 2 * taps * d};
-    gather_work(z, n, &total);
+    attn_work total = attn_work_times(attn_nystrom_mark_work(z), marks);
     for (size_t t = 0; t < n; t += z->block) {
         const uint64_t ni = attn_smaller(z->block, n - t), near = z->is_causal ? ni : 0;
         const uint64_t m = z->is_causal ? t / z->segment : marks;
         const bool is_stage = z->is_causal ? m > 0 : t == 0;
+        const bool has_marks = z->is_causal ? m < marks : true; /* that see this block's keys */
+        if (has_marks) add(&total, attn_nystrom_absorb_work(z, marks, ni));
+        if (is_stage) add(&total, attn_nystrom_average_work(z, m));
         if (is_stage) add(&total, attn_nystrom_inverse_work(z, m));
+        add(&total, attn_nystrom_convolution_work(z, ni));
         add(&total, is_backward ? attn_nystrom_block_gradient_work(z, ni, near, m)
                                 : attn_nystrom_block_work(z, ni, near, m));
         if (!is_backward) continue;
         if (is_stage) add(&total, attn_nystrom_stage_gradient_work(z, m));
-        if (z->is_causal && m > 0)
-            add(&total, attn_nystrom_key_gradient_work(z, marks, z->segment));
-        if (!z->is_causal) add(&total, attn_nystrom_key_gradient_work(z, marks, ni));
-        size_t first, end;
-        attn_nystrom_window(z, n, t, ni, &first, &end);
-        total.matmul += 2 * ni * (end - first) * d; /* of the convolution's weights */
+        if (has_marks) add(&total, attn_nystrom_key_gradient_work(z, marks, ni));
+        add(&total, attn_nystrom_tap_gradient_work(z, ni));
     }
-    /* the landmarks' shares, scales; sums of the convolution's gradient */
-    if (is_backward) total.other += 2 * (marks * z->segment * d + marks * d) + 2 * n * d + taps;
+    /* the landmarks' shares, and the scale of the scores */
+    if (is_backward) total.other += 4 * marks * z->segment * d + 2 * n * d;
     return total;
 }
 

@@ -19,47 +19,52 @@ typedef struct attn_nystrom_sizes {
 
 attn_nystrom_sizes attn_nystrom_sizes_of(const attn_layer *layer, size_t length);
 
-/* Taps of the convolution that meet a token, summed over a document of n. */
-uint64_t attn_nystrom_taps(const attn_nystrom_sizes *z, size_t n);
-/* The values that a block of tokens [t, t + n) reads: [*first, *end) of the document's `length`. */
-void attn_nystrom_window(const attn_nystrom_sizes *z, size_t length, size_t t, size_t n,
-                         size_t *first, size_t *end);
-
 /* Work of the parts. Mean of one landmark's queries and keys; softmax sums of `marks` landmarks
  * over n keys; A, Z and M of the first m landmarks; a block of queries that sees `near` exact keys
- * and m landmarks; their gradients. */
+ * and m landmarks, and the convolution of n values; their gradients. */
 attn_work attn_nystrom_mark_work(const attn_nystrom_sizes *z);
 attn_work attn_nystrom_absorb_work(const attn_nystrom_sizes *z, uint64_t marks, uint64_t n);
 attn_work attn_nystrom_average_work(const attn_nystrom_sizes *z, uint64_t m);
 attn_work attn_nystrom_inverse_work(const attn_nystrom_sizes *z, uint64_t m);
 attn_work attn_nystrom_block_work(const attn_nystrom_sizes *z, uint64_t ni, uint64_t near,
                                   uint64_t m);
+attn_work attn_nystrom_convolution_work(const attn_nystrom_sizes *z, uint64_t n);
 attn_work attn_nystrom_block_gradient_work(const attn_nystrom_sizes *z, uint64_t ni, uint64_t near,
                                            uint64_t m);
 attn_work attn_nystrom_stage_gradient_work(const attn_nystrom_sizes *z, uint64_t m);
 attn_work attn_nystrom_key_gradient_work(const attn_nystrom_sizes *z, uint64_t marks, uint64_t n);
+attn_work attn_nystrom_tap_gradient_work(const attn_nystrom_sizes *z, uint64_t n);
 
-/* A worker's memory; N = marks. Transposes of tokens are tiles [d][block], one behind the other. */
+/* Values that the convolution of a few tokens reads overlap: it is done for so many at once, and the
+ * gradient of its weights for so many. */
+enum { ATTN_NYSTROM_BAND = 6, ATTN_NYSTROM_PIECE = 32 };
+
+/* A worker's memory; N = marks, n = block. Rows of the block in work, and what all blocks share. */
 typedef struct attn_nystrom_room {
-    float *k_t;               /* tiles of the document's keys */
+    float *q, *k, *k_t, *o;   /* [n][d], [d][n] */
+    float *v;                 /* [n + kernel - 1][d], from `left` tokens before the block on */
     float *q_mark, *k_mark;   /* the landmarks [N][d] */
     float *k_mark_t;          /* [d][N] */
     float *sum, *top, *total; /* each landmark's softmax over the keys so far: [N][d], [N], [N] */
-    float *correction;        /* of block or N rows */
+    float *correction;        /* of n or N rows */
     float *b, *m;             /* B and M = Z B [N][d] */
-    float *near, *far;        /* scores [block][block], and [block][N] or [N][block] */
-    float *o_far;             /* [block][d] */
+    float *near, *far;        /* scores [n][n], and [n][N] or [N][n] */
     float *row[4];            /* maximum and sum of a block's near rows, and of its far rows */
+    float *near_by, *far_by;  /* [n]: what makes exponentials of a row shares of the whole */
+    float *band;              /* [BAND][BAND + kernel - 1]: the convolution as a matrix */
     float *a_scores;          /* [N][N] */
-    double *a, *inverse, *b_wide, *m_wide; /* [N][N], the pseudo-inverse's, [N][d], [N][d] */
+    double *a, *inverse, *b_wide, *m_wide; /* A, see pseudo_inverse.h; [N][d] */
     /* backward */
-    float *d_near, *d_far;                    /* like near, far */
-    float *o_near, *do_near, *do_far;         /* [block][d] */
-    float *turned, *window;                   /* [d][block + kernel], [block][block + kernel] */
+    float *d_near, *d_far; /* like near, far */
+    float *d_o;            /* like v, from the first output that reads the block */
+    float *dq, *dk, *dv;   /* [n][d] */
+    float *delta;          /* [n] */
+    float *v_t;            /* [d][n], or [d][PIECE + kernel - 1] */
+    float *window;         /* [PIECE][PIECE + kernel - 1] */
+    float *taps_band;      /* like band, of the weights in reverse */
     float *stage_b, *stage_top, *stage_total; /* B and its softmax for each number of landmarks */
     float *m_t, *dm, *dq_mark, *dk_mark;      /* [d][N], [N][d] each */
     float *g, *h, *reference;                 /* see nystrom_backward.c: [N][d], [N], [N] */
-    float *taps;                              /* the convolution's weights, reversed */
     double *dz, *da, *dm_wide, *db_wide, *b_wide_t;
 } attn_nystrom_room;
 
@@ -90,31 +95,51 @@ void attn_nystrom_run(const attn_core_call *call, attn_task *task, size_t length
 /* The next document of a head; the first one when x->n is 0. False at the end. */
 bool attn_nystrom_next(const attn_nystrom_job *j, size_t index, attn_nystrom_document *x);
 
+/* Landmarks of a document of n tokens. */
+size_t attn_nystrom_marks(const attn_nystrom_sizes *z, size_t n);
+
 /* Landmark l from the queries and keys of its segment. */
 void attn_nystrom_mark(const attn_nystrom_job *j, const attn_nystrom_document *x, size_t l,
                        const float *q, size_t q_row, const float *k, size_t k_row);
-/* The softmax of landmarks [l, l + count) goes on over n keys with their values. */
+/* All landmarks of a document, which have seen no key yet. */
+void attn_nystrom_mark_all(const attn_nystrom_job *j, const attn_nystrom_document *x);
+/* The softmax of landmarks [l, l + count) goes on over n keys, k_t, with their values. */
 void attn_nystrom_absorb(const attn_nystrom_job *j, const attn_nystrom_document *x, size_t l,
-                         size_t count, const float *k_t, const float *v, size_t v_row, size_t n);
+                         size_t count, const float *v, size_t n);
 /* B of the first m landmarks from their sums. */
 void attn_nystrom_average(const attn_nystrom_job *j, const attn_nystrom_document *x, size_t m,
                           float *b);
 /* A, its inverse Z, and M = Z B of the first m landmarks. Returns Z. */
 const double *attn_nystrom_inverse(const attn_nystrom_job *j, const attn_nystrom_document *x,
                                    size_t m, const float *b);
-/* Keys of the block at `first` to its tile. */
-void attn_nystrom_turn_keys(const attn_nystrom_job *j, const attn_nystrom_document *x,
-                            size_t first);
-/* All landmarks that become known with the m-th: its mean, and the sums over what precedes. */
-void attn_nystrom_advance(const attn_nystrom_job *j, const attn_nystrom_document *x, size_t m);
-/* Everything that bidirectional landmarks need: means of all and sums over all keys. */
-void attn_nystrom_gather(const attn_nystrom_job *j, const attn_nystrom_document *x);
-/* Scores of the block at `first`: near ones hidden above the diagonal, and far ones. */
-void attn_nystrom_scores(const attn_nystrom_job *j, const attn_nystrom_document *x, size_t first,
-                         size_t ni, size_t near, size_t m);
-/* The weight of the near part from the maxima and sums of one row. */
-float attn_nystrom_near_weight(const attn_nystrom_sizes *z, float near_top, float near_total,
-                               float far_top, float far_total);
+
+/* `n` rows of a document of `length` from token t - before on; those outside it are 0. */
+void attn_nystrom_load_window(const attn_nystrom_job *j, size_t length, size_t t, size_t before,
+                              size_t n, const float *from, size_t row, float *to);
+/* A block's keys and values; its queries too. */
+void attn_nystrom_load_keys(const attn_nystrom_job *j, const attn_nystrom_document *x, size_t t,
+                            size_t n);
+void attn_nystrom_load(const attn_nystrom_job *j, const attn_nystrom_document *x, size_t t,
+                       size_t n);
+/* The first of the block's own values. */
+static inline float *attn_nystrom_values(const attn_nystrom_sizes *z, const attn_nystrom_room *r)
+{
+    return r->v + z->left * z->d;
+}
+/* band = the matrix of a convolution with `taps`, which are `step` apart. */
+void attn_nystrom_fill_band(const attn_nystrom_sizes *z, const float *taps, ptrdiff_t step,
+                            float *band);
+/* y[n][d] += the convolution of x[n + kernel - 1][d] */
+void attn_nystrom_convolve(const attn_nystrom_job *j, const float *band, size_t n, const float *x,
+                           float *y);
+
+/* Scores of `ni` queries: near ones hidden above the diagonal, and far ones. */
+void attn_nystrom_scores(const attn_nystrom_job *j, const attn_nystrom_document *x, size_t ni,
+                         size_t near, size_t m);
+/* near_by = w / l of each row's near part, far_by = (1 - w) / l of its far part, from their maxima
+ * and sums; w is the weight of the near part. */
+void attn_nystrom_shares(const attn_nystrom_sizes *z, size_t ni, size_t near, size_t m,
+                         const float *const row[4], float *near_by, float *far_by);
 
 /* The parts of the core. */
 size_t attn_nystrom_saved(const attn_layer *layer, size_t batch, size_t length);

@@ -1,9 +1,8 @@
 /* nystrom: backward. The landmarks' sums are computed again and B kept for each number m of
  * landmarks; then the segments are walked in reverse. With P, F the softmaxes of a block:
  *
- *     dlogit = w (1 - w) dO . (near - far)          the weight w of near against far
- *     dS_near = P o (w dO V^T - w dO . near + dlogit)
- *     dS_far  = F o ((1 - w) dO M^T - (1 - w) dO . far - dlogit),   dM = F^T ((1 - w) dO)
+ *     D = w dO . near + (1 - w) dO . far, where dO . near = sum_j P_j (dO V^T)_j
+ *     dS_near = w P o (dO V^T - D),   dS_far = (1 - w) F o (dO M^T - D),   dM = (1 - w) F^T dO
  *     dZ = dM B^T,  dB = Z^T dM,  dA by pseudo_inverse.h, and through its softmax
  *
  * B_m[l] is landmark l's softmax, with maximum c_m and sum l_m, over the keys before segment m: one
@@ -13,9 +12,9 @@
  *
  * c being the maximum of the last m that was added, so that with e = exp(s - c) the key gets
  * dv = e G, ds = e (G . v - H), and no exponential exceeds 1. */
+#include "mechanisms/head_rows.h"
 #include "mechanisms/nystrom.h"
 #include "mechanisms/pseudo_inverse.h"
-#include "mechanisms/tile_engine.h"
 
 #include <math.h>
 #include <string.h>
@@ -27,93 +26,69 @@ typedef struct gradients {
     float *taps; /* the head's part of dconv */
 } gradients;
 
-/* P V / l of a block whose scores are in `s`, which becomes exp(scale s - top). */
-static void attend_again(const attn_nystrom_job *j, size_t ni, size_t n, float *s, size_t s_row,
-                         const float *top, const float *total, const float *values,
-                         size_t values_row, float *room_total, float *correction, float *room_top,
-                         float *o)
+/* Scores to exponentials with the maxima that forward found, `part` = p . dp / total of each row. */
+static void weigh(const attn_nystrom_job *j, const attn_nystrom_room *r, size_t ni, size_t n,
+                  float *s, const float *dp, size_t row, const float *top, const float *total,
+                  float *part)
 {
     const attn_kernels *kernels = j->call->context->kernels;
-    const size_t d = j->z.d;
-    memcpy(room_top, top, ni * sizeof *top);
-    memset(room_total, 0, ni * sizeof *room_total);
-    kernels->online_softmax(ni, n, j->z.scale, s, s_row, room_top, room_total, correction);
-    kernels->product(ni, d, n, s, s_row, 1, values, values_row, o, d, false);
-    for (size_t i = 0; i < ni; i++) kernels->scale(d, 1.0f / total[i], o + i * d);
+    memcpy(r->row[0], top, ni * sizeof *top);
+    memset(part, 0, ni * sizeof *part); /* for the sums, which are known */
+    kernels->online_softmax(ni, n, j->z.scale, s, row, r->row[0], part, r->correction);
+    for (size_t i = 0; i < ni; i++) part[i] = kernels->dot(n, s + i * row, dp + i * row) / total[i];
 }
 
-/* dP = x values^T by its transpose, then dS = P o (dP - delta + shift) in its place, where x and
- * shift are divided by l already and p by nothing. delta = rowsum(P o dP): exact for a row of one. */
-static void score_gradient(const attn_nystrom_job *j, size_t ni, size_t n, const float *x,
-                           const float *values_t, size_t values_row, const float *p, float *ds,
-                           size_t row, const float *total, const float *shift)
+/* p becomes by p, and dp becomes p (dp - delta). */
+static void score_gradient(const attn_kernels *kernels, size_t ni, size_t n, const float *by,
+                           const float *delta, float *p, float *dp, size_t row)
 {
-    const attn_kernels *kernels = j->call->context->kernels;
-    const size_t d = j->z.d;
-    kernels->product(ni, n, d, x, d, 1, values_t, values_row, ds, row, false);
-    for (size_t i = 0; i < ni; i++) {
-        const float *pi = p + i * row;
-        float *dsi = ds + i * row;
-        const float delta = kernels->dot(n, pi, dsi) / total[i] - shift[i];
-        kernels->softmax_gradient(n, 1.0f, pi, dsi, delta, dsi);
-    }
+    kernels->scale_rows(ni, n, by, p, row);
+    for (size_t i = 0; i < ni; i++)
+        kernels->softmax_gradient(n, 1.0f, p + i * row, dp + i * row, delta[i], dp + i * row);
 }
 
-/* One block of queries that sees `near` keys of its own and m landmarks. */
+/* One block of queries that sees `near` keys of its own and m landmarks: dq, what it adds to dk and
+ * dv of its keys, to dM and to dk_mark. */
 static void backward_block(const attn_nystrom_job *j, const attn_nystrom_document *x,
-                           const gradients *g, size_t t, size_t near, size_t m)
+                           const gradients *g, size_t t, size_t ni, size_t near, size_t m)
 {
-    const attn_core_call *call = j->call;
-    const attn_kernels *kernels = call->context->kernels;
+    const attn_kernels *kernels = j->call->context->kernels;
     const attn_nystrom_sizes *z = &j->z;
     const attn_nystrom_room *r = x->room;
-    const size_t d = z->d, N = z->marks, n = z->block, row = call->row, T = call->length;
-    const size_t ni = attn_smaller(n, x->n - t);
-    const float *kept = x->kept + x->first + t;
-    const float *q = x->q + t * row, *v = x->v + t * row, *d_o = g->d_o + t * call->o_row;
-    float *dq = g->dq + t * row, *shift_near = r->row[1], *shift_far = r->row[3];
-    attn_nystrom_scores(j, x, t, ni, near, m);
-    if (near)
-        attend_again(j, ni, near, r->near, n, kept, kept + T, v, row, r->row[1], r->correction,
-                     r->row[0], r->o_near);
-    if (m)
-        attend_again(j, ni, m, r->far, N, kept + 2 * T, kept + 3 * T, r->m, d, r->row[3],
-                     r->correction, r->row[2], r->o_far);
-    for (size_t i = 0; i < ni; i++) {
-        const float *doi = d_o + i * call->o_row;
-        const float l = kept[T + i], l_far = kept[3 * T + i];
-        const float near_part = near ? kernels->dot(d, doi, r->o_near + i * d) : 0.0f;
-        const float far_part = m ? kernels->dot(d, doi, r->o_far + i * d) : 0.0f;
-        const float w = !m      ? 1.0f
-                        : !near ? 0.0f
-                                : attn_nystrom_near_weight(z, kept[i], l, kept[2 * T + i], l_far);
-        const float dlogit = (near_part - far_part) * w * (1.0f - w);
-        if (near) {
-            memcpy(r->do_near + i * d, doi, d * sizeof *doi);
-            kernels->scale(d, w / l, r->do_near + i * d);
-            shift_near[i] = dlogit / l;
-        }
-        if (m) {
-            memcpy(r->do_far + i * d, doi, d * sizeof *doi);
-            kernels->scale(d, (1.0f - w) / l_far, r->do_far + i * d);
-            shift_far[i] = -dlogit / l_far;
-        }
-    }
+    const size_t d = z->d, N = z->marks, n = z->block, T = j->call->length;
+    const float *kept = x->kept + x->first + t, *d_o = r->d_o + (z->kernel - 1 - z->left) * d;
+    const float *const row[4] = {kept, kept + T, kept + 2 * T, kept + 3 * T};
+    float *near_part = r->row[1], *far_part = r->row[3];
+    attn_nystrom_scores(j, x, ni, near, m);
+    attn_nystrom_shares(z, ni, near, m, row, r->near_by, r->far_by);
     if (near) {
-        kernels->transpose(near, d, v, row, r->turned, n);
-        score_gradient(j, ni, near, r->do_near, r->turned, n, r->near, r->d_near, n, kept + T,
-                       shift_near);
-        kernels->product(near, d, ni, r->near, 1, n, r->do_near, d, g->dv + t * row, row, true);
-        kernels->product(near, d, ni, r->d_near, 1, n, q, row, g->dk + t * row, row, true);
-        kernels->product(ni, d, near, r->d_near, n, 1, x->k + t * row, row, dq, row, false);
+        kernels->transpose(near, d, attn_nystrom_values(z, r), d, r->v_t, n);
+        kernels->product(ni, near, d, d_o, d, 1, r->v_t, n, r->d_near, n, false);
+        weigh(j, r, ni, near, r->near, r->d_near, n, row[0], row[1], near_part);
     }
     if (m) {
-        score_gradient(j, ni, m, r->do_far, r->m_t, N, r->far, r->d_far, N, kept + 3 * T,
-                       shift_far);
-        kernels->product(m, d, ni, r->far, 1, N, r->do_far, d, r->dm, d, true);
-        kernels->product(m, d, ni, r->d_far, 1, N, q, row, r->dk_mark, d, true);
-        kernels->product(ni, d, m, r->d_far, N, 1, r->k_mark, d, dq, row, near > 0);
+        kernels->product(ni, m, d, d_o, d, 1, r->m_t, N, r->d_far, N, false);
+        weigh(j, r, ni, m, r->far, r->d_far, N, row[2], row[3], far_part);
     }
+    for (size_t i = 0; i < ni; i++) {
+        const float w = near ? r->near_by[i] * row[1][i] : 0.0f;
+        r->delta[i] = !m      ? near_part[i]
+                      : !near ? far_part[i]
+                              : w * near_part[i] + (1.0f - w) * far_part[i];
+    }
+    if (near) {
+        score_gradient(kernels, ni, near, r->near_by, r->delta, r->near, r->d_near, n);
+        kernels->product(near, d, ni, r->near, 1, n, d_o, d, r->dv, d, true);
+        kernels->product(near, d, ni, r->d_near, 1, n, r->q, d, r->dk, d, true);
+        kernels->product(ni, d, near, r->d_near, n, 1, r->k, d, r->dq, d, false);
+    }
+    if (m) {
+        score_gradient(kernels, ni, m, r->far_by, r->delta, r->far, r->d_far, N);
+        kernels->product(m, d, ni, r->far, 1, N, d_o, d, r->dm, d, true);
+        kernels->product(m, d, ni, r->d_far, 1, N, r->q, d, r->dk_mark, d, true);
+        kernels->product(ni, d, m, r->d_far, N, 1, r->k_mark, d, r->dq, d, near > 0);
+    }
+    kernels->copy_rows(ni, d, z->scale, NULL, r->dq, d, g->dq + t * j->call->row, j->call->row);
     attn_work_add(x->work, attn_nystrom_block_gradient_work(z, ni, near, m));
 }
 
@@ -124,17 +99,17 @@ static void backward_stage(const attn_nystrom_job *j, const attn_nystrom_documen
     const attn_kernels *kernels = j->call->context->kernels;
     const attn_nystrom_sizes *z = &j->z;
     const attn_nystrom_room *r = x->room;
-    const size_t d = z->d, N = z->marks;
+    const size_t d = z->d, N = z->marks, wide_row = attn_pseudo_inverse_row(m);
     for (size_t l = 0; l < m; l++)
         for (size_t i = 0; i < d; i++) {
             r->dm_wide[l * d + i] = (double)r->dm[l * d + i];
             r->b_wide_t[i * m + l] = r->b_wide[l * d + i];
         }
-    kernels->product_double(m, m, d, r->dm_wide, d, 1, r->b_wide_t, m, r->dz, m, false);
-    kernels->product_double(m, d, m, inverse, 1, m, r->dm_wide, d, r->db_wide, d, false);
+    kernels->product_double(m, m, d, r->dm_wide, d, 1, r->b_wide_t, m, r->dz, wide_row, false);
+    kernels->product_double(m, d, m, inverse, 1, wide_row, r->dm_wide, d, r->db_wide, d, false);
     attn_pseudo_inverse_gradient(kernels, m, r->a, r->inverse, r->dz, r->da);
     for (size_t i = 0; i < m; i++) {
-        const double *a = r->a + i * m, *da = r->da + i * m;
+        const double *a = r->a + i * wide_row, *da = r->da + i * wide_row;
         double along = 0.0;
         for (size_t k = 0; k < m; k++) along += a[k] * da[k];
         for (size_t k = 0; k < m; k++) r->a_scores[i * N + k] = (float)(a[k] * (da[k] - along));
@@ -155,81 +130,77 @@ static void backward_stage(const attn_nystrom_job *j, const attn_nystrom_documen
     attn_work_add(x->work, attn_nystrom_stage_gradient_work(z, m));
 }
 
-/* What the keys and values of the block at t get from all landmarks' softmaxes, and these. */
-static void backward_keys(const attn_nystrom_job *j, const attn_nystrom_document *x,
-                          const gradients *g, size_t t, size_t marks)
+/* What the n keys and values of a block get from all landmarks' softmaxes, and these. */
+static void backward_keys(const attn_nystrom_job *j, const attn_nystrom_document *x, size_t marks,
+                          size_t n)
 {
     const attn_kernels *kernels = j->call->context->kernels;
     const attn_nystrom_sizes *z = &j->z;
     const attn_nystrom_room *r = x->room;
-    const size_t d = z->d, row = j->call->row, n = attn_smaller(z->block, x->n - t), w = z->block;
-    kernels->product(marks, n, d, r->q_mark, d, 1, r->k_t + t * d, w, r->far, w, false);
-    kernels->transpose(n, d, x->v + t * row, row, r->turned, w);
-    kernels->product(marks, n, d, r->g, d, 1, r->turned, w, r->d_far, w, false);
+    const size_t d = z->d, w = z->block;
+    kernels->product(marks, n, d, r->q_mark, d, 1, r->k_t, w, r->far, w, false);
+    kernels->transpose(n, d, attn_nystrom_values(z, r), d, r->v_t, w);
+    kernels->product(marks, n, d, r->g, d, 1, r->v_t, w, r->d_far, w, false);
     kernels->online_softmax_gradient(marks, n, z->scale, r->reference, r->h, r->far, w, r->d_far,
                                      w);
-    kernels->product(n, d, marks, r->far, 1, w, r->g, d, g->dv + t * row, row, true);
-    kernels->product(n, d, marks, r->d_far, 1, w, r->q_mark, d, g->dk + t * row, row, true);
-    kernels->product(marks, d, n, r->d_far, w, 1, x->k + t * row, row, r->dq_mark, d, true);
+    kernels->product(n, d, marks, r->far, 1, w, r->g, d, r->dv, d, false);
+    kernels->product(n, d, marks, r->d_far, 1, w, r->q_mark, d, r->dk, d, false);
+    kernels->product(marks, d, n, r->d_far, w, 1, r->k, d, r->dq_mark, d, true);
     attn_work_add(x->work, attn_nystrom_key_gradient_work(z, marks, n));
 }
 
-/* dv through the convolution, and its own gradient: sums along the diagonals of dO V^T. */
+/* The convolution's part of a block's dv, and its own gradient: sums along the diagonals of
+ * dO V^T. */
 static void backward_convolution(const attn_nystrom_job *j, const attn_nystrom_document *x,
-                                 const gradients *g)
-{
-    const attn_core_call *call = j->call;
-    const attn_kernels *kernels = call->context->kernels;
-    const attn_nystrom_sizes *z = &j->z;
-    const attn_nystrom_room *r = x->room;
-    const size_t d = z->d, row = call->row, width = z->block + z->kernel,
-                 right = z->kernel - 1 - z->left;
-    for (size_t i = 0; i < z->kernel; i++) r->taps[i] = x->taps[z->kernel - 1 - i];
-    for (size_t t = 0; t < x->n; t++) { /* outputs [first, end) read value t */
-        const size_t first = t > right ? t - right : 0;
-        const size_t end = attn_smaller(x->n, t + z->left + 1);
-        kernels->product(1, d, end - first, r->taps + (first + right - t), 1, 1,
-                         g->d_o + first * call->o_row, call->o_row, g->dv + t * row, row, true);
-    }
-    uint64_t pairs = 0;
-    for (size_t t = 0, first, end; t < x->n; t += z->block) {
-        const size_t ni = attn_smaller(z->block, x->n - t);
-        attn_nystrom_window(z, x->n, t, ni, &first, &end);
-        kernels->transpose(end - first, d, x->v + first * row, row, r->turned, width);
-        kernels->product(ni, end - first, d, g->d_o + t * call->o_row, call->o_row, 1, r->turned,
-                         width, r->window, width, false);
-        pairs += ni * (end - first);
-        for (size_t i = 0; i < ni; i++) {
-            size_t from, to;
-            attn_nystrom_window(z, x->n, t + i, 1, &from, &to);
-            kernels->add(to - from, r->window + i * width + (from - first),
-                         g->taps + (from + z->left - t - i));
-        }
-    }
-    const uint64_t taps = attn_nystrom_taps(z, x->n);
-    x->work->matmul += 2 * (taps + pairs) * d;
-    x->work->other += taps;
-}
-
-/* The landmarks' gradients to their tokens, and the scale of the scores. */
-static void spread(const attn_nystrom_job *j, const attn_nystrom_document *x, const gradients *g,
-                   size_t marks)
+                                 const gradients *g, size_t n)
 {
     const attn_kernels *kernels = j->call->context->kernels;
     const attn_nystrom_sizes *z = &j->z;
-    const size_t d = z->d, row = j->call->row;
-    kernels->scale(marks * d, 1.0f / (float)z->segment, x->room->dq_mark);
-    kernels->scale(marks * d, 1.0f / (float)z->segment, x->room->dk_mark);
-    for (size_t t = 0; t < x->n; t++) {
-        const size_t l = t / z->segment;
-        if (l < marks) {
-            kernels->add(d, x->room->dq_mark + l * d, g->dq + t * row);
-            kernels->add(d, x->room->dk_mark + l * d, g->dk + t * row);
-        }
-        kernels->scale(d, z->scale, g->dq + t * row);
-        kernels->scale(d, z->scale, g->dk + t * row);
+    const attn_nystrom_room *r = x->room;
+    const size_t d = z->d, more = z->kernel - 1, width = ATTN_NYSTROM_PIECE + more;
+    attn_nystrom_convolve(j, r->taps_band, n, r->d_o, r->dv);
+    for (size_t t = 0; t < n; t += ATTN_NYSTROM_PIECE) {
+        const size_t ni = attn_smaller(ATTN_NYSTROM_PIECE, n - t);
+        kernels->transpose(ni + more, d, r->v + t * d, d, r->v_t, width);
+        kernels->product(ni, ni + more, d, r->d_o + (t + more - z->left) * d, d, 1, r->v_t, width,
+                         r->window, width, false);
+        for (size_t i = 0; i < ni; i++) kernels->add(z->kernel, r->window + i * width + i, g->taps);
     }
-    x->work->other += 2 * (marks * z->segment * d + marks * d) + 2 * x->n * d;
+    attn_work_add(x->work, attn_nystrom_convolution_work(z, n));
+    attn_work_add(x->work, attn_nystrom_tap_gradient_work(z, n));
+}
+
+/* A block's keys and values are done: with what their landmarks get to where they belong. */
+static void store_keys(const attn_nystrom_job *j, const attn_nystrom_document *x,
+                       const gradients *g, size_t marks, size_t t, size_t n)
+{
+    const attn_kernels *kernels = j->call->context->kernels;
+    const attn_nystrom_sizes *z = &j->z;
+    const attn_nystrom_room *r = x->room;
+    const size_t d = z->d, row = j->call->row;
+    for (size_t i = 0; i < n; i++) {
+        const size_t l = (t + i) / z->segment;
+        if (l == marks) break; /* the last segment has no landmark */
+        kernels->add_scaled(d, 1.0f / (float)z->segment, r->dk_mark + l * d, r->dk + i * d);
+    }
+    kernels->copy_rows(n, d, z->scale, NULL, r->dk, d, g->dk + t * row, row);
+    kernels->copy_rows(n, d, 1.0f, NULL, r->dv, d, g->dv + t * row, row);
+}
+
+/* The landmarks' gradients to their queries. */
+static void spread_queries(const attn_nystrom_job *j, const attn_nystrom_document *x,
+                           const gradients *g, size_t marks)
+{
+    const attn_nystrom_sizes *z = &j->z;
+    const size_t d = z->d, row = j->call->row, n = marks * z->segment;
+    for (size_t t = 0; t < n; t++) {
+        if (t + ATTN_ROWS_AHEAD < n)
+            attn_fetch_rows(1, d, g->dq + (t + ATTN_ROWS_AHEAD) * row, row);
+        j->call->context->kernels->add_scaled(d, z->scale / (float)z->segment,
+                                              x->room->dq_mark + t / z->segment * d,
+                                              g->dq + t * row);
+    }
+    x->work->other += 4 * n * d + 2 * x->n * d;
 }
 
 /* B, its maxima and sums for m landmarks, to row `stage` and those behind it. */
@@ -254,56 +225,89 @@ static const double *enter_stage(const attn_nystrom_job *j, const attn_nystrom_d
     return inverse;
 }
 
-static void clear_gradients(const attn_nystrom_job *j, const attn_nystrom_document *x,
-                            const gradients *g, size_t marks, size_t stage)
+/* Everything that both forms start with: landmarks without gradients. */
+static void start(const attn_nystrom_job *j, const attn_nystrom_document *x, size_t marks)
 {
+    const attn_nystrom_sizes *z = &j->z;
     const attn_nystrom_room *r = x->room;
-    const size_t d = j->z.d, row = j->call->row;
-    for (size_t t = 0; t < x->n; t++) {
-        memset(g->dk + t * row, 0, d * sizeof *g->dk);
-        memset(g->dv + t * row, 0, d * sizeof *g->dv);
-    }
-    memset(r->dq_mark, 0, marks * d * sizeof *r->dq_mark);
-    memset(r->dk_mark, 0, marks * d * sizeof *r->dk_mark);
-    memset(r->g, 0, marks * d * sizeof *r->g);
+    const size_t count = marks * z->d;
+    attn_nystrom_mark_all(j, x);
+    attn_nystrom_fill_band(z, x->taps + z->kernel - 1, -1, r->taps_band);
+    memset(r->dq_mark, 0, count * sizeof *r->dq_mark);
+    memset(r->dk_mark, 0, count * sizeof *r->dk_mark);
+    memset(r->g, 0, count * sizeof *r->g);
     memset(r->h, 0, marks * sizeof *r->h);
-    memcpy(r->reference, r->stage_top + stage, marks * sizeof *r->reference);
+}
+
+/* A block with what its gradients need. */
+static void load(const attn_nystrom_job *j, const attn_nystrom_document *x, const gradients *g,
+                 size_t t, size_t n)
+{
+    const attn_nystrom_sizes *z = &j->z;
+    attn_nystrom_load(j, x, t, n);
+    attn_nystrom_load_window(j, x->n, t, z->kernel - 1 - z->left, n + z->kernel - 1, g->d_o,
+                             j->call->o_row, x->room->d_o);
 }
 
 static void backward_causal(const attn_nystrom_job *j, const attn_nystrom_document *x,
                             const gradients *g)
 {
-    const size_t s = j->z.segment, marks = (x->n - 1) / s;
-    for (size_t c = 0; c <= marks; c++) {
-        attn_nystrom_turn_keys(j, x, c * s);
-        if (c == 0) continue;
-        attn_nystrom_advance(j, x, c);
+    const attn_nystrom_sizes *z = &j->z;
+    const attn_nystrom_room *r = x->room;
+    const size_t s = z->segment, marks = attn_nystrom_marks(z, x->n), last = x->n - marks * s;
+    start(j, x, marks);
+    for (size_t c = 1; c <= marks; c++) {
+        attn_nystrom_load_keys(j, x, (c - 1) * s, s);
+        attn_nystrom_absorb(j, x, 0, marks, attn_nystrom_values(z, r), s);
         keep_stage(j, x, c, c * (c - 1) / 2);
     }
-    clear_gradients(j, x, g, marks, marks ? marks * (marks - 1) / 2 : 0);
-    for (size_t c = marks + 1; c-- > 0;) {
-        const size_t stage = c ? c * (c - 1) / 2 : 0, near = attn_smaller(s, x->n - c * s);
+    if (marks) memcpy(r->reference, r->top, marks * sizeof *r->reference);
+    memset(r->dk, 0, last * z->d * sizeof *r->dk);
+    memset(r->dv, 0, last * z->d * sizeof *r->dv);
+    load(j, x, g, marks * s, last);
+    for (size_t c = marks + 1, n = last; c-- > 0; n = s) {
+        const size_t stage = c ? c * (c - 1) / 2 : 0;
         const double *inverse = c ? enter_stage(j, x, c, stage) : NULL;
-        backward_block(j, x, g, c * s, near, c);
+        backward_block(j, x, g, c * s, n, n, c);
+        backward_convolution(j, x, g, n);
+        store_keys(j, x, g, marks, c * s, n);
         if (c == 0) break;
         backward_stage(j, x, c, inverse, stage);
-        backward_keys(j, x, g, (c - 1) * s, marks);
+        load(j, x, g, (c - 1) * s, s);
+        backward_keys(j, x, marks, s);
     }
-    spread(j, x, g, marks);
+    spread_queries(j, x, g, marks);
 }
 
 static void backward_full(const attn_nystrom_job *j, const attn_nystrom_document *x,
                           const gradients *g)
 {
-    const size_t marks = j->z.marks, n = j->z.block;
-    attn_nystrom_gather(j, x);
+    const attn_nystrom_sizes *z = &j->z;
+    const attn_nystrom_room *r = x->room;
+    const size_t marks = z->marks, n = z->block;
+    start(j, x, marks);
+    for (size_t t = 0; t < x->n; t += n) {
+        const size_t ni = attn_smaller(n, x->n - t);
+        attn_nystrom_load_keys(j, x, t, ni);
+        attn_nystrom_absorb(j, x, 0, marks, attn_nystrom_values(z, r), ni);
+    }
     keep_stage(j, x, marks, 0);
-    clear_gradients(j, x, g, marks, 0);
+    memcpy(r->reference, r->top, marks * sizeof *r->reference);
     const double *inverse = enter_stage(j, x, marks, 0);
-    for (size_t t = 0; t < x->n; t += n) backward_block(j, x, g, t, 0, marks);
+    for (size_t t = 0; t < x->n; t += n) {
+        const size_t ni = attn_smaller(n, x->n - t);
+        load(j, x, g, t, ni);
+        backward_block(j, x, g, t, ni, 0, marks);
+    }
     backward_stage(j, x, marks, inverse, 0);
-    for (size_t t = 0; t < x->n; t += n) backward_keys(j, x, g, t, marks);
-    spread(j, x, g, marks);
+    for (size_t t = 0; t < x->n; t += n) {
+        const size_t ni = attn_smaller(n, x->n - t);
+        load(j, x, g, t, ni);
+        backward_keys(j, x, marks, ni);
+        backward_convolution(j, x, g, ni);
+        store_keys(j, x, g, marks, t, ni);
+    }
+    spread_queries(j, x, g, marks);
 }
 
 static void backward_head(void *argument, size_t index, size_t worker)
@@ -327,7 +331,6 @@ static void backward_head(void *argument, size_t index, size_t worker)
             backward_causal(j, &x, &g);
         else
             backward_full(j, &x, &g);
-        backward_convolution(j, &x, &g);
     }
 }
 

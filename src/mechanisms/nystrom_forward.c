@@ -5,64 +5,70 @@
 #include <math.h>
 #include <string.h>
 
-void attn_nystrom_scores(const attn_nystrom_job *j, const attn_nystrom_document *x, size_t first,
-                         size_t ni, size_t near, size_t m)
+void attn_nystrom_scores(const attn_nystrom_job *j, const attn_nystrom_document *x, size_t ni,
+                         size_t near, size_t m)
 {
     const attn_kernels *kernels = j->call->context->kernels;
     const attn_nystrom_sizes *z = &j->z;
     const attn_nystrom_room *r = x->room;
-    const size_t row = j->call->row;
-    const float *q = x->q + first * row;
-    if (m) kernels->product(ni, m, z->d, q, row, 1, r->k_mark_t, z->marks, r->far, z->marks, false);
+    const size_t d = z->d, n = z->block;
+    if (m) kernels->product(ni, m, d, r->q, d, 1, r->k_mark_t, z->marks, r->far, z->marks, false);
     if (!near) return;
-    kernels->product(ni, near, z->d, q, row, 1, r->k_t + first * z->d, z->block, r->near, z->block,
-                     false);
+    kernels->product(ni, near, d, r->q, d, 1, r->k_t, n, r->near, n, false);
     for (size_t i = 0; i < ni; i++)
-        for (size_t jj = i + 1; jj < near; jj++) r->near[i * z->block + jj] = -INFINITY;
+        for (size_t jj = i + 1; jj < near; jj++) r->near[i * n + jj] = -INFINITY;
 }
 
-float attn_nystrom_near_weight(const attn_nystrom_sizes *z, float near_top, float near_total,
-                               float far_top, float far_total)
+/* The weight of the near part from the maxima and sums of one row. */
+static float near_weight(const attn_nystrom_sizes *z, float near_top, float near_total,
+                         float far_top, float far_total)
 {
     const float rest = (far_top - near_top) + logf((float)z->segment * far_total / near_total);
     return 1.0f / (1.0f + expf(rest));
 }
 
-/* softmax of n scores a row, times `values`, to o. */
-static void attend(const attn_kernels *kernels, const attn_nystrom_sizes *z, size_t rows, size_t n,
-                   float *s, size_t s_row, const float *values, size_t values_row, float *top,
-                   float *total, float *correction, float *o, size_t o_row)
+void attn_nystrom_shares(const attn_nystrom_sizes *z, size_t ni, size_t near, size_t m,
+                         const float *const row[4], float *near_by, float *far_by)
+{
+    for (size_t i = 0; i < ni; i++) {
+        const float w = !m      ? 1.0f
+                        : !near ? 0.0f
+                                : near_weight(z, row[0][i], row[1][i], row[2][i], row[3][i]);
+        if (near) near_by[i] = w / row[1][i];
+        if (m) far_by[i] = (1.0f - w) / row[3][i];
+    }
+}
+
+/* Scores to exponentials, with the maximum and the sum of each row. */
+static void start_softmax(const attn_kernels *kernels, float scale, size_t rows, size_t n, float *s,
+                          size_t s_row, float *top, float *total, float *correction)
 {
     for (size_t i = 0; i < rows; i++) {
         top[i] = -INFINITY;
         total[i] = 0.0f;
     }
-    kernels->online_softmax(rows, n, z->scale, s, s_row, top, total, correction);
-    kernels->product(rows, z->d, n, s, s_row, 1, values, values_row, o, o_row, false);
-    for (size_t i = 0; i < rows; i++) kernels->scale(z->d, 1.0f / total[i], o + i * o_row);
+    kernels->online_softmax(rows, n, scale, s, s_row, top, total, correction);
 }
 
 /* o of `ni` rows from the scores in room->near and room->far. */
 static void mix(const attn_nystrom_job *j, const attn_nystrom_document *x, size_t ni, size_t near,
-                size_t m, const float *v, size_t v_row, float *o)
+                size_t m, const float *v, float *o)
 {
-    const attn_core_call *call = j->call;
-    const attn_kernels *kernels = call->context->kernels;
+    const attn_kernels *kernels = j->call->context->kernels;
     const attn_nystrom_sizes *z = &j->z;
     const attn_nystrom_room *r = x->room;
-    float *far = near ? r->o_far : o;
-    const size_t far_row = near ? z->d : call->o_row;
+    const size_t d = z->d, n = z->block, N = z->marks;
     if (near)
-        attend(kernels, z, ni, near, r->near, z->block, v, v_row, r->row[0], r->row[1],
-               r->correction, o, call->o_row);
-    if (m)
-        attend(kernels, z, ni, m, r->far, z->marks, r->m, z->d, r->row[2], r->row[3], r->correction,
-               far, far_row);
-    for (size_t i = 0; near && m && i < ni; i++) {
-        const float w =
-            attn_nystrom_near_weight(z, r->row[0][i], r->row[1][i], r->row[2][i], r->row[3][i]);
-        kernels->scale(z->d, w, o + i * call->o_row);
-        kernels->add_scaled(z->d, 1.0f - w, far + i * z->d, o + i * call->o_row);
+        start_softmax(kernels, z->scale, ni, near, r->near, n, r->row[0], r->row[1], r->correction);
+    if (m) start_softmax(kernels, z->scale, ni, m, r->far, N, r->row[2], r->row[3], r->correction);
+    attn_nystrom_shares(z, ni, near, m, (const float *const *)r->row, r->near_by, r->far_by);
+    if (near) {
+        kernels->scale_rows(ni, near, r->near_by, r->near, n);
+        kernels->product(ni, d, near, r->near, n, 1, v, d, o, d, false);
+    }
+    if (m) {
+        kernels->scale_rows(ni, m, r->far_by, r->far, N);
+        kernels->product(ni, d, m, r->far, N, 1, r->m, d, o, d, near > 0);
     }
     attn_work_add(x->work, attn_nystrom_block_work(z, ni, near, m));
 }
@@ -70,35 +76,35 @@ static void mix(const attn_nystrom_job *j, const attn_nystrom_document *x, size_
 static void forward_document(const attn_nystrom_job *j, const attn_nystrom_document *x)
 {
     const attn_core_call *call = j->call;
-    const attn_kernels *kernels = call->context->kernels;
     const attn_nystrom_sizes *z = &j->z;
-    if (!z->is_causal) {
-        attn_nystrom_gather(j, x);
-        attn_nystrom_average(j, x, z->marks, x->room->b);
-        attn_nystrom_inverse(j, x, z->marks, x->room->b);
+    const attn_nystrom_room *r = x->room;
+    const size_t marks = attn_nystrom_marks(z, x->n);
+    attn_nystrom_mark_all(j, x);
+    for (size_t t = 0; !z->is_causal && t < x->n; t += z->block) {
+        const size_t ni = attn_smaller(z->block, x->n - t);
+        attn_nystrom_load_keys(j, x, t, ni);
+        attn_nystrom_absorb(j, x, 0, marks, attn_nystrom_values(z, r), ni);
     }
+    attn_nystrom_fill_band(z, x->taps, 1, r->band);
     for (size_t t = 0; t < x->n; t += z->block) {
         const size_t ni = attn_smaller(z->block, x->n - t), near = z->is_causal ? ni : 0;
-        const size_t m = z->is_causal ? t / z->segment : z->marks;
-        if (z->is_causal) attn_nystrom_turn_keys(j, x, t);
-        if (z->is_causal && m) {
-            attn_nystrom_advance(j, x, m);
-            attn_nystrom_average(j, x, m, x->room->b);
-            attn_nystrom_inverse(j, x, m, x->room->b);
+        const size_t m = z->is_causal ? t / z->segment : marks;
+        attn_nystrom_load(j, x, t, ni);
+        if (z->is_causal ? m > 0 : t == 0) {
+            attn_nystrom_average(j, x, m, r->b);
+            attn_nystrom_inverse(j, x, m, r->b);
         }
-        attn_nystrom_scores(j, x, t, ni, near, m);
-        mix(j, x, ni, near, m, x->v + t * call->row, call->row, x->o + t * call->o_row);
+        attn_nystrom_scores(j, x, ni, near, m);
+        mix(j, x, ni, near, m, attn_nystrom_values(z, r), r->o);
+        attn_nystrom_convolve(j, r->band, ni, r->v, r->o);
+        attn_work_add(x->work, attn_nystrom_convolution_work(z, ni));
+        call->context->kernels->copy_rows(ni, z->d, 1.0f, NULL, r->o, z->d, x->o + t * call->o_row,
+                                          call->o_row);
         for (size_t i = 0; x->kept && i < 4; i++)
-            memcpy(x->kept + i * call->length + x->first + t, x->room->row[i],
-                   ni * sizeof *x->kept);
+            memcpy(x->kept + i * call->length + x->first + t, r->row[i], ni * sizeof *x->kept);
+        if (z->is_causal && m < marks)
+            attn_nystrom_absorb(j, x, 0, marks, attn_nystrom_values(z, r), ni);
     }
-    for (size_t t = 0, first, end; t < x->n; t++) {
-        attn_nystrom_window(z, x->n, t, 1, &first, &end);
-        kernels->product(1, z->d, end - first, x->taps + (first + z->left - t), 1, 1,
-                         x->v + first * call->row, call->row, x->o + t * call->o_row, call->o_row,
-                         true);
-    }
-    x->work->matmul += 2 * attn_nystrom_taps(z, x->n) * z->d;
 }
 
 bool attn_nystrom_next(const attn_nystrom_job *j, size_t index, attn_nystrom_document *x)
@@ -207,7 +213,7 @@ void attn_nystrom_forward(const attn_core_call *call)
 
 /* ---- decode ------------------------------------------------------------------------------ */
 
-/* The first token behind a segment makes its landmark, as attn_nystrom_advance() does. */
+/* The first token behind a segment makes its landmark. */
 static void close_segment(const attn_nystrom_job *j, const attn_nystrom_document *x, const kept *c,
                           size_t m)
 {
@@ -217,9 +223,9 @@ static void close_segment(const attn_nystrom_job *j, const attn_nystrom_document
     const size_t d = z->d, s = z->segment, newest = (m - 1) * s;
     attn_nystrom_mark(j, x, m - 1, c->open_q, d, c->keys + newest * d, d);
     for (size_t t = 0; t <= newest; t += s) {
+        const size_t first = t == newest ? 0 : m - 1; /* the old ones know what was before */
         kernels->transpose(s, d, c->keys + t * d, d, r->k_t, z->block);
-        if (t == newest) attn_nystrom_absorb(j, x, 0, m - 1, r->k_t, c->values + t * d, d, s);
-        attn_nystrom_absorb(j, x, m - 1, 1, r->k_t, c->values + t * d, d, s);
+        attn_nystrom_absorb(j, x, first, m - first, c->values + t * d, s);
     }
     attn_nystrom_average(j, x, m, r->b);
     attn_nystrom_inverse(j, x, m, r->b);
@@ -251,7 +257,7 @@ static void decode_head(void *argument, size_t index, size_t worker)
     memcpy(c.values + call->position * d, call->v + at, d * sizeof *c.values);
     for (size_t i = 0; i <= slot; i++) room.near[i] = kernels->dot(d, q, open + i * d);
     if (m) kernels->product(1, m, d, q, d, 1, c.k_mark_t, z->marks, room.far, z->marks, false);
-    mix(j, &x, 1, slot + 1, m, c.values + m * z->segment * d, d, o);
+    mix(j, &x, 1, slot + 1, m, c.values + m * z->segment * d, o);
     const size_t taps = attn_smaller(z->kernel, call->position + 1);
     kernels->product(1, d, taps, j->conv + (h + 1) * z->kernel - taps, 1, 1,
                      c.values + (call->position + 1 - taps) * d, d, o, d, true);

@@ -208,13 +208,17 @@ static void keys_gradient(const attn_feature_walk *walk, size_t rows, const floa
     walk->work->other += (uint64_t)rows * (m + 2 * d + 1);
 }
 
-static attn_work head_work(const attn_layer *layer, attn_phase phase, uint64_t tokens)
+static attn_work head_work(const attn_layer *layer, attn_phase phase, uint64_t tokens,
+                           uint64_t again)
 {
     const uint64_t m = count(layer), d = layer->head_dim;
     attn_work work = {.matmul = tokens * (4 * m * d + 2 * d),
                       .exponential = 2 * tokens * m,
                       .other = tokens * (6 * m + 2)};
     if (phase != ATTN_PHASE_BACKWARD) return work;
+    work.matmul += again * (2 * m * d + 2 * d);
+    work.exponential += again * m;
+    work.other += again * (3 * m + 2);
     work.matmul += tokens * 4 * m * d;
     work.other += tokens * (7 * m + 2 * d + 1);
     return work;

@@ -4,8 +4,6 @@
 #include "kernels/dense.h"
 #include "kernels/dense_bf16.h"
 
-#include <stdint.h>
-
 void attn_layer_declare_projection(attn_layer *layer, const char *weight, const char *bias,
                                    size_t in, size_t out)
 {
@@ -26,14 +24,11 @@ void attn_layer_pack(attn_context *context, const attn_layer *layer, const float
     if (layer->dtype != ATTN_BF16) return;
     for (size_t i = 0; i < layer->n_projections; i++) {
         const attn_projection *p = &layer->projections[i];
-        attn_dense_bf16_pack(context, p->out, p->in, parameters + p->weight, packed + p->packed,
-                             NULL);
+        attn_dense_bf16_pack(context, p->out, p->in, parameters + p->weight, packed + p->packed);
     }
 }
 
 /* ---- rounded factors --------------------------------------------------------------------- */
-
-enum { FORM_BYTES = 64 }; /* packed weights start at multiples */
 
 /* Floats that hold so many bfloat16 numbers. */
 static size_t halves(size_t count)
@@ -47,11 +42,8 @@ size_t attn_projection_scratch(const attn_layer *layer, size_t batch, size_t len
     size_t most = 0;
     for (size_t i = 0; i < layer->n_projections && layer->dtype == ATTN_BF16; i++) {
         const attn_projection *p = &layer->projections[i];
-        const size_t form =
-            halves(attn_dense_bf16_packed(p->out, p->in)) + FORM_BYTES / sizeof(float);
-        const size_t x = halves(rows * p->in), dy = halves(rows * p->out);
-        if (dy + x > most) most = dy + x;
-        if (dy + form > most) most = dy + form;
+        const size_t both = halves(rows * p->in) + halves(rows * p->out);
+        if (both > most) most = both;
     }
     return most;
 }
@@ -97,16 +89,12 @@ void attn_projection_forward(attn_context *context, const attn_layer *layer, con
                             call->packed + p->packed, bias, (attn_dense_output){.single = y});
 }
 
-/* The weights' form is packed into `room`, of which nothing else is in use. */
 static void half_input_gradient(attn_context *context, const attn_call *call,
                                 const attn_projection *p, size_t rows, const attn_bf16 *dy,
-                                float *room, float *dx)
+                                float *dx)
 {
-    room += (FORM_BYTES - (uintptr_t)room % FORM_BYTES) % FORM_BYTES / sizeof *room;
-    attn_bf16 *form = cut_halves(&room, attn_dense_bf16_packed(p->out, p->in));
-    attn_dense_bf16_pack(context, p->out, p->in, call->parameters + p->weight, NULL, form);
-    attn_dense_bf16_input_gradient(context, rows, p->in, p->out, dy, form,
-                                   (attn_dense_output){.single = dx});
+    attn_dense_bf16_input_gradient(context, rows, p->in, p->out, dy, p->out,
+                                   call->packed + p->packed, (attn_dense_output){.single = dx});
 }
 
 void attn_projection_input_gradient(attn_context *context, const attn_layer *layer,
@@ -121,7 +109,7 @@ void attn_projection_input_gradient(attn_context *context, const attn_layer *lay
     }
     float *room = room_of(context, layer, call);
     const attn_bf16 *half_dy = rounded(context, rows * p->out, dy, &room);
-    half_input_gradient(context, call, p, rows, half_dy, room, dx);
+    half_input_gradient(context, call, p, rows, half_dy, dx);
 }
 
 void attn_projection_backward(attn_context *context, const attn_layer *layer, const attn_call *call,
@@ -137,9 +125,8 @@ void attn_projection_backward(attn_context *context, const attn_layer *layer, co
     }
     float *room = room_of(context, layer, call);
     const attn_bf16 *half_dy = rounded(context, rows * p->out, dy, &room);
-    float *room_of_x = room; /* the weights' form lies there afterwards */
-    const attn_bf16 *half_x = rounded(context, rows * p->in, x, &room_of_x);
-    attn_dense_bf16_weight_gradient(context, rows, p->in, p->out, half_x, half_dy, dw, d_bias,
-                                    false);
-    if (dx) half_input_gradient(context, call, p, rows, half_dy, room, dx);
+    const attn_bf16 *half_x = rounded(context, rows * p->in, x, &room);
+    attn_dense_bf16_weight_gradient(context, rows, p->in, p->out, half_x, half_dy, p->out, dw,
+                                    d_bias, false);
+    if (dx) half_input_gradient(context, call, p, rows, half_dy, dx);
 }

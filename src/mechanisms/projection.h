@@ -1,7 +1,6 @@
 /* The dense products of a layer, in its dtype. In bfloat16 a product reads packed weights and
  * rounds its other factor to the nearest; sums, results, biases and gradients are float32, as in
- * autocast. The rounded numbers live for one call, behind the mechanism's own scratch memory, and
- * so does the form of the weights that gradients of inputs read: a step reads it once.
+ * autocast. The rounded numbers live for one call, behind the mechanism's own scratch memory.
  *
  * `index` is the place of the projection among those the mechanism declared. Each call adds its
  * work to the context's: 2 rows in out, and rows * out for a bias. */

@@ -11,6 +11,10 @@
 
 enum { ATTN_PSEUDO_INVERSE_STEPS = 6 };
 
+/* All matrices have rows this many doubles apart: an odd number of cache lines, so that rows do not
+ * fall on each other in the cache. */
+size_t attn_pseudo_inverse_row(size_t n);
+
 /* Doubles that both functions need; between them it holds the iterates. */
 size_t attn_pseudo_inverse_count(size_t n);
 

@@ -8,7 +8,8 @@
  *     dA = tril(dnum V^T + dden 1^T),  dQ = dA K + dnum S^T + dden z^T          (forward order)
  *     dK = dA^T Q + V dS^T + 1 dz^T,   dV = A^T dnum + K dS,
  *     dS += Q^T dnum,  dz += Q^T dden                                           (reverse order)
- * States are recomputed, never kept. A chunk never crosses the border of a document.
+ * The states before chunks are recomputed by a walk forward, T / C of them a head in the worker's
+ * memory. A chunk never crosses the border of a document.
  *
  * Features may carry a reference per feature, so that exponentials of any size stay finite: K is
  * K exp(-rho) and Q is Q exp(rho), which cancels. When a key is too large for rho the chunk ends
@@ -45,8 +46,10 @@ typedef struct attn_feature_map {
                              const float *phi, float *dphi, float *dq);
     void (*keys_gradient)(const attn_feature_walk *walk, size_t rows, const float *k,
                           const float *phi, float *dphi, float *dk);
-    /* Of one head with `tokens` queries and keys. */
-    attn_work (*head_work)(const attn_layer *layer, attn_phase phase, uint64_t tokens);
+    /* Of one head with `tokens` queries and keys; backward, features of `again` keys are made
+     * twice. */
+    attn_work (*head_work)(const attn_layer *layer, attn_phase phase, uint64_t tokens,
+                           uint64_t again);
     attn_work (*shared_work)(const attn_layer *layer); /* of prepare(); NULL: none */
 } attn_feature_map;
 
@@ -61,8 +64,19 @@ void attn_recurrence_decode(const attn_core_call *call);
 attn_work attn_recurrence_work(const attn_layer *layer, attn_phase phase, size_t batch,
                                size_t length, const uint32_t *document_start);
 
+/* States around a chunk in a backward pass. */
+typedef struct attn_chunk_states {
+    const float *before, *after; /* S^T [dv][dk]; after: NULL where the document ends, dS is 0 */
+    float *ds; /* [dk][dv], of the state behind the chunk; becomes that of the state before it */
+} attn_chunk_states;
+
 /* The chunk that starts at `first`: where it ends. */
 size_t attn_chunk_end(size_t first, size_t length, const uint32_t *document_start);
+/* Chunks of a sequence; those behind which their document goes on, and the tokens of these. */
+typedef struct attn_chunk_counts {
+    uint64_t all, passed, tokens_passed;
+} attn_chunk_counts;
+attn_chunk_counts attn_chunk_counts_of(size_t length, const uint32_t *document_start);
 /* The chunk that ends before `end`: where it starts. */
 size_t attn_chunk_start(size_t end, const uint32_t *document_start);
 

@@ -21,13 +21,14 @@ static const double norm_floor = 1e-5; /* the norm's, beside the mean square of 
 
 /* By the root of the sum of squares of all products q_i k_i v_j that make o, which is what |o| is
  * when they are independent. Decays and b are below 1 and left out. */
-static bool is_cancelled(const attn_recurrent_head *head, size_t first, size_t t, const float *o)
+static bool is_cancelled(const attn_recurrent_head *head, size_t t, const float *o)
 {
     const attn_recurrent_shape *shape = &head->run->shape;
-    const size_t T = head->run->call->length, dk = shape->key_dim, dv = shape->value_dim;
-    const float *q = head->room, *k = q + T * dk, *v = k + T * dk; /* forward() has left them */
+    const size_t dk = shape->key_dim, dv = shape->value_dim;
+    /* forward() has left them */
+    const float *q = head->room, *k = q + ATTN_CHUNK * dk, *v = k + ATTN_CHUNK * dk;
     double terms = 0.0;
-    for (size_t s = first; s <= t; s++) {
+    for (size_t s = 0; s <= t; s++) {
         double squares = 0.0;
         for (size_t i = 0; i < dk; i++) {
             const double product = (double)q[t * dk + i] * (double)k[s * dk + i];
@@ -102,21 +103,21 @@ static void add_scaled(size_t n, double a, const double *x, double *y)
 }
 
 /* q_t, and keys and updates up to t; those before are there. */
-static void enter(const attn_recurrent_head *head, const places *p, size_t first, size_t t)
+static void enter(const attn_recurrent_head *head, const places *p, size_t t)
 {
     const attn_recurrent_shape *shape = &head->run->shape;
     const attn_recurrence *r = head->run->layer->mechanism->recurrence;
-    const size_t dk = shape->key_dim, dv = shape->value_dim, n = t - first;
-    double *k = p->keys + n * dk, *u = p->updates + n * dv;
+    const size_t dk = shape->key_dim, dv = shape->value_dim;
+    double *k = p->keys + t * dk, *u = p->updates + t * dv;
     attn_recurrent_token token = {
-        .position = n, .q = p->q, .k = k, .v = u, .more = p->more, .decay = p->decay, .rate = 1.0};
+        .position = t, .q = p->q, .k = k, .v = u, .more = p->more, .decay = p->decay, .rate = 1.0};
     project(head, t, shape->q + head->h * dk, dk, p->q);
     project(head, t, shape->k + head->h * dk, dk, k);
     project(head, t, shape->v + head->h * dv, dv, u);
     project(head, t, shape->more, more_of(head->run->layer), p->more);
     for (size_t i = 0; i < dk; i++) p->decay[i] = 1.0;
     r->token(head, &token);
-    for (size_t s = 0; s < n; s++) {
+    for (size_t s = 0; s < t; s++) {
         double *before = p->keys + s * dk;
         for (size_t i = 0; i < dk; i++) before[i] *= p->decay[i];
         if (r->corrects) add_scaled(dv, -dot(dk, k, before), p->updates + s * dv, u);
@@ -124,36 +125,24 @@ static void enter(const attn_recurrent_head *head, const places *p, size_t first
     for (size_t j = 0; j < dv; j++) u[j] *= token.rate;
 }
 
-static void compute(const attn_recurrent_head *head, const places *p, size_t first, size_t t,
-                    float *o)
+static void compute(const attn_recurrent_head *head, const places *p, size_t t, float *o)
 {
     const size_t dk = head->run->shape.key_dim, dv = head->run->shape.value_dim;
     for (size_t j = 0; j < dv; j++) p->o[j] = 0.0;
-    for (size_t s = 0; s <= t - first; s++)
+    for (size_t s = 0; s <= t; s++)
         add_scaled(dv, dot(dk, p->q, p->keys + s * dk), p->updates + s * dv, p->o);
     for (size_t j = 0; j < dv; j++) o[t * dv + j] = (float)p->o[j];
 }
 
-/* A document's tokens first .. end - 1, those alone that need it: whether an early one is
- * computed again must not depend on a later one. */
-static void mend_document(const attn_recurrent_head *head, const places *p, size_t first,
-                          size_t end, float *o)
-{
-    size_t entered = first;
-    for (size_t t = first; t < end; t++) {
-        if (!is_cancelled(head, first, t, o)) continue;
-        for (; entered <= t; entered++) enter(head, p, first, entered);
-        compute(head, p, first, t, o);
-    }
-}
-
+/* Those tokens alone that need it: whether an early one is computed again must not depend on a
+ * later one. */
 void attn_recurrent_mend(const attn_recurrent_head *head, float *room, float *o)
 {
-    const size_t T = head->run->call->length;
     const places p = divide(head->run->layer, room);
-    for (size_t first = 0, end; first < T; first = end) {
-        end = first + 1;
-        while (end < T && !(head->documents && head->documents[end] == end)) end++;
-        mend_document(head, &p, first, attn_smaller(end, first + FIRST), o);
+    size_t entered = 0;
+    for (size_t t = 0; t < head->length && t < FIRST; t++) {
+        if (!is_cancelled(head, t, o)) continue;
+        for (; entered <= t; entered++) enter(head, &p, entered);
+        compute(head, &p, t, o);
     }
 }

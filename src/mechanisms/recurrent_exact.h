@@ -9,8 +9,8 @@
 
 #include "mechanisms/recurrent_layer.h"
 
-/* Mends o [T][value_dim] of a head right after attn_recurrence.forward(); a row depends on no later
- * one. What is computed again depends on data and is counted nowhere. */
+/* Mends o [c][value_dim] of a document's first chunk right after attn_recurrence.forward(); a row
+ * depends on no later one. What is computed again depends on data and is counted nowhere. */
 void attn_recurrent_mend(const attn_recurrent_head *head, float *room, float *o);
 
 /* Floats of `room`. */

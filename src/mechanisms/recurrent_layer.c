@@ -1,10 +1,9 @@
 /* The layer around a recurrence. See recurrent_layer.h. */
 #include "mechanisms/recurrent_layer.h"
 
-#include "base/threads.h"
 #include "mechanisms/head_rows.h"
 #include "mechanisms/projection.h"
-#include "mechanisms/recurrent_exact.h"
+#include "mechanisms/recurrent_walk.h"
 #include "mechanisms/tile_engine.h"
 
 #include <math.h>
@@ -60,29 +59,11 @@ static size_t saved_count(const attn_layer *layer, size_t batch, size_t length)
            own_count(recurrence_of(layer)->saved, layer, batch, length);
 }
 
-/* A worker: o or its gradient [T][dv], a state, four rows, first tokens in double, the recurrence's
- * own. */
-static size_t worker_count(const attn_layer *layer, size_t length)
-{
-    const size_t dv = layer->head_dim;
-    return attn_rounded(length * dv) + attn_rounded(recurrence_of(layer)->key_dim(layer) * dv) +
-           attn_rounded(4 * dv) + attn_rounded(attn_recurrent_mend_room(layer)) +
-           attn_rounded(recurrence_of(layer)->room(layer, length));
-}
-
-/* All of a call's scratch memory. */
-typedef struct places {
-    float *rows;    /* rows of an inference call, or gradients of rows */
-    float *gated;   /* [B][T][C]: what wo is given */
-    float *d_gated; /* its gradient */
-    float *d_norm;  /* [B H][dv]: each head's part of norm.weight's gradient */
-    float *shared, *workers;
-} places;
-
-static places divide(const attn_layer *layer, size_t batch, size_t length, float *scratch)
+static attn_recurrent_places divide(const attn_layer *layer, size_t batch, size_t length,
+                                    float *scratch)
 {
     const size_t rows = batch * length;
-    places p;
+    attn_recurrent_places p;
     p.rows = attn_cut(&scratch, attn_rounded(rows * shape_of(layer).row));
     p.gated = attn_cut(&scratch, attn_rounded(rows * layer->d_model));
     p.d_gated = attn_cut(&scratch, attn_rounded(rows * layer->d_model));
@@ -98,7 +79,8 @@ static size_t scratch_count(const attn_layer *layer, size_t threads, size_t batc
     return attn_rounded(rows * shape_of(layer).row) + 2 * attn_rounded(rows * layer->d_model) +
            attn_rounded(batch * layer->d_model) +
            own_count(recurrence_of(layer)->shared, layer, batch, length) +
-           threads * worker_count(layer, length);
+           threads * attn_recurrent_worker(layer, length,
+                                           attn_heads_together(layer->heads, batch, threads));
 }
 
 static size_t cache_count(const attn_layer *layer, size_t batch, size_t capacity)
@@ -107,153 +89,10 @@ static size_t cache_count(const attn_layer *layer, size_t batch, size_t capacity
     return batch * layer->d_model * recurrence_of(layer)->key_dim(layer);
 }
 
-/* ---- a head ------------------------------------------------------------------------------ */
-
-typedef struct job {
-    attn_recurrent_run run;
-    places place;
-    float *o;                 /* kept: [B][T][C]; NULL: inference */
-    const float *norm_weight; /* NULL: none */
-    bool is_decoding;
-    attn_tally tally;
-} job;
-
-/* The worker's memory, cut. */
-typedef struct worker_room {
-    float *o, *state, *rows, *exact;
-} worker_room;
-
-static attn_recurrent_head head_of(job *j, size_t index, size_t worker, worker_room *room)
-{
-    const attn_call *call = j->run.call;
-    const attn_layer *layer = j->run.layer;
-    const size_t T = call->length, b = index / layer->heads;
-    float *memory = j->place.workers + worker * worker_count(layer, T);
-    room->o = attn_cut(&memory, attn_rounded(T * layer->head_dim));
-    room->state = attn_cut(&memory, attn_rounded(j->run.shape.key_dim * layer->head_dim));
-    room->rows = attn_cut(&memory, attn_rounded(4 * layer->head_dim));
-    room->exact = attn_cut(&memory, attn_rounded(attn_recurrent_mend_room(layer)));
-    return (attn_recurrent_head){.run = &j->run,
-                                 .index = index,
-                                 .h = index % layer->heads,
-                                 .first = b * T,
-                                 .documents =
-                                     call->document_start ? call->document_start + b * T : NULL,
-                                 .on = {j->run.context->kernels, &j->tally.of[worker]},
-                                 .room = memory};
-}
-
-/* out = w o norm(o) o silu(g); `gate` holds silu(g) afterwards */
-static void gate_row(const job *j, attn_counted on, const float *o, const float *g, float *gate,
-                     float *out)
-{
-    const size_t d = j->run.layer->head_dim;
-    attn_counted_norm(on, d, o, out);
-    if (j->norm_weight) attn_counted_multiply(on, d, j->norm_weight, out);
-    if (!recurrence_of(j->run.layer)->has_gate) return;
-    attn_counted_silu(on, d, g, gate);
-    attn_counted_multiply(on, d, gate, out);
-}
-
-/* Tokens before decoding's are not there any more, and the roundings of bfloat16 stay. */
-static bool can_mend(const job *j)
-{
-    return j->run.layer->dtype == ATTN_F32 && j->run.position == 0;
-}
-
-static void forward_head(void *argument, size_t index, size_t worker)
-{
-    job *j = argument;
-    const attn_layer *layer = j->run.layer;
-    const attn_recurrent_shape *s = &j->run.shape;
-    const size_t T = j->run.call->length, d = layer->head_dim, width = layer->d_model;
-    worker_room room;
-    const attn_recurrent_head head = head_of(j, index, worker, &room);
-    float *state = room.state;
-    if (j->run.call->cache) state = j->run.call->cache + index * s->key_dim * d;
-    if (!j->is_decoding) memset(state, 0, s->key_dim * d * sizeof *state);
-    recurrence_of(layer)->forward(&head, state, room.o);
-    if (can_mend(j)) attn_recurrent_mend(&head, room.exact, room.o);
-    for (size_t t = 0; t < T; t++) {
-        const size_t at = (head.first + t) * width + head.h * d;
-        const float *g = j->run.rows + (head.first + t) * s->row + s->gate + head.h * d;
-        if (t + ATTN_ROWS_AHEAD < T) {
-            if (recurrence_of(layer)->has_gate)
-                attn_fetch_rows(1, d, g + ATTN_ROWS_AHEAD * s->row, 0);
-            if (j->o) attn_claim_row(d, j->o + at + ATTN_ROWS_AHEAD * width);
-            attn_claim_row(d, j->place.gated + at + ATTN_ROWS_AHEAD * width);
-        }
-        if (j->o) memcpy(j->o + at, room.o + t * d, d * sizeof *room.o);
-        gate_row(j, head.on, room.o + t * d, g, room.rows, j->place.gated + at);
-    }
-}
-
-/* Everything between o and wo again, and back: `gated` for wo's gradient, the gradients of g and
- * norm.weight, and that of o to d_o. */
-static void gate_row_gradient(const job *j, const attn_recurrent_head *head, size_t t, float *rows,
-                              float *d_norm, float *d_o)
-{
-    const attn_counted on = head->on;
-    const attn_recurrent_shape *s = &j->run.shape;
-    const size_t d = s->value_dim, row = head->first + t;
-    const size_t at = row * j->run.layer->d_model + head->h * d;
-    const size_t gate_at = row * s->row + s->gate + head->h * d;
-    float *n = rows, *scaled = rows + d, *gate = rows + 2 * d, *d_gate = rows + 3 * d;
-    float *gated = j->place.gated + at;
-
-    const float factor = attn_counted_norm(on, d, j->o + at, n);
-    memcpy(scaled, n, d * sizeof *n);
-    if (j->norm_weight) attn_counted_multiply(on, d, j->norm_weight, scaled);
-    memcpy(gated, scaled, d * sizeof *n);
-    memcpy(d_o, j->place.d_gated + at, d * sizeof *d_o);
-    if (recurrence_of(j->run.layer)->has_gate) {
-        attn_counted_silu(on, d, j->run.rows + gate_at, gate);
-        attn_counted_multiply(on, d, gate, gated);
-        memcpy(d_gate, d_o, d * sizeof *d_o);
-        attn_counted_multiply(on, d, scaled, d_gate);
-        attn_counted_silu_gradient(on, d, j->run.rows + gate_at, d_gate, j->run.d_rows + gate_at);
-        attn_counted_multiply(on, d, gate, d_o);
-    }
-    if (j->norm_weight) {
-        attn_counted_add_product(on, d, d_o, n, d_norm);
-        attn_counted_multiply(on, d, j->norm_weight, d_o);
-    }
-    attn_counted_norm_gradient(on, d, n, factor, d_o);
-}
-
-/* What gate_row_gradient() will read and write. */
-static void fetch_kept(const job *j, const attn_recurrent_head *head, size_t t)
-{
-    const attn_recurrent_shape *s = &head->run->shape;
-    const size_t d = s->value_dim, row = head->first + t;
-    const size_t at = row * j->run.layer->d_model + head->h * d;
-    const size_t gate_at = row * s->row + s->gate + head->h * d;
-    attn_fetch_rows(1, d, j->o + at, 0);
-    attn_fetch_rows(1, d, j->place.d_gated + at, 0);
-    attn_claim_row(d, j->place.gated + at);
-    if (!recurrence_of(j->run.layer)->has_gate) return;
-    attn_fetch_rows(1, d, j->run.rows + gate_at, 0);
-    attn_claim_row(d, j->run.d_rows + gate_at);
-}
-
-static void backward_head(void *argument, size_t index, size_t worker)
-{
-    job *j = argument;
-    const size_t T = j->run.call->length, d = j->run.layer->head_dim;
-    worker_room room;
-    const attn_recurrent_head head = head_of(j, index, worker, &room);
-    float *d_norm = j->place.d_norm + index * d;
-    memset(d_norm, 0, d * sizeof *d_norm);
-    for (size_t t = 0; t < T; t++) {
-        if (t + ATTN_ROWS_AHEAD < T) fetch_kept(j, &head, t + ATTN_ROWS_AHEAD);
-        gate_row_gradient(j, &head, t, room.rows, d_norm, room.o + t * d);
-    }
-    recurrence_of(j->run.layer)->backward(&head, room.o);
-}
-
 /* ---- calls ------------------------------------------------------------------------------- */
 
-static void start(job *j, attn_context *context, const attn_layer *layer, const attn_call *call)
+static void start(attn_recurrent_job *j, attn_context *context, const attn_layer *layer,
+                  const attn_call *call)
 {
     const size_t rows = call->batch * call->length;
     j->run = (attn_recurrent_run){
@@ -265,41 +104,44 @@ static void start(job *j, attn_context *context, const attn_layer *layer, const 
         j->o = call->saved + attn_rounded(rows * j->run.shape.row);
         j->run.saved = j->o + attn_rounded(rows * layer->d_model);
     }
+    j->together = attn_heads_together(layer->heads, call->batch, context->threads);
     if (recurrence_of(layer)->has_norm_weight)
         j->norm_weight = call->parameters + attn_layer_offset(layer, "norm.weight");
 }
 
 /* From rows to what wo is given; the other way, backward. */
-static void run_heads(job *j, attn_task *head)
+static void run_heads(attn_recurrent_job *j, attn_task *heads)
 {
     const attn_layer *layer = j->run.layer;
     const attn_recurrence *r = recurrence_of(layer);
     /* Heads of one token are too small to share. */
     const size_t threads = j->is_decoding ? 1 : j->run.context->threads;
     if (r->prepare) r->prepare(&j->run);
-    attn_parallel(threads, j->run.call->batch * layer->heads, head, j);
+    attn_parallel(threads, attn_head_tasks(layer->heads, j->run.call->batch, j->together), heads,
+                  j);
     attn_tally_collect(&j->tally, threads, &j->run.context->work);
 }
 
-static void run_forward(job *j)
+static void run_forward(attn_recurrent_job *j)
 {
     attn_context *context = j->run.context;
     const attn_layer *layer = j->run.layer;
     const attn_call *call = j->run.call;
     const size_t rows = call->batch * call->length;
     attn_projection_forward(context, layer, call, ATTN_RECURRENT_ROWS, rows, call->x, j->run.rows);
-    run_heads(j, forward_head);
+    run_heads(j, attn_recurrent_forward_task);
     attn_projection_forward(context, layer, call, ATTN_RECURRENT_O, rows, j->place.gated, call->y);
 }
 
 static void forward(attn_context *context, const attn_layer *layer, const attn_call *call)
 {
-    job j = {.is_decoding = false};
+    attn_recurrent_job j = {.is_decoding = false};
     start(&j, context, layer, call);
     run_forward(&j);
 }
 
-static void start_decoding(job *j, attn_context *context, const attn_layer *layer, attn_call *call)
+static void start_decoding(attn_recurrent_job *j, attn_context *context, const attn_layer *layer,
+                           attn_call *call)
 {
     call->saved = NULL;
     call->document_start = NULL;
@@ -310,7 +152,7 @@ static void start_decoding(job *j, attn_context *context, const attn_layer *laye
 
 static void decode(attn_context *context, const attn_layer *layer, const attn_call *call)
 {
-    job j = {.is_decoding = false};
+    attn_recurrent_job j = {.is_decoding = false};
     attn_call single = *call;
     start_decoding(&j, context, layer, &single);
     run_forward(&j);
@@ -320,19 +162,19 @@ static void backward(attn_context *context, const attn_layer *layer, const attn_
 {
     const attn_recurrence *r = recurrence_of(layer);
     const size_t rows = call->batch * call->length, d = layer->head_dim;
-    job j = {.is_decoding = false};
+    attn_recurrent_job j = {.is_decoding = false};
     start(&j, context, layer, call);
     j.run.d_rows = j.place.rows;
 
     attn_projection_input_gradient(context, layer, call, ATTN_RECURRENT_O, rows, call->dy,
                                    j.place.d_gated);
-    run_heads(&j, backward_head);
+    run_heads(&j, attn_recurrent_backward_task);
     if (r->finish) r->finish(&j.run);
     attn_projection_backward(context, layer, call, ATTN_RECURRENT_O, rows, j.place.gated, call->dy,
                              NULL);
     if (r->has_norm_weight) {
         float *to = call->gradients + attn_layer_offset(layer, "norm.weight");
-        const attn_counted on = {context->kernels, &context->work};
+        const attn_counted on = {.kernels = context->kernels, .work = &context->work};
         memset(to, 0, d * sizeof *to);
         for (size_t i = 0; i < call->batch * layer->heads; i++)
             attn_counted_add(on, d, j.place.d_norm + i * d, to);
@@ -344,7 +186,7 @@ static void backward(attn_context *context, const attn_layer *layer, const attn_
 void attn_recurrent_inner(attn_context *context, const attn_layer *layer, const attn_call *call,
                           attn_phase phase)
 {
-    job j = {.is_decoding = false};
+    attn_recurrent_job j = {.is_decoding = false};
     attn_call inner = *call;
     if (phase == ATTN_PHASE_DECODE) {
         start_decoding(&j, context, layer, &inner);
@@ -352,7 +194,8 @@ void attn_recurrent_inner(attn_context *context, const attn_layer *layer, const 
         start(&j, context, layer, &inner);
     }
     j.run.d_rows = j.place.rows;
-    run_heads(&j, phase == ATTN_PHASE_BACKWARD ? backward_head : forward_head);
+    run_heads(&j, phase == ATTN_PHASE_BACKWARD ? attn_recurrent_backward_task
+                                               : attn_recurrent_forward_task);
     if (phase == ATTN_PHASE_BACKWARD && recurrence_of(layer)->finish)
         recurrence_of(layer)->finish(&j.run);
 }

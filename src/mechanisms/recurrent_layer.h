@@ -5,13 +5,16 @@
  * w and g are there when the recurrence says so. For the backward pass the rows and the o_h are
  * kept; what lies between o_h and Wo is computed again.
  *
- * One task is one head of one sequence. Decoding is a forward pass over one token that starts
- * from the state in the cache. */
+ * Recurrences compute chunk by chunk, and no chunk crosses a document's border. One task is some
+ * heads of one sequence, which walk its chunks together (head_rows.h). The backward pass walks twice:
+ * forward to make the states before each chunk again, T / C of them a head in the worker's memory,
+ * then back. Decoding is a forward pass over one token that starts from the state in the cache. */
 #ifndef MECHANISMS_RECURRENT_LAYER_H
 #define MECHANISMS_RECURRENT_LAYER_H
 
 #include "mechanisms/counted.h"
 #include "mechanisms/mechanism.h"
+#include "mechanisms/recurrence_engine.h"
 
 /* The projections: x to rows, o to y; those of declare_own() follow. */
 enum { ATTN_RECURRENT_ROWS, ATTN_RECURRENT_O, ATTN_RECURRENT_OWN };
@@ -35,12 +38,13 @@ typedef struct attn_recurrent_run {
     float *shared;        /* recurrence->shared() floats, for prepare(), all heads and finish() */
 } attn_recurrent_run;
 
-/* One head of one sequence. */
+/* One chunk of one head of one sequence. */
 typedef struct attn_recurrent_head {
     const attn_recurrent_run *run;
-    size_t index, h;           /* of all B H heads; in the layer */
-    size_t first;              /* row of the sequence's first token */
-    const uint32_t *documents; /* of the sequence; NULL: one */
+    size_t index, h;      /* of all B H heads; in the layer */
+    size_t start, length; /* the chunk's tokens in the sequence: at most ATTN_CHUNK */
+    size_t first;         /* row of its first token */
+    size_t position;      /* of that token in its document */
     attn_counted on;
     float *room; /* recurrence->room() floats of this worker */
 } attn_recurrent_head;
@@ -66,13 +70,16 @@ typedef struct attn_recurrence {
     /* Floats; each may be NULL for none. */
     size_t (*saved)(const attn_layer *layer, size_t batch, size_t length);
     size_t (*shared)(const attn_layer *layer, size_t batch, size_t length);
-    size_t (*room)(const attn_layer *layer, size_t length);
+    size_t (*room)(const attn_layer *layer);        /* for a chunk, in either pass */
     void (*prepare)(const attn_recurrent_run *run); /* before the heads of either pass */
-    /* o [T][value_dim] of a head; state [key_dim][value_dim] before, and behind the last token.
-     * Leaves q, k [T][key_dim] and v [T][value_dim], as it took them, at the start of head->room. */
+    /* o [c][value_dim] of a chunk; state [key_dim][value_dim] before it, and behind it afterwards.
+     * Leaves q, k [C][key_dim] and v [C][value_dim], as it took them, at the start of head->room. */
     void (*forward)(const attn_recurrent_head *head, float *state, float *o);
-    /* Fills the head's columns of d_rows. */
-    void (*backward)(const attn_recurrent_head *head, const float *d_o);
+    /* The transposed state behind a chunk from that before it. */
+    void (*advance)(const attn_recurrent_head *head, const float *state, float *next);
+    /* Fills the head's columns of the chunk's d_rows. */
+    void (*backward)(const attn_recurrent_head *head, const attn_chunk_states *states,
+                     const float *d_o);
     void (*token)(const attn_recurrent_head *head, attn_recurrent_token *token);
     void (*finish)(const attn_recurrent_run *run); /* backward: gradients of the own parameters */
     /* Of one head of one sequence; and of prepare() and finish() for so many rows, or NULL. */
@@ -96,7 +103,7 @@ extern const attn_layer_functions attn_recurrent_functions;
 void attn_recurrent_inner(attn_context *context, const attn_layer *layer, const attn_call *call,
                           attn_phase phase);
 
-/* Where the head's columns of q, k, v or more start in the sequence's first row; rows lie
+/* Where the head's columns of q, k, v or more start in the chunk's first row; rows lie
  * run->shape.row apart. */
 static inline size_t attn_recurrent_at(const attn_recurrent_head *head, size_t column)
 {

@@ -31,99 +31,119 @@ static double gamma_of(size_t head)
     return 1.0 - ldexp(1.0, -5 - (int)head);
 }
 
-/* ---- positions, for all heads ------------------------------------------------------------ */
+/* ---- tables, for all heads --------------------------------------------------------------- */
 
+/* Cosines and sines [T][d / 2], and each head's powers of gamma. */
 static size_t shared(const attn_layer *layer, size_t batch, size_t length)
 {
     (void)batch;
-    return length * layer->head_dim; /* cosines, then sines */
+    return length * layer->head_dim + layer->heads * ATTN_DECAY_POWERS;
+}
+
+static float *powers_of(const attn_recurrent_run *run, size_t head)
+{
+    return run->shared + run->call->length * run->layer->head_dim + head * ATTN_DECAY_POWERS;
 }
 
 static void prepare(const attn_recurrent_run *run)
 {
     const size_t T = run->call->length, half = run->layer->head_dim / 2;
     attn_rope_fill(run->position, T, half, run->shared, run->shared + T * half);
-    run->context->work.other += 6 * (uint64_t)T * half;
+    for (size_t h = 0; h < run->layer->heads; h++)
+        attn_decay_fill_powers(gamma_of(h), powers_of(run, h));
+    run->context->work.other += 6 * (uint64_t)T * half + ATTN_CHUNK * run->layer->heads;
 }
 
 static attn_work shared_work(const attn_layer *layer, attn_phase phase, size_t batch, size_t length)
 {
     (void)phase;
     (void)batch;
-    return (attn_work){.other = 6 * (uint64_t)length * (layer->head_dim / 2)};
+    return (attn_work){.other = 6 * (uint64_t)length * (layer->head_dim / 2) +
+                                ATTN_CHUNK * layer->heads};
 }
 
-/* Row t of from [T] rows, turned by its position in its document; `sign` -1 turns back. */
+/* Rows of a chunk turned by their positions; `sign` -1 turns back. */
 static void rotate_rows(const attn_recurrent_head *head, float sign, const float *from,
                         size_t from_row, float *to, size_t to_row)
 {
-    const size_t T = head->run->call->length, half = head->run->layer->head_dim / 2;
-    const float *cosine = head->run->shared, *sine = cosine + T * half;
-    for (size_t t = 0; t < T; t++) {
-        const size_t p = head->documents ? t - head->documents[t] : t;
-        if (t + ATTN_ROWS_AHEAD < T) {
+    const size_t c = head->length, half = head->run->layer->head_dim / 2;
+    const float *cosine = head->run->shared + head->position * half;
+    const float *sine = cosine + head->run->call->length * half;
+    for (size_t t = 0; t < c; t++) {
+        if (t + ATTN_ROWS_AHEAD < c) {
             attn_fetch_rows(1, 2 * half, from + (t + ATTN_ROWS_AHEAD) * from_row, 0);
             attn_claim_row(2 * half, to + (t + ATTN_ROWS_AHEAD) * to_row);
         }
-        head->on.kernels->rotate(half, cosine + p * half, sine + p * half, sign,
+        head->on.kernels->rotate(half, cosine + t * half, sine + t * half, sign,
                                  from + t * from_row, to + t * to_row);
     }
-    head->on.work->other += 6 * (uint64_t)T * half;
+    head->on.work->other += 6 * (uint64_t)c * half;
 }
 
-/* ---- a head ------------------------------------------------------------------------------ */
+/* ---- a chunk ----------------------------------------------------------------------------- */
 
-/* q, k, v, and the gradients of q and k [T][d]; the engine's memory. */
-static size_t room(const attn_layer *layer, size_t length)
+/* q, k, v, and the gradients of each [C][d]; the engine's memory. */
+static size_t room(const attn_layer *layer)
 {
     const size_t d = layer->head_dim;
-    return 6 * length * d + attn_decay_room(length, d, d);
+    return 6 * ATTN_CHUNK * d + attn_decay_room(d, d);
 }
 
-static attn_decay_head load(const attn_recurrent_head *head, float **memory)
+/* q is left as it is where only the state is wanted. */
+static attn_decay_input load(const attn_recurrent_head *head, bool with_queries, float **memory)
 {
     const attn_recurrent_shape *s = &head->run->shape;
-    const size_t T = head->run->call->length, d = s->key_dim;
+    const size_t c = head->length, d = s->key_dim, block = ATTN_CHUNK * d;
     const float *rows = head->run->rows + attn_recurrent_at(head, head->h * d);
-    float *q = attn_cut(memory, T * d), *k = attn_cut(memory, T * d), *v = attn_cut(memory, T * d);
-    rotate_rows(head, 1.0f, rows + s->q, s->row, q, d);
+    float *q = attn_cut(memory, block), *k = attn_cut(memory, block), *v = attn_cut(memory, block);
+    if (with_queries) {
+        rotate_rows(head, 1.0f, rows + s->q, s->row, q, d);
+        attn_counted_scale(head->on, c * d, 1.0f / sqrtf((float)d), q);
+    }
     rotate_rows(head, 1.0f, rows + s->k, s->row, k, d);
-    attn_counted_scale(head->on, T * d, 1.0f / sqrtf((float)d), q);
-    head->on.kernels->copy_rows(T, d, 1.0f, NULL, rows + s->v, s->row, v, d);
-    return (attn_decay_head){.on = head->on,
-                             .length = T,
-                             .key_dim = d,
-                             .value_dim = d,
-                             .documents = head->documents,
-                             .q = q,
-                             .k = k,
-                             .v = v,
-                             .decay = gamma_of(head->h)};
+    head->on.kernels->copy_rows(c, d, 1.0f, NULL, rows + s->v, s->row, v, d);
+    return (attn_decay_input){.on = head->on,
+                              .length = c,
+                              .key_dim = d,
+                              .value_dim = d,
+                              .q = q,
+                              .k = k,
+                              .v = v,
+                              .powers = powers_of(head->run, head->h)};
 }
 
 static void forward(const attn_recurrent_head *head, float *state, float *o)
 {
     float *memory = head->room;
-    attn_decay_head inner = load(head, &memory);
-    inner.room = memory;
-    attn_decay_forward(&inner, state, o);
+    attn_decay_input in = load(head, true, &memory);
+    in.room = memory;
+    attn_decay_forward(&in, state, o);
 }
 
-static void backward(const attn_recurrent_head *head, const float *d_o)
+static void advance(const attn_recurrent_head *head, const float *state, float *next)
+{
+    float *memory = head->room;
+    attn_decay_input in = load(head, false, &memory);
+    in.room = memory;
+    attn_decay_advance(&in, state, next);
+}
+
+static void backward(const attn_recurrent_head *head, const attn_chunk_states *states,
+                     const float *d_o)
 {
     const attn_recurrent_shape *s = &head->run->shape;
-    const size_t T = head->run->call->length, d = s->key_dim;
+    const size_t c = head->length, d = s->key_dim, block = ATTN_CHUNK * d;
     float *memory = head->room, *d_rows = head->run->d_rows + attn_recurrent_at(head, head->h * d);
-    attn_decay_head inner = load(head, &memory);
-    const attn_decay_gradients to = {.dq = attn_cut(&memory, T * d),
-                                     .dk = attn_cut(&memory, T * d),
-                                     .dv = attn_cut(&memory, T * d)};
-    inner.room = memory;
-    attn_decay_backward(&inner, d_o, &to);
-    attn_counted_scale(head->on, T * d, 1.0f / sqrtf((float)d), to.dq);
+    attn_decay_input in = load(head, true, &memory);
+    const attn_decay_gradients to = {.dq = attn_cut(&memory, block),
+                                     .dk = attn_cut(&memory, block),
+                                     .dv = attn_cut(&memory, block)};
+    in.room = memory;
+    attn_decay_backward(&in, states, d_o, &to);
+    attn_counted_scale(head->on, c * d, 1.0f / sqrtf((float)d), to.dq);
     rotate_rows(head, -1.0f, to.dq, d, d_rows + s->q, s->row);
     rotate_rows(head, -1.0f, to.dk, d, d_rows + s->k, s->row);
-    head->on.kernels->copy_rows(T, d, 1.0f, NULL, to.dv, d, d_rows + s->v, s->row);
+    head->on.kernels->copy_rows(c, d, 1.0f, NULL, to.dv, d, d_rows + s->v, s->row);
 }
 
 static void token(const attn_recurrent_head *head, attn_recurrent_token *t)
@@ -142,7 +162,10 @@ static attn_work head_work(const attn_layer *layer, attn_phase phase, size_t len
 {
     const size_t d = layer->head_dim;
     attn_work work = attn_decay_work(phase, d, d, false, length, documents);
+    /* turned, q scaled; and k of chunks whose state goes on */
     work.other += (phase == ATTN_PHASE_BACKWARD ? 14 : 7) * (uint64_t)length * d;
+    if (phase == ATTN_PHASE_BACKWARD)
+        work.other += 3 * attn_chunk_counts_of(length, documents).tokens_passed * (uint64_t)d;
     return work;
 }
 
@@ -176,6 +199,7 @@ static const attn_recurrence retention = {
     .room = room,
     .prepare = prepare,
     .forward = forward,
+    .advance = advance,
     .backward = backward,
     .token = token,
     .head_work = head_work,

@@ -12,23 +12,32 @@ static double frequency(size_t i, size_t half)
 }
 
 /* From position to position by rotation, exactly again every RESTART positions: an error of
- * some 1e-13 in place of a cosine and a sine each. */
+ * some 1e-13 in place of a cosine and a sine each. PAIRS at a time, as vectors. */
 void attn_rope_fill(size_t first, size_t count, size_t half, float *cosine, float *sine)
 {
-    enum { RESTART = 1024 };
-    for (size_t i = 0; i < half; i++) {
-        const double angle = frequency(i, half), c1 = cos(angle), s1 = sin(angle);
-        double c = 1.0, s = 0.0;
+    enum { RESTART = 1024, PAIRS = 16 };
+    for (size_t at = 0; at < half; at += PAIRS) {
+        const size_t n = half - at < PAIRS ? half - at : PAIRS;
+        double c1[PAIRS] = {0.0}, s1[PAIRS] = {0.0}, c[PAIRS] = {0.0}, s[PAIRS] = {0.0};
+        for (size_t i = 0; i < n; i++) {
+            c1[i] = cos(frequency(at + i, half));
+            s1[i] = sin(frequency(at + i, half));
+        }
         for (size_t p = first; p < first + count; p++) {
-            if (p == first || p % RESTART == 0) {
-                c = cos((double)p * angle);
-                s = sin((double)p * angle);
+            for (size_t i = 0; i < n && (p == first || p % RESTART == 0); i++) {
+                c[i] = cos((double)p * frequency(at + i, half));
+                s[i] = sin((double)p * frequency(at + i, half));
             }
-            cosine[(p - first) * half + i] = (float)c;
-            sine[(p - first) * half + i] = (float)s;
-            const double turned = c * c1 - s * s1;
-            s = s * c1 + c * s1;
-            c = turned;
+            float *to_c = cosine + (p - first) * half + at, *to_s = sine + (p - first) * half + at;
+            for (size_t i = 0; i < n; i++) {
+                to_c[i] = (float)c[i];
+                to_s[i] = (float)s[i];
+            }
+            for (size_t i = 0; i < PAIRS; i++) {
+                const double turned = c[i] * c1[i] - s[i] * s1[i];
+                s[i] = s[i] * c1[i] + c[i] * s1[i];
+                c[i] = turned;
+            }
         }
     }
 }

@@ -18,6 +18,9 @@ typedef struct backward_job {
     float scale, factor; /* as in forward */
     float *workers;
     size_t worker_count; /* floats of one worker */
+    size_t parts;        /* of the query heads of a key/value head */
+    size_t first_head;   /* of the key/value heads, counted through the batch, in work */
+    float *gathered;     /* dk and dv of each part, when there are several */
     attn_tally tally;
 } backward_job;
 
@@ -58,6 +61,36 @@ size_t attn_tile_backward_worker(const attn_tile_shape *shape)
     const size_t dk = shape->key_width, dv = shape->value_width;
     return attn_packed_count(shape->keys, 3 * dk + 2 * dv) +
            attn_packed_count(shape->queries, 2 * dk + dv + 2) + 3 * TILE;
+}
+
+size_t attn_tile_parts(const attn_tile_shape *shape)
+{
+    enum { ENOUGH_TASKS = 8 };
+    const size_t group = shape->heads / shape->kv_heads;
+    size_t parts = 1;
+    if (shape->dtype != ATTN_F32) return 1;
+    while (group % parts != 0 || (parts < group && shape->kv_heads * parts < ENOUGH_TASKS)) parts++;
+    return parts;
+}
+
+/* dk and dv of one part. */
+static size_t part_count(const attn_tile_shape *shape)
+{
+    return shape->keys * (shape->key_width + shape->value_width);
+}
+
+/* Sequences that are done at a time: without parts all, else enough for the threads. */
+static size_t sequences_together(const attn_tile_shape *shape, size_t threads)
+{
+    const size_t parts = attn_tile_parts(shape), tasks = shape->kv_heads * parts;
+    return parts == 1 ? shape->batch : attn_smaller(shape->batch, 1 + 2 * threads / tasks);
+}
+
+size_t attn_tile_backward_gathered(const attn_tile_shape *shape, size_t threads)
+{
+    const size_t parts = attn_tile_parts(shape);
+    if (parts == 1) return 0;
+    return sequences_together(shape, threads) * shape->kv_heads * parts * part_count(shape);
 }
 
 /* Loads one query head: q, dO / l, delta, and clears its dq. */
@@ -153,21 +186,43 @@ static void run_head(const backward_job *job, const head_room *room, size_t head
         }
 }
 
-static void run_kv_head(void *argument, size_t index, size_t worker)
+/* dk and dv of one key/value head to where they belong, rows [j0, j0 + n). */
+static void store_keys(const backward_job *job, size_t kv_head, size_t j0, size_t n,
+                       const float *dk, const float *dv)
+{
+    const attn_tile_call *call = job->call;
+    const attn_kernels *kernels = call->context->kernels;
+    const attn_tile_shape *shape = &call->shape;
+    const size_t b = kv_head / shape->kv_heads, g = kv_head % shape->kv_heads;
+    const size_t at = b * shape->keys + j0, k_row = call->k_at.row, v_row = call->v_at.row;
+    kernels->copy_rows(n, shape->key_width, job->scale, NULL, dk, shape->key_width,
+                       call->dk + at * k_row + g * call->k_at.head, k_row);
+    kernels->copy_rows(n, shape->value_width, 1.0f, NULL, dv, shape->value_width,
+                       call->dv + at * v_row + g * call->v_at.head, v_row);
+}
+
+/* A part of the query heads of one key/value head. */
+static void run_part(void *argument, size_t index, size_t worker)
 {
     backward_job *job = argument;
     const attn_tile_call *call = job->call;
     const attn_tile_shape *shape = &call->shape;
     const attn_kernels *kernels = call->context->kernels;
     const size_t T = shape->queries, S = shape->keys, dk = shape->key_width;
-    const size_t dv = shape->value_width, group = shape->heads / shape->kv_heads;
-    const size_t b = index / shape->kv_heads, g = index % shape->kv_heads;
+    const size_t dv = shape->value_width, kv_head = job->first_head + index / job->parts;
+    const size_t b = kv_head / shape->kv_heads, g = kv_head % shape->kv_heads;
+    const size_t heads = shape->heads / shape->kv_heads / job->parts; /* of this part */
+    const size_t first = index % (shape->kv_heads * job->parts) * heads;
     const size_t k_at = b * S * call->k_at.row + g * call->k_at.head;
     const size_t v_at = b * S * call->v_at.row + g * call->v_at.head;
-    const head_room room = divide_room(job->workers + worker * job->worker_count, shape);
     const uint32_t *documents = call->document_start ? call->document_start + b * T : NULL;
     attn_work *work = &job->tally.of[worker];
+    head_room room = divide_room(job->workers + worker * job->worker_count, shape);
 
+    if (job->parts > 1) {
+        room.dk = job->gathered + index * part_count(shape);
+        room.dv = room.dk + S * dk;
+    }
     attn_pack_transposed(kernels, S, dk, call->k + k_at, call->k_at.row, room.keys);
     attn_pack_transposed(kernels, S, dv, call->v + v_at, call->v_at.row, room.values);
     kernels->copy_rows(S, dk, 1.0f, NULL, call->k + k_at, call->k_at.row, room.key_rows, dk);
@@ -176,7 +231,7 @@ static void run_kv_head(void *argument, size_t index, size_t worker)
     attn_tile_round(call, S * dk, room.key_rows);
     memset(room.dk, 0, S * dk * sizeof *room.dk);
     memset(room.dv, 0, S * dv * sizeof *room.dv);
-    for (size_t h = g * group; h < (g + 1) * group; h++) {
+    for (size_t h = first; h < first + heads; h++) {
         load_query_head(job, &room, b, h);
         run_head(job, &room, h, documents, work);
         kernels->copy_rows(T, dk, job->scale, NULL, room.dq, dk,
@@ -184,9 +239,28 @@ static void run_kv_head(void *argument, size_t index, size_t worker)
         /* dO / l, delta, 1 / l and the scale of dq */
         work->other += (uint64_t)T * (3 * dv + dk + 1);
     }
-    kernels->copy_rows(S, dk, job->scale, NULL, room.dk, dk, call->dk + k_at, call->k_at.row);
-    kernels->copy_rows(S, dv, 1.0f, NULL, room.dv, dv, call->dv + v_at, call->v_at.row);
+    if (job->parts > 1) return;
+    store_keys(job, kv_head, 0, S, room.dk, room.dv);
     work->other += (uint64_t)S * dk;
+}
+
+/* The sums of the parts of one tile of keys. */
+static void sum_parts(void *argument, size_t index, size_t worker)
+{
+    backward_job *job = argument;
+    const attn_tile_shape *shape = &job->call->shape;
+    const attn_kernels *kernels = job->call->context->kernels;
+    const size_t S = shape->keys, dk = shape->key_width, dv = shape->value_width;
+    const size_t tiles = attn_packed_count(S, 1) / ATTN_TILE_KEYS, head = index / tiles;
+    const size_t j0 = index % tiles * ATTN_TILE_KEYS, n = attn_smaller(ATTN_TILE_KEYS, S - j0);
+    float *sum = job->gathered + head * job->parts * part_count(shape);
+    for (size_t part = 1; part < job->parts; part++) {
+        const float *more = sum + part * part_count(shape);
+        kernels->add(n * dk, more + j0 * dk, sum + j0 * dk);
+        kernels->add(n * dv, more + S * dk + j0 * dv, sum + S * dk + j0 * dv);
+    }
+    store_keys(job, job->first_head + head, j0, n, sum + j0 * dk, sum + S * dk + j0 * dv);
+    job->tally.of[worker].other += (uint64_t)n * (dk + (job->parts - 1) * (dk + dv));
 }
 
 void attn_tile_backward(const attn_tile_call *call)
@@ -202,7 +276,16 @@ void attn_tile_backward(const attn_tile_call *call)
                         .scale = attn_tile_scale(&call->shape),
                         .factor = attn_tile_factor(&call->rule, &call->shape),
                         .workers = call->scratch,
-                        .worker_count = attn_tile_backward_worker(&call->shape)};
-    attn_parallel(threads, call->shape.batch * call->shape.kv_heads, run_kv_head, &job);
+                        .worker_count = attn_tile_backward_worker(&call->shape),
+                        .parts = attn_tile_parts(&call->shape)};
+    const size_t together = sequences_together(&call->shape, threads);
+    const size_t tiles = attn_packed_count(call->shape.keys, 1) / ATTN_TILE_KEYS;
+    job.gathered = job.workers + threads * job.worker_count;
+    for (size_t b = 0; b < call->shape.batch; b += together) {
+        const size_t heads = attn_smaller(together, call->shape.batch - b) * call->shape.kv_heads;
+        job.first_head = b * call->shape.kv_heads;
+        attn_parallel(threads, heads * job.parts, run_part, &job);
+        if (job.parts > 1) attn_parallel(threads, heads * tiles, sum_parts, &job);
+    }
     attn_tally_collect(&job.tally, threads, &call->context->work);
 }

@@ -61,7 +61,8 @@ size_t attn_tile_scratch(const attn_tile_shape *shape, size_t threads)
 {
     const size_t forward =
         packed_heads(shape, threads) * packed_head(shape) + threads * forward_worker(shape);
-    const size_t backward = threads * attn_tile_backward_worker(shape);
+    const size_t backward =
+        threads * attn_tile_backward_worker(shape) + attn_tile_backward_gathered(shape, threads);
     const size_t most = forward > backward ? forward : backward;
 #if defined(__x86_64__)
     if (shape->dtype == ATTN_BF16) {

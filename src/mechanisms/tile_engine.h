@@ -10,7 +10,8 @@
  * Backward recomputes P. With dO' = dO / l and delta = rowsum(dO' o O):
  *     dV_j += P^T dO',  dS = P o (dO' V_j^T - delta),  dQ += scale dS K_j,  dK_j += scale dS^T Q
  * With a score function f, scale S becomes f(scale S), and dS is multiplied by f' before dQ and dK.
- * One task owns a key/value head with all its query heads, so sums have one order whatever the
+ * One task owns a key/value head with its query heads, or a fixed part of them where there would be
+ * few tasks; parts of dK and dV are then added in their order. So sums have one order whatever the
  * number of threads.
  *
  * In bfloat16 the factors of all products are rounded: q, k, v, P, dO' and dS; all else is float32.
@@ -103,8 +104,11 @@ attn_work attn_tile_count_work(const attn_tile_shape *shape, const attn_tile_rul
 
 /* ---- parts ------------------------------------------------------------------------------- */
 
-/* Floats of one worker's memory in the backward pass. */
+/* Parts that the query heads of a key/value head are done in, backward; 1 in bfloat16. */
+size_t attn_tile_parts(const attn_tile_shape *shape);
+/* Floats of the backward pass: a worker's memory, and where parts of dK and dV are gathered. */
 size_t attn_tile_backward_worker(const attn_tile_shape *shape);
+size_t attn_tile_backward_gathered(const attn_tile_shape *shape, size_t threads);
 
 static inline float attn_tile_scale(const attn_tile_shape *shape)
 {

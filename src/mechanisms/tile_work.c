@@ -41,12 +41,13 @@ attn_work attn_tile_count_work(const attn_tile_shape *shape, const attn_tile_rul
     attn_work work = rule->score ? attn_work_times(rule->score->value, E) : (attn_work){0};
     if (phase == ATTN_PHASE_BACKWARD) {
         if (rule->score) attn_work_add(&work, attn_work_times(rule->score->slope, E));
-        /* the last term is the scale of dk */
-        attn_work_add(&work,
-                      (attn_work){.matmul = E * (6 * dk + 4 * dv),
-                                  .exponential = E,
-                                  .other = 4 * E + tiles->masked + rows * (3 * dv + dk + 1) +
-                                           shape->batch * shape->kv_heads * shape->keys * dk});
+        const uint64_t kv_rows = (uint64_t)shape->batch * shape->kv_heads * shape->keys;
+        const uint64_t sums = (attn_tile_parts(shape) - 1) * (dk + dv);
+        /* the last terms are the scale of dk, and the sums of parts of dk and dv */
+        attn_work_add(&work, (attn_work){.matmul = E * (6 * dk + 4 * dv),
+                                         .exponential = E,
+                                         .other = 4 * E + tiles->masked + rows * (3 * dv + dk + 1) +
+                                                  kv_rows * (dk + sums)});
         return work;
     }
     const uint64_t compared = rule->order == ATTN_TILE_ONLINE ? tiles->row_visits : rows;

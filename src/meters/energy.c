@@ -20,8 +20,8 @@
 
 /* Best first: where two offer one domain, the first that can be read counts. */
 static const attn_energy_operations *const every_source[] = {
-    &attn_energy_rapl_perf, &attn_energy_rapl_powercap, &attn_energy_nvml,    &attn_energy_external,
-    &attn_energy_dcmi,      &attn_energy_hwmon,         &attn_energy_battery,
+    &attn_energy_rapl_perf, &attn_energy_rapl_powercap, &attn_energy_nvml,  &attn_energy_amdsmi,
+    &attn_energy_external,  &attn_energy_dcmi,          &attn_energy_hwmon, &attn_energy_battery,
 };
 
 /* Of all samples together: the share of time that the sampler may spend. */

@@ -35,12 +35,32 @@ static const attn_energy_source *best_source(const attn_energy_meter *meter,
     return known;
 }
 
+/* Whether another source shows the same board and counts in the place of this channel: the first of
+ * those that can be read. */
+static bool is_shown_better(const attn_energy_meter *meter, const attn_energy_source *source,
+                            const attn_energy_channel *channel)
+{
+    bool is_before = true;
+    for (size_t s = 0; s < meter->n_sources; s++) {
+        const attn_energy_source *other = meter->sources[s];
+        if (other == source) is_before = false;
+        for (size_t i = 0; other != source && i < other->n_channels; i++)
+            if (is_part(other, &other->channels[i], channel->domain) &&
+                other->channels[i].state == ATTN_ENERGY_OK &&
+                attn_energy_is_one_board(&other->channels[i], channel) &&
+                (is_before || channel->state != ATTN_ENERGY_OK))
+                return true;
+    }
+    return false;
+}
+
 /* Whether the figure of a domain has this channel for a part, readable or not. */
 static bool belongs(const attn_energy_meter *meter, const attn_energy_source *source,
                     const attn_energy_channel *channel, attn_energy_domain domain)
 {
     return is_part(source, channel, domain) &&
-           (domain == ATTN_ENERGY_GPU || best_source(meter, domain) == source);
+           (domain == ATTN_ENERGY_GPU ? !is_shown_better(meter, source, channel)
+                                      : best_source(meter, domain) == source);
 }
 
 bool attn_energy_is_counted(const attn_energy_meter *meter, const attn_energy_source *source,
@@ -175,6 +195,10 @@ static void add_channel(sum *s, const attn_energy_channel *channel, double perio
     else if (!*s->why)
         append(s->why, "the window of %.3g s is shorter than one update of the counter (%s%.3g s)",
                window_s, has_update ? "" : "> ", update_s);
+    if (channel->must_move && channel->kind == ATTN_ENERGY_COUNTER && first->total == last->total &&
+        !*s->why)
+        append(s->why, "%s stood still in the window of %.3g s, and no board draws nothing",
+               channel->id, window_s);
 }
 
 static attn_figure roll_up(const attn_energy_meter *meter, const attn_energy_snapshot *begin,

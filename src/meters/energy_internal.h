@@ -47,6 +47,9 @@ double attn_energy_update_s(const attn_energy_channel *channel);
 /* A register whose range is unknown is taken for the smallest that exists: 32 bits of 15.26 uJ. */
 double attn_energy_range_j(const attn_energy_channel *channel);
 
+/* Whether both channels are of one graphics board, however their sources write its address. */
+bool attn_energy_is_one_board(const attn_energy_channel *one, const attn_energy_channel *other);
+
 /* Keeps this moment when its time has come. */
 void attn_energy_trace_add(attn_energy_meter *meter);
 

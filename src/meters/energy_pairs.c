@@ -1,9 +1,12 @@
 /* Self-test by comparison: what is seen twice must be seen alike. A counter that is frozen, in
  * other units or of another extent than its name says differs from the power beside it. */
+#define _POSIX_C_SOURCE 200809L
 #include "meters/energy_internal.h"
 
 #include <math.h>
+#include <stdlib.h>
 #include <string.h>
+#include <strings.h>
 
 /* Mean power of one channel between two snapshots; NaN when some of it is unknown. */
 static double mean_power_w(const attn_energy_meter *meter, size_t account,
@@ -26,6 +29,14 @@ static const char *part_of(const attn_energy_channel *channel)
     return colon ? colon + 1 : channel->id;
 }
 
+/* NVML writes the domain of a PCI address with eight digits, sysfs with four. */
+bool attn_energy_is_one_board(const attn_energy_channel *one, const attn_energy_channel *other)
+{
+    const char *a = strchr(one->board, ':'), *b = strchr(other->board, ':');
+    return a && b && strcasecmp(a, b) == 0 &&
+           strtoul(one->board, NULL, 16) == strtoul(other->board, NULL, 16);
+}
+
 static bool is_seen_twice(const attn_energy_account *one, const attn_energy_account *other)
 {
     const attn_energy_channel *a = &one->source->channels[one->channel];
@@ -33,7 +44,8 @@ static bool is_seen_twice(const attn_energy_account *one, const attn_energy_acco
     if (a->state != ATTN_ENERGY_OK || b->state != ATTN_ENERGY_OK) return false;
     if (one->source == other->source) return b->twin_of == (int)one->channel;
     return a->domain == b->domain && a->domain != ATTN_ENERGY_RAIL &&
-           (a->domain == ATTN_ENERGY_SYSTEM || strcmp(part_of(a), part_of(b)) == 0);
+           (a->domain == ATTN_ENERGY_SYSTEM || attn_energy_is_one_board(a, b) ||
+            strcmp(part_of(a), part_of(b)) == 0);
 }
 
 size_t attn_energy_pairs(const attn_energy_meter *meter, const attn_energy_snapshot *begin,

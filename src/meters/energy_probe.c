@@ -6,6 +6,7 @@
 #include "base/statistics.h"
 
 #include <math.h>
+#include <stdio.h>
 
 /* Enough for a median; a millisecond counter is done in 10 ms. */
 enum { CHANGES = 9, MIRROR_PASSES = 4 };
@@ -39,6 +40,11 @@ static void probe_channel(attn_energy_source *source, size_t index, double probe
     channel->read_cost_s = n_reads > 0 ? channel->probed_s / (double)n_reads : NAN;
     attn_statistics_sort(gaps_s, n_gaps);
     channel->update_s = attn_statistics_median(gaps_s, n_gaps);
+    if (!channel->must_move || has_changed || n_reads < 2) return;
+    channel->state = ATTN_ENERGY_FAILED;
+    snprintf(channel->why, sizeof channel->why,
+             "the counter stood still for %.2g s, and no board draws nothing", channel->probed_s);
+    snprintf(channel->fix, sizeof channel->fix, "use another driver");
 }
 
 /* One register read through `one`, `other`, `one`: the middle value lies between the outer two,

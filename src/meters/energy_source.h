@@ -63,6 +63,8 @@ typedef struct attn_energy_channel {
     int parent;                       /* channel of the same source that holds this one, or -1 */
     int mirror_of;                    /* channel that shows the same register, or -1 */
     int twin_of;                      /* the counter of what this gauge shows, or -1 */
+    char board[32];                   /* PCI address of a graphics board; "": none */
+    bool must_move;                   /* a counter that stands still is broken */
     double interval_s;                /* update period that the source states, or 0 */
     double accuracy;                  /* relative error that the maker states, or 0 */
     double shortest_s;                /* windows below this say nothing; 0 = no such limit */
@@ -99,8 +101,8 @@ typedef struct attn_energy_operations {
 } attn_energy_operations;
 
 extern const attn_energy_operations attn_energy_rapl_perf, attn_energy_rapl_powercap,
-    attn_energy_nvml, attn_energy_hwmon, attn_energy_battery, attn_energy_external,
-    attn_energy_dcmi;
+    attn_energy_nvml, attn_energy_amdsmi, attn_energy_hwmon, attn_energy_battery,
+    attn_energy_external, attn_energy_dcmi;
 
 /* Zero-initialise, then set what differs. */
 struct attn_energy_options {
@@ -114,6 +116,7 @@ struct attn_energy_options {
      * kernel's. `type` and `config` are those of the attribute. */
     int (*perf_open)(uint32_t type, uint64_t config, int processor);
     const char *nvml;    /* library to load; NULL = ATTNSCOPE_NVML or libnvidia-ml.so.1 */
+    const char *amdsmi;  /* likewise; NULL = ATTNSCOPE_AMDSMI or libamd_smi.so */
     const char *gpus;    /* "all", or PCI addresses apart by commas; NULL, "none": no GPU */
     const char *command; /* prints "epoch_seconds watts [joules]" lines; NULL: none */
     const char *csv;     /* the same in a file that grows; NULL: none */

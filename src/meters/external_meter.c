@@ -10,6 +10,8 @@
 
 #include "base/error.h"
 #include "base/memory.h"
+#include "meters/meter_log.h"
+#include "meters/system_clock.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -49,13 +51,6 @@ typedef struct external_source {
     double watts, joules;       /* NaN when the line has no joules */
 } external_source;
 
-static double epoch_now_s(void)
-{
-    struct timespec now;
-    clock_gettime(CLOCK_REALTIME, &now);
-    return (double)now.tv_sec + 1e-9 * (double)now.tv_nsec;
-}
-
 /* The watts of "Instantaneous power reading: 212 Watts" or "Current Power : 212 Watts". */
 static bool parse_dcmi(const char *line, double *watts)
 {
@@ -67,27 +62,13 @@ static bool parse_dcmi(const char *line, double *watts)
     return end != colon + 1;
 }
 
-static size_t parse_numbers(const char *line, double *numbers, size_t most)
-{
-    size_t n = 0;
-    while (n < most) {
-        line += strspn(line, " \t,;");
-        char *end = NULL;
-        const double number = strtod(line, &end);
-        if (end == line) break;
-        numbers[n++] = number;
-        line = end;
-    }
-    return line[strspn(line, " \t,;\r")] == '\0' || n == most ? n : 0;
-}
-
 static void take_line(external_source *source, const char *line)
 {
     double numbers[3] = {NAN, NAN, NAN};
     if (source->base.operations == &attn_energy_dcmi) {
-        numbers[0] = epoch_now_s();
+        numbers[0] = attn_clock_epoch_s();
         if (!parse_dcmi(line, &numbers[1])) return;
-    } else if (parse_numbers(line, numbers, 3) < 2) {
+    } else if (attn_meter_line_parse(line, numbers) < 2) {
         return;
     }
     const double epoch_s = numbers[0] + source->offset_s;
@@ -131,7 +112,7 @@ static attn_energy_state external_read(attn_energy_source *base, size_t channel,
 {
     external_source *source = (external_source *)base;
     drain(source);
-    const double age_s = epoch_now_s() - source->epoch_s;
+    const double age_s = attn_clock_epoch_s() - source->epoch_s;
     if (source->n_samples == 0 || age_s > 5.0 + 3.0 * source->interval_s || age_s < -CLOCK_S)
         return ATTN_ENERGY_SILENT;
     const bool is_counter = base->channels[channel].kind == ATTN_ENERGY_COUNTER;
@@ -196,8 +177,8 @@ static int start_command(external_source *source, const char *command)
 /* Waits until a sample has come; false when none does. */
 static bool wait_for_sample(external_source *source)
 {
-    const double end_s = epoch_now_s() + FIRST_LINE_S;
-    while (source->n_samples == 0 && epoch_now_s() < end_s) {
+    const double end_s = attn_clock_epoch_s() + FIRST_LINE_S;
+    while (source->n_samples == 0 && attn_clock_epoch_s() < end_s) {
         struct pollfd waiting = {.fd = source->file, .events = POLLIN};
         const int ready = source->process > 0 ? poll(&waiting, 1, 100) : 0;
         drain(source);
@@ -219,7 +200,7 @@ static attn_status check_first(const external_source *source, const char *what, 
         return attn_fail(error, ATTN_EIO,
                          "%.200s gave no line 'epoch_seconds watts [joules]' in %.0f s", what,
                          FIRST_LINE_S);
-    const double behind_s = epoch_now_s() - source->epoch_s;
+    const double behind_s = attn_clock_epoch_s() - source->epoch_s;
     if (fabs(behind_s) > CLOCK_S && !(source->process == 0 && behind_s > 0.0 && behind_s < 60.0))
         return attn_fail(error, ATTN_EARGUMENT,
                          "the clock of %.200s is %.1f s %s ours: set one of them, or give "

@@ -2,6 +2,8 @@
 #ifndef METERS_GPU_H
 #define METERS_GPU_H
 
+#include "base/figure.h"
+
 #include <math.h>
 #include <stdbool.h>
 #include <stddef.h>
@@ -25,5 +27,13 @@ size_t attn_gpu_list(const char *library, attn_gpu *gpus, size_t most);
 
 /* "hardware thermal, software power cap"; gives how many of the reasons slow a board down. */
 size_t attn_gpu_reasons_text(uint64_t reasons, char *text, size_t size_bytes);
+
+/* How the NVIDIA boards that `gpus` names are now, as figures of a trial: the temperature of the
+ * hottest, the clock of the slowest, and how many something slows down; `when` is "before" or
+ * "after", and part of their names. Gives how many figures there are: all, or none without a
+ * board. */
+enum { ATTN_GPU_FIGURES = 3 };
+size_t attn_gpu_figures(const char *library, const char *gpus, const char *when,
+                        attn_figure figures[ATTN_GPU_FIGURES]);
 
 #endif

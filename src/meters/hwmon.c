@@ -94,6 +94,7 @@ static void add_sensor(hwmon_source *source, const attn_energy_options *options,
     if (domain == ATTN_ENERGY_GPU && !attn_gpu_is_wanted(options->gpus, address)) return;
 
     attn_energy_channel channel = attn_energy_channel_make(domain, ATTN_ENERGY_GAUGE);
+    if (domain == ATTN_ENERGY_GPU) snprintf(channel.board, sizeof channel.board, "%.31s", address);
     int file = -1, problem = ENOENT;
     /* Intel boards count joules themselves. */
     if (domain == ATTN_ENERGY_GPU && strcmp(name, "amdgpu") != 0) {

@@ -105,14 +105,16 @@ static attn_energy_state nvml_read(attn_energy_source *base, size_t channel, uin
     return state_of(result);
 }
 
-static attn_energy_channel *add_channel(nvml_source *source, nvml_device device, what which,
-                                        unsigned scope, attn_energy_domain domain)
+static attn_energy_channel *add_channel(nvml_source *source, nvml_device device,
+                                        const char *address, what which, unsigned scope,
+                                        attn_energy_domain domain)
 {
     const size_t at = source->base.n_channels++;
     attn_energy_channel *channel = &source->channels[at];
     *channel =
         attn_energy_channel_make(domain, which == ENERGY ? ATTN_ENERGY_COUNTER : ATTN_ENERGY_GAUGE);
     channel->power_bound_w = 10000.0;
+    snprintf(channel->board, sizeof channel->board, "%.31s", address);
     source->devices[at] = device;
     source->whats[at] = which;
     source->scopes[at] = scope;
@@ -149,10 +151,11 @@ static void add_board(nvml_source *source, nvml_device device, const char *addre
     int counter = -1;
     if (energy != NVML_NOT_SUPPORTED) {
         counter = (int)source->base.n_channels;
-        attn_energy_channel *channel = add_channel(source, device, ENERGY, scope, domain);
+        attn_energy_channel *channel = add_channel(source, device, address, ENERGY, scope, domain);
         channel->unit_j = channel->resolution_j = 1e-3;
         channel->range = UINT64_MAX;
         channel->interval_s = 0.1;
+        channel->must_move = true;
         channel->state = state_of(energy);
         if (energy != NVML_OK)
             snprintf(channel->why, sizeof channel->why, "%.100s", api->error_string(energy));
@@ -165,7 +168,7 @@ static void add_board(nvml_source *source, nvml_device device, const char *addre
         instant != NVML_OK && api->power && api->power(device, &power_mw) == NVML_OK;
     if (instant == NVML_OK || has_average) {
         attn_energy_channel *channel =
-            add_channel(source, device, has_average ? POWER_AVERAGE : POWER_INSTANT, scope,
+            add_channel(source, device, address, has_average ? POWER_AVERAGE : POWER_INSTANT, scope,
                         has_average && !is_superchip(name) ? ATTN_ENERGY_GPU : domain);
         channel->unit_w = 1e-3;
         /* The call gives the mean of the last second; the field is a sample. */
@@ -180,7 +183,8 @@ static void add_board(nvml_source *source, nvml_device device, const char *addre
                  address);
         snprintf(channel->note, sizeof channel->note, "%s", note);
     } else if (counter < 0) {
-        attn_energy_channel *channel = add_channel(source, device, POWER_AVERAGE, scope, domain);
+        attn_energy_channel *channel =
+            add_channel(source, device, address, POWER_AVERAGE, scope, domain);
         channel->state = state_of(instant == NVML_NO_PERMISSION ? instant : energy);
         snprintf(channel->id, sizeof channel->id, "nvml:%.20s", address);
         snprintf(channel->path, sizeof channel->path, "%.60s at %.20s", name, address);

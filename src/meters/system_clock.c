@@ -46,6 +46,11 @@ double attn_clock_offset_s(void)
     return ahead_s(CLOCK_REALTIME, CLOCK_BOOTTIME);
 }
 
+double attn_clock_epoch_s(void)
+{
+    return (double)read_ns(CLOCK_REALTIME) * 1e-9;
+}
+
 void attn_clock_utc(char text[ATTN_CLOCK_UTC_BYTES])
 {
     const time_t now = time(NULL);

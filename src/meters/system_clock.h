@@ -19,6 +19,9 @@ double attn_clock_suspended_s(void);
 double attn_clock_offset_s(void);
 #define ATTN_CLOCK_STEP_S 0.05
 
+/* Seconds since 1970 by the calendar clock. */
+double attn_clock_epoch_s(void);
+
 /* "2026-11-22T03:31:10Z" */
 void attn_clock_utc(char text[ATTN_CLOCK_UTC_BYTES]);
 

@@ -13,7 +13,8 @@
 
 #include <string.h>
 
-enum { BLOCK_BYTES = 64 << 20, GROUP_BLOCKS = 2, TASK_ROWS = 4 };
+enum { BLOCK_BYTES = 64 << 20, GROUP_BLOCKS = 4, TASK_ROWS = 4 };
+_Static_assert(ATTN_HEAD_PIECE % ATTN_DENSE_BF16_ROWS == 0, "pieces of packed weights");
 
 static size_t smaller(size_t a, size_t b)
 {
@@ -39,40 +40,40 @@ static size_t halves(size_t count)
     return (count + 31) / 32 * 16;
 }
 
-static size_t logits_count(size_t rows, size_t vocabulary)
+/* Numbers from one row to the next in bfloat16, of the logits and of their gradient: whole cache
+ * lines. */
+static size_t half_row(size_t vocabulary)
 {
-    return (attn_head_block_rows(rows, vocabulary) * vocabulary + 15) / 16 * 16;
+    return (vocabulary + 31) / 32 * 32;
 }
 
-size_t attn_head_scratch_count(size_t rows, size_t n, size_t vocabulary, attn_dtype dtype,
-                               bool keeps)
+static size_t logits_row(size_t vocabulary, attn_dtype dtype)
 {
-    const size_t logits = logits_count(rows, vocabulary);
+    return dtype == ATTN_F32 ? vocabulary : half_row(vocabulary);
+}
+
+static size_t logits_count(size_t rows, size_t vocabulary, attn_dtype dtype)
+{
+    return attn_head_block_rows(rows, vocabulary) * logits_row(vocabulary, dtype);
+}
+
+size_t attn_head_scratch_count(size_t rows, size_t vocabulary, attn_dtype dtype, bool keeps)
+{
+    const size_t logits = logits_count(rows, vocabulary, dtype);
     if (dtype == ATTN_F32 || !keeps) return logits;
-    return logits + halves(attn_head_group_rows(rows, vocabulary) * vocabulary) +
-           halves(attn_dense_bf16_packed(smaller(ATTN_HEAD_PIECE, vocabulary), n));
+    return logits + halves(attn_head_group_rows(rows, vocabulary) * half_row(vocabulary));
 }
 
 /* ---- loss -------------------------------------------------------------------------------- */
 
-/* One block of rows. In bfloat16 its rows' gradients go to those of a group, [piece][row][word]. */
+/* One block of rows. In bfloat16 its rows' gradients go to those of a group. */
 typedef struct loss_job {
     const attn_kernels *kernels;
     const attn_head *head;
-    size_t first, rows;
-    attn_bf16 *gradient; /* NULL: they stay where the logits were */
+    size_t first, rows, row; /* numbers from one row of logits to the next */
+    attn_bf16 *gradient;     /* NULL: they stay where the logits were */
     size_t group_first, group_rows;
 } loss_job;
-
-static void round_gradient(const loss_job *job, size_t row, const float *logits)
-{
-    const size_t v = job->head->vocabulary, row_in_group = row - job->group_first;
-    for (size_t first = 0; first < v; first += ATTN_HEAD_PIECE) {
-        const size_t words = smaller(ATTN_HEAD_PIECE, v - first);
-        job->kernels->bf16_from_float(
-            words, logits + first, job->gradient + first * job->group_rows + row_in_group * words);
-    }
-}
 
 static void loss_rows(void *argument, size_t index, size_t worker)
 {
@@ -82,11 +83,16 @@ static void loss_rows(void *argument, size_t index, size_t worker)
     const size_t v = head->vocabulary;
     for (size_t i = index * TASK_ROWS; i < (index + 1) * TASK_ROWS && i < job->rows; i++) {
         const size_t row = job->first + i;
-        float *logits = head->scratch + i * v;
+        float *logits = head->scratch + i * job->row;
         const float scale = head->dx ? (float)((double)head->weights[row] / head->weight) : 0.0f;
-        head->nll[row] = job->kernels->cross_entropy(v, logits, head->targets[row], scale);
-        if (head->dx && scale == 0.0f) memset(logits, 0, v * sizeof *logits);
-        if (job->gradient) round_gradient(job, row, logits);
+        attn_bf16 *half = NULL;
+        if (job->gradient) half = job->gradient + (row - job->group_first) * half_row(v);
+        head->nll[row] = job->kernels->cross_entropy(v, logits, head->targets[row], scale, half);
+        if (!head->dx || scale != 0.0f) continue;
+        if (half)
+            memset(half, 0, v * sizeof *half);
+        else
+            memset(logits, 0, v * sizeof *logits);
     }
 }
 
@@ -110,7 +116,8 @@ static void pass_single(attn_context *context, const attn_head *head, attn_profi
         uint64_t since = attn_clock_ns();
         attn_dense_forward(context, rows, n, v, x, head->wte, NULL, head->scratch);
         since = attn_profile_lap(profile, ATTN_PART_HEAD, ATTN_PASS_FORWARD, since);
-        loss_job job = {.kernels = context->kernels, .head = head, .first = first, .rows = rows};
+        loss_job job = {
+            .kernels = context->kernels, .head = head, .first = first, .rows = rows, .row = v};
         take_loss(context, &job);
         since = attn_profile_lap(profile, ATTN_PART_LOSS, ATTN_PASS_FORWARD, since);
         if (!head->dx) continue;
@@ -125,20 +132,20 @@ static void pass_single(attn_context *context, const attn_head *head, attn_profi
 /* ---- bfloat16 ---------------------------------------------------------------------------- */
 
 /* dx and dwte of a group, from its gradient. */
-static void group_gradients(attn_context *context, const attn_head *head, const loss_job *group,
-                            attn_bf16 *form)
+static void group_gradients(attn_context *context, const attn_head *head, const loss_job *group)
 {
     const size_t n = head->n, v = head->vocabulary, rows = group->group_rows;
     const size_t first_row = group->group_first;
     for (size_t first = 0; first < v; first += ATTN_HEAD_PIECE) {
         const size_t words = smaller(ATTN_HEAD_PIECE, v - first);
-        const attn_bf16 *gradient = group->gradient + first * rows;
-        attn_dense_bf16_pack(context, words, n, head->wte + first * n, NULL, form);
+        const attn_bf16 *gradient = group->gradient + first;
         attn_dense_bf16_input_gradient(
-            context, rows, n, words, gradient, form,
+            context, rows, n, words, gradient, half_row(v),
+            head->packed + attn_dense_bf16_packed(first, n),
             (attn_dense_output){.single = head->dx + first_row * n, .accumulate = first > 0});
         attn_dense_bf16_weight_gradient(context, rows, n, words, head->x_half + first_row * n,
-                                        gradient, head->dwte + first * n, NULL, first_row > 0);
+                                        gradient, half_row(v), head->dwte + first * n, NULL,
+                                        first_row > 0);
     }
 }
 
@@ -147,25 +154,25 @@ static void pass_half(attn_context *context, const attn_head *head, attn_profile
     const size_t n = head->n, v = head->vocabulary;
     const size_t block = attn_head_block_rows(head->rows, v);
     const size_t group = attn_head_group_rows(head->rows, v);
-    float *room = head->scratch + logits_count(head->rows, v);
+    float *room = head->scratch + logits_count(head->rows, v, ATTN_BF16);
     attn_bf16 *gradient = head->dx ? (attn_bf16 *)(void *)room : NULL;
-    attn_bf16 *form = head->dx ? (attn_bf16 *)(void *)(room + halves(group * v)) : NULL;
-    loss_job job = {.kernels = context->kernels, .head = head, .gradient = gradient};
+    loss_job job = {
+        .kernels = context->kernels, .head = head, .row = half_row(v), .gradient = gradient};
     for (; job.group_first < head->rows; job.group_first += group) {
         job.group_rows = smaller(group, head->rows - job.group_first);
         const size_t end = job.group_first + job.group_rows;
         uint64_t since = attn_clock_ns();
         for (job.first = job.group_first; job.first < end; job.first += block) {
             job.rows = smaller(block, end - job.first);
-            attn_dense_bf16_forward(context, job.rows, n, v, head->x_half + job.first * n,
-                                    head->packed, NULL,
-                                    (attn_dense_output){.single = head->scratch});
+            attn_dense_bf16_forward(
+                context, job.rows, n, v, head->x_half + job.first * n, head->packed, NULL,
+                (attn_dense_output){.single = head->scratch, .row = half_row(v), .is_far = true});
             since = attn_profile_lap(profile, ATTN_PART_HEAD, ATTN_PASS_FORWARD, since);
             take_loss(context, &job);
             since = attn_profile_lap(profile, ATTN_PART_LOSS, ATTN_PASS_FORWARD, since);
         }
         if (!head->dx) continue;
-        group_gradients(context, head, &job, form);
+        group_gradients(context, head, &job);
         attn_profile_lap(profile, ATTN_PART_HEAD, ATTN_PASS_BACKWARD, since);
     }
 }

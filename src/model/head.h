@@ -17,9 +17,8 @@ size_t attn_head_block_rows(size_t rows, size_t vocabulary);
 size_t attn_head_group_rows(size_t rows, size_t vocabulary);
 enum { ATTN_HEAD_PIECE = 6144 };
 
-/* Floats of scratch for rows of width n; without gradients when not `keeps`. */
-size_t attn_head_scratch_count(size_t rows, size_t n, size_t vocabulary, attn_dtype dtype,
-                               bool keeps);
+/* Floats of scratch; without gradients when not `keeps`. */
+size_t attn_head_scratch_count(size_t rows, size_t vocabulary, attn_dtype dtype, bool keeps);
 
 typedef struct attn_head {
     size_t rows, n, vocabulary; /* N, C, V */

@@ -5,11 +5,6 @@
 #include "kernels/dense_bf16.h"
 #include "model/rows.h"
 
-static size_t larger(size_t a, size_t b)
-{
-    return a > b ? a : b;
-}
-
 static size_t width_of(const attn_stack *s)
 {
     return attn_model_configuration(s->model)->d_model;
@@ -20,8 +15,7 @@ size_t attn_mlp_scratch_count(const attn_stack *s)
     const size_t rows = s->batch * s->length, c = width_of(s), f = ATTN_MODEL_EXPANSION * c;
     if (!attn_stack_is_half(s)) return s->keeps ? rows * f : 0;
     if (!s->keeps) return attn_stack_halves(rows * f);
-    const size_t form = larger(attn_dense_bf16_packed(f, c), attn_dense_bf16_packed(c, f));
-    return attn_stack_halves(rows * c) + 2 * attn_stack_halves(rows * f) + attn_stack_halves(form);
+    return attn_stack_halves(rows * c) + 2 * attn_stack_halves(rows * f);
 }
 
 /* ---- float32 ----------------------------------------------------------------------------- */
@@ -91,28 +85,25 @@ static void backward_half(attn_stack *s, size_t rows, size_t index, const attn_s
                           float *g)
 {
     const attn_block_offsets *at = &attn_model_layout(s->model)->blocks[index];
-    const float *p = attn_model_parameters(s->model);
+    const attn_bf16 *packed = attn_model_packed(s->model);
     const size_t c = width_of(s), f = ATTN_MODEL_EXPANSION * c;
     float *room = s->scratch;
     attn_bf16 *dy = attn_stack_cut(&room, rows * c);
     attn_bf16 *gelu = attn_stack_cut(&room, rows * f);
     attn_bf16 *wide = attn_stack_cut(&room, rows * f);
-    attn_bf16 *form = (attn_bf16 *)(void *)room;
 
     uint64_t since = attn_clock_ns();
     attn_dense_bf16_round(s->context, rows * c, s->gradient, dy);
-    attn_dense_bf16_pack(s->context, c, f, p + at->down_weight, NULL, form);
-    attn_dense_bf16_input_gradient(s->context, rows, f, c, dy, form,
+    attn_dense_bf16_input_gradient(s->context, rows, f, c, dy, c, packed + at->packed_down,
                                    (attn_dense_output){.half = wide});
     since = attn_profile_lap(&s->profile, ATTN_PART_MLP_DENSE, ATTN_PASS_BACKWARD, since);
     attn_rows_gelu_backward_half(s->context, rows * f, b->up_half, gelu, wide);
     since = attn_profile_lap(&s->profile, ATTN_PART_GELU, ATTN_PASS_BACKWARD, since);
-    attn_dense_bf16_weight_gradient(s->context, rows, f, c, gelu, dy, g + at->down_weight,
+    attn_dense_bf16_weight_gradient(s->context, rows, f, c, gelu, dy, c, g + at->down_weight,
                                     g + at->down_bias, false);
-    attn_dense_bf16_weight_gradient(s->context, rows, c, f, b->norm2_half, wide, g + at->up_weight,
-                                    g + at->up_bias, false);
-    attn_dense_bf16_pack(s->context, f, c, p + at->up_weight, NULL, form);
-    attn_dense_bf16_input_gradient(s->context, rows, c, f, wide, form,
+    attn_dense_bf16_weight_gradient(s->context, rows, c, f, b->norm2_half, wide, f,
+                                    g + at->up_weight, g + at->up_bias, false);
+    attn_dense_bf16_input_gradient(s->context, rows, c, f, wide, f, packed + at->packed_up,
                                    (attn_dense_output){.single = s->branch});
     attn_profile_lap(&s->profile, ATTN_PART_MLP_DENSE, ATTN_PASS_BACKWARD, since);
 }

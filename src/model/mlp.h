@@ -3,7 +3,7 @@
  *
  * In bfloat16 x, w_up x + b_up and its GELU are bfloat16, and so are the gradients that products
  * take; y, dx and the gradients of parameters are float32. The GELU is taken again by the backward
- * pass instead of being kept, and so is the form of the weights that it reads. */
+ * pass instead of being kept. */
 #ifndef MODEL_MLP_H
 #define MODEL_MLP_H
 

@@ -337,6 +337,6 @@ void attn_model_pack(const attn_model *model, attn_context *context)
     for (size_t i = 0; i < model->n_weights; i++) {
         const attn_model_weights *w = &model->weights[i];
         attn_dense_bf16_pack(context, w->out, w->in, model->parameters + w->offset,
-                             model->packed + w->packed, NULL);
+                             model->packed + w->packed);
     }
 }

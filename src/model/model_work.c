@@ -5,7 +5,7 @@
  *     MLP            dense products with biases; GELU one exponential and 8 (16) operations
  *     head and loss  2 C V, V + 1 exponentials and 3 V a row; 4 C V and 2 V backward, without
  *                    exponentials, because the block of logits keeps its probabilities
- *     bfloat16       GELU forward once more in the backward pass; nothing for rounding
+ *     bfloat16       nothing for rounding, nor for the GELU that its gradient has on the way
  *     AdamW          a square root and 15 operations a parameter, 3 more with clipping */
 #include "kernels/context.h"
 #include "model/model.h"
@@ -82,10 +82,6 @@ static attn_work step_backward(const attn_model *model, size_t batch, size_t len
                        .other = rows * (f + c)              /* biases */
                                 + 16 * rows * f             /* GELU */
                                 + 2 * (11 + 1) * rows * c}; /* norms and residuals */
-    if (config->dtype == ATTN_BF16) {                       /* GELU once more */
-        block.exponential += rows * f;
-        block.other += 8 * rows * f;
-    }
     attn_work w = attn_work_times(block, layers);
     attn_work_add(&w, attention_work(model, ATTN_PHASE_BACKWARD, batch, length, document_start));
     w.matmul += 4 * rows * c * v;

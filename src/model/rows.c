@@ -1,6 +1,6 @@
 /* LayerNorm with residual, and GELU, over rows. Operation counts by class are those of the cost
  * model: norm 7 n + 2 and one square root a row forward, 11 n backward; GELU one exponential and
- * 8 operations forward, one and 16 backward; an addition for each residual. */
+ * 8 operations forward, one and 16 backward, y among them; an addition for each residual. */
 #include "model/rows.h"
 
 #include "base/threads.h"
@@ -123,7 +123,7 @@ static void gelu_gradient_numbers(void *argument, size_t index, size_t worker)
     (void)worker;
     const gelu_job *job = argument;
     const size_t first = index * GELU_NUMBERS, n = smaller(GELU_NUMBERS, job->count - first);
-    job->kernels->gelu_gradient(n, job->x + first, job->y + first, job->y + first);
+    job->kernels->gelu_gradient(n, job->x + first, job->y + first, job->y + first, NULL);
 }
 
 void attn_rows_gelu_forward(attn_context *context, size_t count, const float *x, float *y)
@@ -160,16 +160,18 @@ static void gelu_half_numbers(void *argument, size_t index, size_t worker)
     const gelu_half_job *job = argument;
     const attn_kernels *kernels = job->kernels;
     const size_t last = smaller((index + 1) * GELU_NUMBERS, job->count);
-    float x[PIECE], y[PIECE];
+    float x[PIECE], y[PIECE], dy[PIECE];
     for (size_t at = index * GELU_NUMBERS; at < last; at += PIECE) {
         const size_t n = smaller(PIECE, last - at);
         kernels->bf16_to_float(n, job->x + at, x);
-        kernels->gelu(n, x, y);
+        if (job->dy) {
+            kernels->bf16_to_float(n, job->dy + at, dy);
+            kernels->gelu_gradient(n, x, dy, dy, y);
+            kernels->bf16_from_float(n, dy, job->dy + at);
+        } else {
+            kernels->gelu(n, x, y);
+        }
         kernels->bf16_from_float(n, y, job->y + at);
-        if (!job->dy) continue;
-        kernels->bf16_to_float(n, job->dy + at, y);
-        kernels->gelu_gradient(n, x, y, y);
-        kernels->bf16_from_float(n, y, job->dy + at);
     }
 }
 
@@ -189,6 +191,6 @@ void attn_rows_gelu_backward_half(attn_context *context, size_t count, const att
     gelu_half_job job = {.kernels = context->kernels, .count = count, .x = x, .y = y, .dy = dy};
     attn_parallel(context->threads, (count + GELU_NUMBERS - 1) / GELU_NUMBERS, gelu_half_numbers,
                   &job);
-    context->work.exponential += 2 * (uint64_t)count;
-    context->work.other += (8 + 16) * (uint64_t)count;
+    context->work.exponential += count;
+    context->work.other += 16 * (uint64_t)count;
 }

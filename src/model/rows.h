@@ -37,7 +37,7 @@ void attn_rows_norm_backward(attn_context *context, const attn_rows_norm *norm, 
 void attn_rows_gelu_forward(attn_context *context, size_t count, const float *x, float *y);
 void attn_rows_gelu_backward(attn_context *context, size_t count, const float *x, float *dy);
 
-/* The same in bfloat16, computed in float32: one rounding each. Backward takes y once more, since
+/* The same in bfloat16, computed in float32: one rounding each. Backward also gives y, since
  * it is not kept: y = gelu(x); dy becomes dx. */
 void attn_rows_gelu_forward_half(attn_context *context, size_t count, const attn_bf16 *x,
                                  attn_bf16 *y);

@@ -38,8 +38,7 @@ attn_status attn_trainer_create(attn_trainer **out, attn_model *model, attn_cont
     size_t rows = 0, scratch = 0;
     attn_status status = ATTN_OK;
     if (batch > 0 && length > 0 && attn_size_multiply(batch, length, &rows))
-        scratch = attn_head_scratch_count(rows, config->d_model, config->vocabulary, config->dtype,
-                                          is_training);
+        scratch = attn_head_scratch_count(rows, config->vocabulary, config->dtype, is_training);
     status =
         attn_stack_create(&t->stack, model, context, batch, length, is_training, scratch, error);
     if (status == ATTN_OK) status = take_memory(t, is_training, error);

@@ -26,6 +26,8 @@ static void compare_runs(attn_comparison *c, const attn_store_run *a, const attn
     attn_likeness_plan(a->plan_json, b->plan_json, &c->forbidding);
     attn_likeness_machine(a->environment_json, b->environment_json, &c->forbidding);
     attn_likeness_program(a->environment_json, b->environment_json, &c->others);
+    attn_likeness_resumed(a->environment_json, &c->forbidding);
+    attn_likeness_resumed(b->environment_json, &c->forbidding);
 }
 
 /* ---- rows --------------------------------------------------------------------------------- */
@@ -46,6 +48,14 @@ static void explain_absence(attn_comparison_row *row, const attn_summary_figure 
                       : one->provenance != other->provenance ? "of different provenance"
                                                              : "no round has it in both runs";
     snprintf(row->why, sizeof row->why, "%s", why);
+}
+
+/* Energies of a step that follow from other figures: of the processors here, of the whole machine
+ * there. */
+static bool are_of_other_extent(const attn_summary_figure *one, const attn_summary_figure *other)
+{
+    return strncmp(one->name, "energy_", 7) == 0 && one->provenance == ATTN_DERIVED &&
+           other->provenance == ATTN_DERIVED && strcmp(one->source, other->source) != 0;
 }
 
 static void compare_figure(attn_comparison *c, const attn_store_result *a,
@@ -73,6 +83,11 @@ static void compare_figure(attn_comparison *c, const attn_store_result *a,
     const bool is_mixed = figure_a && figure_b && figure_a->provenance != figure_b->provenance &&
                           !isnan(figure_a->median) && !isnan(figure_b->median);
     if (row->pair.n == 0) explain_absence(row, figure_a, figure_b);
+    if (figure_a && figure_b && !is_forced && c->forbidding.n < ATTN_LIKENESS_MAX &&
+        are_of_other_extent(figure_a, figure_b))
+        snprintf(c->forbidding.texts[c->forbidding.n++], sizeof *c->forbidding.texts,
+                 "%s of %.40s: %.40s and %.40s", row->figure, one->name, figure_a->source,
+                 figure_b->source);
     if (is_mixed && !is_forced && c->forbidding.n < ATTN_LIKENESS_MAX)
         snprintf(c->forbidding.texts[c->forbidding.n++], sizeof *c->forbidding.texts,
                  "%s of %.40s: %s and %s", row->figure, one->name,

@@ -6,6 +6,7 @@
 #include "base/statistics.h"
 #include "report/overlay.h"
 
+#include <math.h>
 #include <string.h>
 
 /* One round on its way through its steps. */
@@ -165,6 +166,25 @@ attn_curve_look attn_curves_look(const attn_summary *summary, size_t mechanism)
     }
     return (attn_curve_look){
         .colour = n_before % COLOURS, .dash = run % DASHES, .point = run % POINTS};
+}
+
+const char *const attn_curves_costs[ATTN_CURVES_COSTS] = {
+    "train_time_s", "energy_components_j", "energy_cpu_package_j", "energy_system_j"};
+
+bool attn_curves_is_on_front(const attn_summary *summary, size_t mechanism, const char *cost)
+{
+    static const char loss[] = "held_out_loss";
+    const attn_summary_mechanism *m = &summary->mechanisms[mechanism];
+    const double own_cost = attn_summary_value(m, cost), own_loss = attn_summary_value(m, loss);
+    if (m->sees_future || m->is_again || isnan(own_cost) || isnan(own_loss)) return false;
+    for (size_t i = 0; i < summary->n_mechanisms; i++) {
+        const attn_summary_mechanism *other = &summary->mechanisms[i];
+        const double c = attn_summary_value(other, cost), l = attn_summary_value(other, loss);
+        if (!other->sees_future && !other->is_again && c <= own_cost && l <= own_loss &&
+            (c < own_cost || l < own_loss))
+            return false;
+    }
+    return true;
 }
 
 const attn_store_trial *attn_curves_power_trial(const attn_summary *summary, size_t mechanism)

@@ -34,6 +34,14 @@ typedef struct attn_curve_look {
 
 attn_curve_look attn_curves_look(const attn_summary *summary, size_t mechanism);
 
+/* What a loss costs: train_time_s, and energies, of which the first that has a value is shown. */
+enum { ATTN_CURVES_COSTS = 4 };
+extern const char *const attn_curves_costs[ATTN_CURVES_COSTS];
+
+/* Whether the mechanism is on the Pareto front of a cost and the held-out loss: no other is at least
+ * as good in both and better in one. A/A twins and what sees the future do not compete. */
+bool attn_curves_is_on_front(const attn_summary *summary, size_t mechanism, const char *cost);
+
 /* The last trial of a mechanism that is done and has samples of power; NULL without one. */
 const attn_store_trial *attn_curves_power_trial(const attn_summary *summary, size_t mechanism);
 

@@ -6,6 +6,7 @@
 #include "report/format.h"
 #include "report/json.h"
 #include "report/ranking.h"
+#include "store/likeness.h"
 
 #include <inttypes.h>
 #include <math.h>
@@ -64,6 +65,13 @@ static attn_status write_md(FILE *out, const attn_summary *summary, const char *
     fputs("\nM measured, I integrated, C counted, D derived, ~ modelled, - unavailable; medians, "
           "in brackets their range or, from six rounds on, their 95 % interval.\n",
           out);
+    attn_differences changed = {.n = 0};
+    attn_likeness_resumed(summary->result->run.environment_json, &changed);
+    for (size_t i = 0; i < changed.n; i++) {
+        fputs(i == 0 ? "\nThe run was resumed by force under other circumstances: " : "; ", out);
+        md_text(out, changed.texts[i]);
+    }
+    if (changed.n > 0) fputs(".\n", out);
     attn_free(order);
     return ATTN_OK;
 }

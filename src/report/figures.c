@@ -188,20 +188,6 @@ static bool has_point(const job *j, size_t i)
     return !isnan(value_of(m, j->cost)) && !isnan(value_of(m, "held_out_loss"));
 }
 
-/* Whether none is at least as good in both and better in one. */
-static bool is_on_front(const job *j, size_t i)
-{
-    const attn_summary_mechanism *m = &j->summary->mechanisms[i];
-    const double cost = value_of(m, j->cost), loss = value_of(m, "held_out_loss");
-    if (m->sees_future) return false;
-    for (size_t k = 0; k < j->summary->n_mechanisms; k++) {
-        const attn_summary_mechanism *other = &j->summary->mechanisms[k];
-        const double c = value_of(other, j->cost), l = value_of(other, "held_out_loss");
-        if (!other->sees_future && c <= cost && l <= loss && (c < cost || l < loss)) return false;
-    }
-    return true;
-}
-
 /* One block a point, and a last one with those that none beats, by rising cost. */
 static attn_status write_pareto(FILE *out, const void *argument, attn_error *error)
 {
@@ -223,7 +209,8 @@ static attn_status write_pareto(FILE *out, const void *argument, attn_error *err
         double next = INFINITY, loss = NAN;
         for (size_t i = 0; i < j->summary->n_mechanisms; i++) {
             const double cost = value_of(&j->summary->mechanisms[i], j->cost);
-            if (!has_point(j, i) || !is_on_front(j, i) || !(cost > written && cost < next))
+            if (!attn_curves_is_on_front(j->summary, i, j->cost) ||
+                !(cost > written && cost < next))
                 continue;
             next = cost;
             loss = value_of(&j->summary->mechanisms[i], "held_out_loss");

@@ -3,6 +3,7 @@
 
 #include "report/overlay.h"
 #include "report/ranking.h"
+#include "store/likeness.h"
 
 #include <math.h>
 #include <stdarg.h>
@@ -57,8 +58,7 @@ static void say_unresolved(attn_finding *f, const attn_summary *summary, size_t 
     for (size_t i = 0; i < summary->n_mechanisms; i++) {
         const attn_summary_mechanism *m = &summary->mechanisms[i];
         const attn_summary_figure *other = attn_summary_find(m, name);
-        if (i == best || m->sees_future || !other || isnan(other->median) ||
-            (i == summary->again && summary->again > 0) ||
+        if (i == best || m->sees_future || !other || isnan(other->median) || m->is_again ||
             attn_summary_resolved(summary, best, i, name))
             continue;
         all_equal &= other->median == winner->median;
@@ -109,7 +109,7 @@ static bool find_best(attn_finding *f, const attn_summary *summary, const char *
     for (size_t i = 0; i < summary->n_mechanisms; i++) {
         const attn_summary_figure *own = attn_summary_find(&summary->mechanisms[i], name);
         if (!own || isnan(own->median) || own->provenance == ATTN_MODELLED ||
-            summary->mechanisms[i].sees_future || (i == summary->again && summary->again > 0))
+            summary->mechanisms[i].sees_future || summary->mechanisms[i].is_again)
             continue;
         n_valued++;
         if (best == summary->n_mechanisms ||
@@ -214,10 +214,26 @@ static bool find_work(attn_finding *f, const attn_summary *summary)
     else
         DETAIL(f,
                "Operations counted as the kernels ran equal the closed form to the last digit, "
-               "for %s%zu mechanism%s.",
-               n_checked == summary->n_mechanisms ? "all " : "", n_checked,
+               "%s%s%zu mechanism%s.",
+               n_checked == 1 ? "in every trial of " : "for ",
+               n_checked == summary->n_mechanisms && n_checked > 1 ? "all " : "", n_checked,
                n_checked == 1 ? "" : "s");
     return true;
+}
+
+static void say_twins(attn_finding *f, const attn_summary *summary)
+{
+    DETAIL(f, ". ");
+    size_t n = 0;
+    for (size_t i = 0; i < summary->n_mechanisms; i++) {
+        const attn_summary_mechanism *m = &summary->mechanisms[i];
+        if (m->is_again && n++ < NAMED_MOST)
+            DETAIL(f, "%s%s and %s", n > 1 ? ", " : "", summary->mechanisms[m->original].name,
+                   m->name);
+    }
+    DETAIL(f, n == 1 ? " are one and the same; smaller differences are not resolved."
+                     : " are each one and the same; differences below the greatest between them "
+                       "are not resolved.");
 }
 
 /* What the A/A pair says of every other difference. */
@@ -226,7 +242,7 @@ static bool find_floor(attn_finding *f, const attn_summary *summary)
     static const char *const names[][2] = {{"step_time_s", "step time"},
                                            {"energy_step_j", "energy"},
                                            {"latency_token_s", "next token"}};
-    if (summary->again == 0) return false;
+    if (summary->n_twins == 0) return false;
     *f = (attn_finding){.label = "Noise floor"};
     snprintf(f->subject, sizeof f->subject, "not known");
     for (size_t i = 0; i < sizeof names / sizeof *names; i++) {
@@ -242,8 +258,7 @@ static bool find_floor(attn_finding *f, const attn_summary *summary)
     if (f->is_caution)
         DETAIL(f, "The A/A pair has fewer than six rounds: use --rounds 6 or more.");
     else
-        DETAIL(f, ". %s and %s are one and the same; smaller differences are not resolved.",
-               summary->mechanisms[0].name, summary->mechanisms[summary->again].name);
+        say_twins(f, summary);
     return true;
 }
 
@@ -254,6 +269,7 @@ static bool find_disturbed(attn_finding *f, const attn_summary *summary)
         const char *figure, *what;
         double from; /* this value or more; of is_steady, 0 itself */
     } flags[] = {{"is_steady", "was not steady when timing began", 0.0},
+                 {"gpu_slowdowns_after", "had a graphics board that something slowed down", 1.0},
                  {"suspended_s", "was suspended", 0.1},
                  {"clock_step_s", "had its clock set", 0.05}};
     size_t n = 0;
@@ -289,6 +305,20 @@ static bool find_future(attn_finding *f, const attn_summary *summary)
     if (n > NAMED_MOST) DETAIL(f, " and %zu more", n - NAMED_MOST);
     DETAIL(f, ": a token sees later ones, which it is to predict, so that the loss is not that of "
               "a language model.");
+    return true;
+}
+
+/* A run that was resumed by force. */
+static bool find_changed(attn_finding *f, const attn_summary *summary)
+{
+    attn_differences list = {.n = 0};
+    if (!summary->overlay) attn_likeness_resumed(summary->result->run.environment_json, &list);
+    if (list.n == 0) return false;
+    *f = (attn_finding){.label = "Circumstances", .is_caution = true};
+    snprintf(f->subject, sizeof f->subject, "changed in the run");
+    for (size_t i = 0; i < list.n && i < NAMED_MOST; i++) DETAIL(f, "%.150s. ", list.texts[i]);
+    if (list.n > NAMED_MOST) DETAIL(f, "And %zu more. ", list.n - NAMED_MOST);
+    DETAIL(f, "It was resumed by force: medians mix trials that do not compare.");
     return true;
 }
 
@@ -382,6 +412,7 @@ size_t attn_findings_make(const attn_summary *summary, attn_finding findings[ATT
     n += find_work(&findings[n], summary);
     n += find_floor(&findings[n], summary);
     n += find_overlay(&findings[n], summary);
+    n += find_changed(&findings[n], summary);
     n += find_meter_share(&findings[n], summary);
     n += find_disturbed(&findings[n], summary);
     n += find_future(&findings[n], summary);

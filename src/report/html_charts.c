@@ -231,7 +231,7 @@ static void write_chart(FILE *out, const attn_summary *summary, const chart *c)
                 c->title);
         write_table(out, summary, c);
     } else {
-        fputs("<div class=\"panel\"><p><strong>Not available.</strong> ", out);
+        fputs("<div class=\"panel\"><p><strong>Not available:</strong> ", out);
         html_text(out, attn_ranking_absence(summary, c->parts[0].figure));
         fputs("</p>\n", out);
         for (size_t r = 0; r < REASONS_MOST && c->reasons[r]; r++) {
@@ -282,36 +282,38 @@ static void write_loss(FILE *out, const attn_summary *summary)
 static void write_tradeoffs(FILE *out, const attn_summary *summary)
 {
     static const struct {
-        const char *figure, *title, *unit;
-    } costs[] = {{"train_time_s", "Loss against training time", "s"},
-                 {"energy_components_j", "Loss against measured energy", "J"},
-                 {"energy_cpu_package_j", "Loss against processor energy", "J"},
-                 {"energy_system_j", "Loss against energy of the machine", "J"}};
+        const char *title, *axis, *unit;
+    } costs[ATTN_CURVES_COSTS] = {{"Loss against training time", "training time", "s"},
+                                  {"Loss against measured energy", "energy", "J"},
+                                  {"Loss against processor energy", "processor energy", "J"},
+                                  {"Loss against energy of the machine", "energy", "J"}};
     fputs("<section id=\"tradeoff\">\n<h2>What the loss costs</h2>\n<div class=\"charts\">\n", out);
     bool has_energy = false;
-    for (size_t i = 0; i < sizeof costs / sizeof *costs; i++) {
-        if (!has_value(summary, costs[i].figure) || !has_value(summary, "held_out_loss") ||
+    for (size_t i = 0; i < ATTN_CURVES_COSTS; i++) {
+        const char *cost = attn_curves_costs[i];
+        if (!has_value(summary, cost) || !has_value(summary, "held_out_loss") ||
             (i > 0 && has_energy))
             continue;
         has_energy |= i > 0;
         const chart c = {.title = costs[i].title,
                          .unit = costs[i].unit,
                          .factor = 1,
-                         .parts = {{costs[i].figure, costs[i].unit}, {"held_out_loss", "nat"}},
+                         .parts = {{cost, costs[i].unit}, {"held_out_loss", "nat"}},
                          .mark = {"held_out_loss", "held-out loss"}};
         fprintf(out,
                 "<figure class=\"chart scatter\" data-kind=\"scatter\" data-x=\"%s\" "
-                "data-unit=\"%s\">\n<figcaption><h3>%s</h3><p>Down and to the left is better; the "
+                "data-axis=\"%s\" data-unit=\"%s\">\n<figcaption><h3>%s</h3><p>Down and to the "
+                "left is better; the "
                 "line joins the mechanisms that none beats in both.</p></figcaption>\n<div "
                 "class=\"plot\"><canvas role=\"img\" aria-label=\"%s; its values are in the table "
                 "below\"></canvas></div>\n",
-                costs[i].figure, costs[i].unit, costs[i].title, costs[i].title);
+                cost, costs[i].axis, costs[i].unit, costs[i].title, costs[i].title);
         write_table(out, summary, &c);
         fputs("</figure>\n", out);
     }
     if (!has_energy) {
         fputs("<figure class=\"chart\"><figcaption><h3>Loss against energy</h3></figcaption>\n"
-              "<div class=\"panel\"><p><strong>Not available.</strong> ",
+              "<div class=\"panel\"><p><strong>Not available:</strong> ",
               out);
         html_text(out, attn_ranking_absence(summary, "energy_cpu_package_j"));
         fputs("</p></div></figure>\n", out);

@@ -142,6 +142,20 @@ static json_t *samples_value(const attn_store_trial *trial, bool *failed)
     return o;
 }
 
+/* When it was at work, by the calendar clock. */
+static json_t *spans_value(const attn_store_trial *trial, bool *failed)
+{
+    json_t *array = json_array();
+    for (size_t i = 0; i < trial->n_spans; i++) {
+        const attn_store_span *span = &trial->spans[i];
+        report_add(array,
+                   json_pack("{s:f, s:f, s:b}", "begin_s", span->begin_s, "end_s", span->end_s,
+                             "timed", span->is_timed),
+                   failed);
+    }
+    return array;
+}
+
 static json_t *trial_value(const attn_store_trial *trial, bool *failed)
 {
     json_t *o = json_object(), *evaluations = json_array(), *figures = json_array();
@@ -160,6 +174,7 @@ static json_t *trial_value(const attn_store_trial *trial, bool *failed)
     for (size_t i = 0; i < trial->n_figures; i++)
         report_add(figures, figure_value(&trial->figures[i], failed), failed);
     if (trial->n_samples > 0) report_put(o, "power", samples_value(trial, failed), failed);
+    if (trial->n_spans > 0) report_put(o, "spans", spans_value(trial, failed), failed);
     report_put(o, "steps", steps_value(trial, failed), failed);
     report_put(o, "evaluations", evaluations, failed);
     report_put(o, "figures", figures, failed);

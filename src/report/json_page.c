@@ -100,6 +100,11 @@ static attn_status mechanism_value(const attn_summary *summary, size_t index, js
     report_put(o, "figures", figures, failed);
     report_put(o, "training", curve_value(curves.training, curves.n_training, failed), failed);
     report_put(o, "held_out", curve_value(curves.held_out, curves.n_held_out, failed), failed);
+    json_t *front = json_array(); /* of which costs */
+    for (size_t i = 0; i < ATTN_CURVES_COSTS; i++)
+        if (attn_curves_is_on_front(summary, index, attn_curves_costs[i]))
+            report_add(front, json_string(attn_curves_costs[i]), failed);
+    report_put(o, "front", front, failed);
     const attn_store_trial *metered = attn_curves_power_trial(summary, index);
     if (metered) report_put(o, "power", domains_value(metered, failed), failed);
     report_add(mechanisms, o, failed);

@@ -56,8 +56,8 @@ static bool has_mechanism(const attn_summary *summary, const char *name)
     return false;
 }
 
-/* The order of rows: a mechanism of the first run that has it, then its namesakes. Of the runs'
- * A/A twins the first run's gives the noise floor. */
+/* The order of rows: a mechanism of the first run that has it, then its namesakes. The A/A twins
+ * stay the twins of their runs' originals. */
 static char *merged_plan(const attn_summary *const *summaries, size_t n_runs)
 {
     bool is_whole = true;
@@ -71,10 +71,17 @@ static char *merged_plan(const attn_summary *const *summaries, size_t n_runs)
             for (size_t k = r; k < n_runs && !is_shown; k++)
                 if (has_mechanism(summaries[k], name)) is_whole &= add_name(names, k, name);
         }
-    const size_t twin = summaries[0]->again;
-    json_t *plan = json_pack("{s:o, s:{s:o}}", "mechanisms", names, "measuring", "again",
-                             twin > 0 ? json_sprintf("A %s", summaries[0]->mechanisms[twin].name)
-                                      : json_null());
+    json_t *twins = json_array();
+    for (size_t r = 0; r < n_runs; r++)
+        for (size_t i = 0; i < summaries[r]->n_mechanisms; i++) {
+            const attn_summary_mechanism *m = &summaries[r]->mechanisms[i];
+            json_t *pair = m->is_again ? json_array() : NULL;
+            if (!pair) continue;
+            is_whole &= add_name(pair, r, m->name) &&
+                        add_name(pair, r, summaries[r]->mechanisms[m->original].name);
+            is_whole &= json_array_append_new(twins, pair) == 0;
+        }
+    json_t *plan = json_pack("{s:o, s:{s:o}}", "mechanisms", names, "measuring", "again", twins);
     char *text = is_whole && plan ? json_dumps(plan, JSON_COMPACT) : NULL;
     char *copy = text ? attn_strdup(text) : NULL;
     free(text);

@@ -250,6 +250,37 @@ static bool is_named(const attn_summary *summary, const char *name)
     return false;
 }
 
+static size_t place_of(const attn_summary *summary, const char *name)
+{
+    size_t i = 0;
+    while (i < summary->n_mechanisms && strcmp(summary->mechanisms[i].name, name) != 0) i++;
+    return i;
+}
+
+static void mark_twin(attn_summary *summary, const char *name, size_t original)
+{
+    const size_t twin = name ? place_of(summary, name) : summary->n_mechanisms;
+    if (twin == summary->n_mechanisms || original >= summary->n_mechanisms || twin == original)
+        return;
+    summary->mechanisms[twin].is_again = true;
+    summary->mechanisms[twin].original = original;
+    summary->n_twins++;
+}
+
+/* A run names the twin of its first mechanism; runs that are shown together name pairs. */
+static void mark_twins(attn_summary *summary, const json_t *again)
+{
+    size_t i;
+    const json_t *pair;
+    mark_twin(summary, json_string_value(again), 0);
+    json_array_foreach(again, i, pair)
+    {
+        const char *of = json_string_value(json_array_get(pair, 1));
+        if (of)
+            mark_twin(summary, json_string_value(json_array_get(pair, 0)), place_of(summary, of));
+    }
+}
+
 /* A name from the plan counts only through its trials: what was never begun has nothing to show,
  * and the trials keep the text alive. */
 static attn_status name_mechanisms(attn_summary *summary, const attn_store_result *result,
@@ -270,10 +301,7 @@ static attn_status name_mechanisms(attn_summary *summary, const attn_store_resul
                 summary->mechanisms[summary->n_mechanisms++].name = name;
         }
     }
-    const char *again =
-        json_string_value(json_object_get(json_object_get(plan, "measuring"), "again"));
-    for (size_t i = 1; again && i < summary->n_mechanisms; i++)
-        if (strcmp(summary->mechanisms[i].name, again) == 0) summary->again = i;
+    mark_twins(summary, json_object_get(json_object_get(plan, "measuring"), "again"));
     json_decref(plan);
     return ATTN_OK;
 }
@@ -356,10 +384,15 @@ void attn_summary_order(const attn_summary *summary, const char *name, bool is_r
 
 double attn_summary_floor(const attn_summary *summary, const char *name)
 {
-    if (summary->again == 0) return NAN;
-    const attn_paired twins =
-        attn_summary_pair(summary, summary->again, 0, name, &(attn_paired_options){0});
-    return attn_paired_floor(&twins);
+    double greatest = NAN;
+    for (size_t i = 0; i < summary->n_mechanisms; i++) {
+        const attn_summary_mechanism *m = &summary->mechanisms[i];
+        if (!m->is_again) continue;
+        const attn_paired twins =
+            attn_summary_pair(summary, i, m->original, name, &(attn_paired_options){0});
+        greatest = fmax(greatest, attn_paired_floor(&twins)); /* of NaN and a number the number */
+    }
+    return greatest;
 }
 
 /* What few rounds can say: their ranges do not overlap. */

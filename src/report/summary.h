@@ -35,6 +35,8 @@ typedef struct attn_summary_figure {
 typedef struct attn_summary_mechanism {
     const char *name;
     bool sees_future; /* no language model: out of competition with those that are */
+    bool is_again;    /* an A/A twin: what differs from its original is noise */
+    size_t original;  /* of a twin: its place among the mechanisms */
     size_t n_trials[ATTN_TRIAL_STATES];
     const char *reason; /* of the first trial that failed, crashed or was stopped; or NULL */
     attn_trial_state reason_state;
@@ -51,7 +53,7 @@ typedef struct attn_summary {
     size_t n_trials_planned; /* 0 when the plan does not say */
     size_t n_trials_done;
     const attn_store_result *result;    /* that it was made from */
-    size_t again;                       /* the A/A twin of the first mechanism; 0: there is none */
+    size_t n_twins;                     /* A/A pairs: one of a run, where there is one */
     const struct attn_overlay *overlay; /* the runs it is of, when they are several; or NULL */
 } attn_summary;
 
@@ -96,8 +98,8 @@ size_t attn_summary_collect(const attn_store_result *a, const char *mechanism_a,
                             const attn_store_result *b, const char *mechanism_b, const char *name,
                             double *left, double *right);
 
-/* The least |log ratio| that this run can tell from noise, by its A/A pair; NaN without one, or
- * below six rounds. */
+/* The least |log ratio| that this run can tell from noise, by its A/A pair, of several runs the
+ * greatest; NaN without one, or below six rounds. */
 double attn_summary_floor(const attn_summary *summary, const char *name);
 
 /* How many trials a plan asks for: mechanisms times rounds; 0 when it does not

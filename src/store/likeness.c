@@ -1,11 +1,16 @@
 /* Likeness of records. Jansson stays in this file. */
+#define _POSIX_C_SOURCE 200809L
 #include "store/likeness.h"
+
+#include "base/error.h"
+#include "base/memory.h"
 
 #include <jansson.h>
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
 
 static const char *const plan_paths[] = {"model",
                                          "model_sha256",
@@ -151,4 +156,92 @@ void attn_likeness_program(const char *environment_a, const char *environment_b,
                            attn_differences *list)
 {
     compare(environment_a, environment_b, PATHS(program_paths), list);
+}
+
+/* ---- runs that went on ------------------------------------------------------------------- */
+
+static void compare_circumstances(const char *one, const char *other, attn_differences *list)
+{
+    attn_likeness_machine(one, other, list);
+    attn_likeness_program(one, other, list);
+}
+
+/* The entry in "resumed"; NULL for want of memory, or when `now` is no JSON. */
+static json_t *resumed_entry(const char *now, size_t n_done, const attn_differences *differences)
+{
+    char utc[32];
+    const time_t seconds = time(NULL);
+    struct tm parts = {0};
+    gmtime_r(&seconds, &parts);
+    strftime(utc, sizeof utc, "%Y-%m-%dT%H:%M:%SZ", &parts);
+    bool is_whole = true;
+    json_t *texts = json_array();
+    for (size_t i = 0; i < differences->n; i++)
+        is_whole &= json_array_append_new(texts, json_string(differences->texts[i])) == 0;
+    json_t *entry =
+        json_pack("{s:s, s:I, s:o, s:o}", "time_utc", utc, "trials_done", (json_int_t)n_done,
+                  "differences", texts, "environment", json_loads(now, 0, NULL));
+    if (is_whole) return entry;
+    json_decref(entry);
+    return NULL;
+}
+
+static char *note_entry(json_t *environment, json_t *entry)
+{
+    json_t *list = json_object_get(environment, "resumed");
+    if (!list && json_object_set_new(environment, "resumed", json_array()) == 0)
+        list = json_object_get(environment, "resumed");
+    if (json_array_append_new(list, entry) != 0) return NULL;
+    char *text = json_dumps(environment, JSON_COMPACT);
+    char *copy = text ? attn_strdup(text) : NULL;
+    free(text);
+    return copy;
+}
+
+attn_status attn_likeness_resume(const char *environment, const char *now, size_t n_done,
+                                 attn_differences *from_begin, attn_differences *from_last,
+                                 char **noted, attn_error *error)
+{
+    static const char no_memory[] = "no memory to note what changed";
+    attn_status status = ATTN_OK;
+    *noted = NULL;
+    *from_begin = *from_last = (attn_differences){.n = 0};
+    json_t *own = json_loads(environment, 0, NULL);
+    if (!own) return attn_fail(error, ATTN_EFORMAT, "the environment of the run is damaged");
+    const json_t *list = json_object_get(own, "resumed");
+    const json_t *last =
+        json_object_get(json_array_get(list, json_array_size(list) - 1), "environment");
+    char *last_text = last ? json_dumps(last, JSON_COMPACT) : NULL;
+    if (last && !last_text) {
+        status = attn_fail(error, ATTN_EMEMORY, no_memory);
+        goto done;
+    }
+    compare_circumstances(environment, now, from_begin);
+    compare_circumstances(last ? last_text : environment, now, from_last);
+    if (from_last->n > 0) {
+        *noted = note_entry(own, resumed_entry(now, n_done, from_last));
+        if (!*noted) status = attn_fail(error, ATTN_EMEMORY, no_memory);
+    }
+done:
+    free(last_text);
+    json_decref(own);
+    return status;
+}
+
+void attn_likeness_resumed(const char *environment, attn_differences *list)
+{
+    size_t e, t;
+    const json_t *entry, *text;
+    json_t *own = json_loads(environment, 0, NULL);
+    json_array_foreach(json_object_get(own, "resumed"), e, entry)
+    {
+        json_array_foreach(json_object_get(entry, "differences"), t, text)
+        {
+            if (list->n == ATTN_LIKENESS_MAX) break;
+            snprintf(list->texts[list->n++], sizeof *list->texts, "%.120s from trial %lld on",
+                     json_string_value(text) ? json_string_value(text) : "",
+                     (long long)json_integer_value(json_object_get(entry, "trials_done")) + 1);
+        }
+    }
+    json_decref(own);
 }

@@ -24,4 +24,19 @@ void attn_likeness_machine(const char *environment_a, const char *environment_b,
 void attn_likeness_program(const char *environment_a, const char *environment_b,
                            attn_differences *list);
 
+/* A run that is to go on under the circumstances `now`. Gives how they differ from those that it
+ * began under and from those of its last trials. When the latter do, *noted is its environment with
+ * one more entry in "resumed": when, behind how many trials, what differs, and `now` whole; to be
+ * freed with attn_free(). Else *noted is NULL. ATTN_EMEMORY, ATTN_EFORMAT. */
+ATTN_MUST_CHECK attn_status attn_likeness_resume(const char *environment, const char *now,
+                                                 size_t n_done, attn_differences *from_begin,
+                                                 attn_differences *from_last, char **noted,
+                                                 attn_error *error);
+
+/* Appends what changed while the run went on, by those entries. */
+void attn_likeness_resumed(const char *environment, attn_differences *list);
+
+/* The figure of trials that were done under other circumstances than the first of their run. */
+#define ATTN_FIGURE_CIRCUMSTANCES "circumstances_changed"
+
 #endif

@@ -152,6 +152,19 @@ static attn_status read_sample(const attn_store *store, sqlite3_stmt *row, void 
     return ATTN_OK;
 }
 
+static attn_status read_span(const attn_store *store, sqlite3_stmt *row, void *records,
+                             size_t index, attn_error *error)
+{
+    (void)store;
+    (void)error;
+    ((attn_store_span *)records)[index] = (attn_store_span){
+        .begin_s = column_number(row, 0),
+        .end_s = column_number(row, 1),
+        .is_timed = sqlite3_column_int(row, 2) != 0,
+    };
+    return ATTN_OK;
+}
+
 static attn_status read_trial(const attn_store *store, sqlite3_stmt *row, void *records,
                               size_t index, attn_error *error)
 {
@@ -233,7 +246,7 @@ static attn_status load_trial(const attn_store *store, attn_store_trial *trial, 
                        trial->id, sizeof *trial->figures, read_figure, &records, &trial->n_figures,
                        error);
     trial->figures = records;
-    if (status != ATTN_OK || !store->has_samples) return status;
+    if (status != ATTN_OK || store->schema < 2) return status;
 
     records = NULL;
     status = read_rows(store,
@@ -242,6 +255,15 @@ static attn_status load_trial(const attn_store *store, attn_store_trial *trial, 
                        trial->id, sizeof *trial->samples, read_sample, &records, &trial->n_samples,
                        error);
     trial->samples = records;
+    if (status != ATTN_OK || store->schema < 3) return status;
+
+    records = NULL;
+    status =
+        read_rows(store,
+                  "SELECT begin_s, end_s, is_timed FROM span WHERE trial_id = ? "
+                  "ORDER BY begin_s, is_timed",
+                  trial->id, sizeof *trial->spans, read_span, &records, &trial->n_spans, error);
+    trial->spans = records;
     return status;
 }
 
@@ -307,6 +329,7 @@ void attn_store_result_free(attn_store_result *result)
         attn_free(result->trials[i].evaluations);
         attn_free(result->trials[i].figures);
         attn_free(result->trials[i].samples);
+        attn_free(result->trials[i].spans);
     }
     attn_free(result->trials);
     free_run(&result->run);

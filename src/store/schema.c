@@ -66,7 +66,17 @@ static const char schema_2[] =
     "  PRIMARY KEY (trial_id, domain, time_s)"
     ") STRICT, WITHOUT ROWID;";
 
-const char *const store_migrations[ATTN_STORE_SCHEMA] = {schema_1, schema_2};
+/* When trials were at work. */
+static const char schema_3[] =
+    "CREATE TABLE span ("
+    "  trial_id INTEGER NOT NULL REFERENCES trial (id) ON DELETE CASCADE,"
+    "  begin_s REAL NOT NULL,"
+    "  end_s REAL NOT NULL,"
+    "  is_timed INTEGER NOT NULL,"
+    "  PRIMARY KEY (trial_id, begin_s, is_timed)"
+    ") STRICT, WITHOUT ROWID;";
+
+const char *const store_migrations[ATTN_STORE_SCHEMA] = {schema_1, schema_2, schema_3};
 
 attn_status store_identify(const attn_store *store, int newest, store_kind *kind, attn_error *error)
 {

@@ -16,8 +16,11 @@ typedef enum store_statement {
     STORE_ADD_EVALUATION,
     STORE_ADD_FIGURE,
     STORE_ADD_SAMPLE,
+    STORE_ADD_SPAN,
     STORE_END_TRIAL,
     STORE_DISCARD_TRIAL,
+    STORE_DROP_ABSENT,
+    STORE_SET_ENVIRONMENT,
     STORE_STATEMENTS
 } store_statement;
 
@@ -25,8 +28,8 @@ struct attn_store {
     sqlite3 *db;
     char *path;
     attn_store_mode mode;
-    bool has_samples; /* the file is of schema 2 or later */
-    int claims;       /* the descriptor that holds the locks of runs; -1: none yet */
+    int64_t schema; /* of the file: an older one when it is read only */
+    int claims;     /* the descriptor that holds the locks of runs; -1: none yet */
     sqlite3_stmt *statements[STORE_STATEMENTS];
 };
 

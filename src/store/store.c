@@ -31,9 +31,13 @@ static const char *const statement_texts[STORE_STATEMENTS] = {
     [STORE_ADD_FIGURE] = "INSERT INTO figure (trial_id, name, unit, value, provenance, source, "
                          "low, high, has_interval, why) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
     [STORE_ADD_SAMPLE] = "INSERT INTO sample VALUES (?, ?, ?, ?)",
+    [STORE_ADD_SPAN] = "INSERT INTO span VALUES (?, ?, ?, ?)",
     [STORE_END_TRIAL] = "UPDATE trial SET state = ?2, reason = ?3, "
                         "ended_utc = strftime('%Y-%m-%dT%H:%M:%SZ', 'now') WHERE id = ?1",
     [STORE_DISCARD_TRIAL] = "DELETE FROM trial WHERE id = ? AND state <> 'done'",
+    [STORE_DROP_ABSENT] =
+        "DELETE FROM figure WHERE trial_id = ? AND name = ? AND provenance = 'unavailable'",
+    [STORE_SET_ENVIRONMENT] = "UPDATE run SET environment_json = ?2 WHERE id = ?1",
 };
 
 static const char *const trial_state_names[ATTN_TRIAL_STATES] = {
@@ -74,14 +78,15 @@ static attn_status settle(attn_store *store, attn_store_mode mode, attn_error *e
                                     "open it", error);
     store_kind kind = STORE_EMPTY;
     if (status == ATTN_OK) status = store_identify(store, ATTN_STORE_SCHEMA, &kind, error);
+    if (status == ATTN_OK)
+        status = store_select_integer(store, "PRAGMA user_version", &store->schema, error);
     if (status != ATTN_OK) return status;
-    store->has_samples = kind != STORE_OLDER;
     if (mode == ATTN_STORE_READ) {
         if (kind != STORE_EMPTY) return ATTN_OK;
         return attn_fail(error, ATTN_EFORMAT,
                          "'%s' is an empty file, not a store: name another file", store->path);
     }
-    store->has_samples = true;
+    store->schema = ATTN_STORE_SCHEMA;
     status = store_exec(store, "PRAGMA journal_mode = WAL; PRAGMA synchronous = NORMAL",
                         "prepare it for writing", error);
     if (status == ATTN_OK && kind != STORE_CURRENT)
@@ -326,6 +331,22 @@ attn_status attn_store_add_sample(attn_store *store, int64_t trial_id,
     return finish(store, STORE_ADD_SAMPLE, FIRST_FAILURE(bound), doing, error);
 }
 
+attn_status attn_store_add_span(attn_store *store, int64_t trial_id, const attn_store_span *span,
+                                attn_error *error)
+{
+    static const char doing[] = "add a span";
+    const attn_status status = begin(store, STORE_ADD_SPAN, doing, error);
+    if (status != ATTN_OK) return status;
+    sqlite3_stmt *s = store->statements[STORE_ADD_SPAN];
+    const int bound[] = {
+        sqlite3_bind_int64(s, 1, trial_id),
+        sqlite3_bind_double(s, 2, span->begin_s),
+        sqlite3_bind_double(s, 3, span->end_s),
+        sqlite3_bind_int(s, 4, span->is_timed),
+    };
+    return finish(store, STORE_ADD_SPAN, FIRST_FAILURE(bound), doing, error);
+}
+
 attn_status attn_store_add_figure(attn_store *store, int64_t trial_id, const attn_figure *figure,
                                   attn_error *error)
 {
@@ -380,4 +401,52 @@ attn_status attn_store_discard_trial(attn_store *store, int64_t trial_id, attn_e
     const int bound = sqlite3_bind_int64(store->statements[STORE_DISCARD_TRIAL], 1, trial_id);
     status = finish(store, STORE_DISCARD_TRIAL, bound, doing, error);
     return status == ATTN_OK ? require_one_row(store, "unfinished trial", trial_id, error) : status;
+}
+
+attn_status attn_store_set_environment(attn_store *store, int64_t run_id,
+                                       const char *environment_json, attn_error *error)
+{
+    static const char doing[] = "note a run's circumstances";
+    attn_status status = begin(store, STORE_SET_ENVIRONMENT, doing, error);
+    if (status != ATTN_OK) return status;
+    sqlite3_stmt *s = store->statements[STORE_SET_ENVIRONMENT];
+    const int bound[] = {sqlite3_bind_int64(s, 1, run_id), bind_text(s, 2, environment_json)};
+    status = finish_durably(store, STORE_SET_ENVIRONMENT, FIRST_FAILURE(bound), doing, error);
+    return status == ATTN_OK ? require_one_row(store, "run", run_id, error) : status;
+}
+
+/* ---- what comes later -------------------------------------------------------------------- */
+
+static attn_status add_to_trial(attn_store *store, const attn_store_addition *addition,
+                                const char *doing, attn_error *error)
+{
+    attn_status status = begin(store, STORE_DROP_ABSENT, doing, error);
+    for (size_t i = 0; i < addition->n_figures && status == ATTN_OK; i++) {
+        sqlite3_stmt *s = store->statements[STORE_DROP_ABSENT];
+        const int bound[] = {sqlite3_bind_int64(s, 1, addition->trial_id),
+                             bind_text(s, 2, addition->figures[i].name)};
+        status = finish(store, STORE_DROP_ABSENT, FIRST_FAILURE(bound), doing, error);
+        if (status == ATTN_OK)
+            status = attn_store_add_figure(store, addition->trial_id, &addition->figures[i], error);
+    }
+    for (size_t i = 0; i < addition->n_samples && status == ATTN_OK; i++)
+        status = attn_store_add_sample(store, addition->trial_id, &addition->samples[i], error);
+    return status;
+}
+
+attn_status attn_store_attach(attn_store *store, const attn_store_addition *additions, size_t n,
+                              attn_error *error)
+{
+    static const char doing[] = "attach figures";
+    attn_status status = begin(store, STORE_DROP_ABSENT, doing, error);
+    if (status == ATTN_OK) status = store_exec(store, "PRAGMA synchronous = FULL", doing, error);
+    if (status == ATTN_OK) status = store_exec(store, "BEGIN IMMEDIATE", doing, error);
+    if (status != ATTN_OK) return status;
+    for (size_t i = 0; i < n && status == ATTN_OK; i++)
+        status = add_to_trial(store, &additions[i], doing, error);
+    if (status == ATTN_OK) status = store_exec(store, "COMMIT", doing, error);
+    if (status != ATTN_OK && !sqlite3_get_autocommit(store->db))
+        sqlite3_exec(store->db, "ROLLBACK", NULL, NULL, NULL);
+    sqlite3_exec(store->db, "PRAGMA synchronous = NORMAL", NULL, NULL, NULL);
+    return status;
 }

@@ -15,7 +15,7 @@
 
 typedef struct attn_store attn_store;
 
-enum { ATTN_STORE_SCHEMA = 2 };
+enum { ATTN_STORE_SCHEMA = 3 };
 
 typedef enum attn_store_mode {
     ATTN_STORE_READ,  /* must exist */
@@ -34,7 +34,6 @@ typedef enum attn_trial_state {
 
 /* "running", "done", "failed", "crashed", "interrupted" */
 const char *attn_trial_state_name(attn_trial_state state);
-
 /* The name back to its value; ATTN_TRIAL_STATES when unknown. */
 attn_trial_state attn_trial_state_parse(const char *name);
 
@@ -64,6 +63,12 @@ typedef struct attn_store_sample {
     double time_s;   /* since training began */
     double power_w;
 } attn_store_sample;
+
+/* A stretch of a trial by the calendar clock, in seconds since 1970. */
+typedef struct attn_store_span {
+    double begin_s, end_s;
+    bool is_timed; /* one that is in train_time_s; else: the machine was at work */
+} attn_store_span;
 
 typedef struct attn_store_run {
     int64_t id;             /* given by the store */
@@ -95,6 +100,8 @@ typedef struct attn_store_trial {
     size_t n_figures;
     attn_store_sample *samples; /* by domain, then time; none in stores of schema 1 */
     size_t n_samples;
+    attn_store_span *spans; /* by their begin; none in stores of schemas 1 and 2 */
+    size_t n_spans;
 } attn_store_trial;
 
 /* A whole run, loaded. Free with attn_store_result_free(). */
@@ -111,8 +118,8 @@ typedef struct attn_store_overview {
 } attn_store_overview;
 
 /* Opens and checks the schema; a store of an older one is brought to this one by WRITE and read as
- * it is by READ. ATTN_EFORMAT: not a store, or of a newer schema (the text says
- * which, and what to do); ATTN_EIO; ATTN_EBUSY; ATTN_ENOTFOUND (READ of a missing file). */
+ * it is by READ. ATTN_EFORMAT: not a store, or of a newer schema; ATTN_EIO; ATTN_EBUSY;
+ * ATTN_ENOTFOUND (READ of a missing file). */
 ATTN_MUST_CHECK attn_status attn_store_open(attn_store **out, const char *path,
                                             attn_store_mode mode, attn_error *error);
 void attn_store_close(attn_store *store); /* NULL is fine; checkpoints the WAL */
@@ -141,6 +148,8 @@ ATTN_MUST_CHECK attn_status attn_store_add_figure(attn_store *store, int64_t tri
 ATTN_MUST_CHECK attn_status attn_store_add_sample(attn_store *store, int64_t trial_id,
                                                   const attn_store_sample *sample,
                                                   attn_error *error);
+ATTN_MUST_CHECK attn_status attn_store_add_span(attn_store *store, int64_t trial_id,
+                                                const attn_store_span *span, attn_error *error);
 ATTN_MUST_CHECK attn_status attn_store_end_trial(attn_store *store, int64_t trial_id,
                                                  attn_trial_state state, const char *reason,
                                                  attn_error *error);
@@ -149,6 +158,24 @@ ATTN_MUST_CHECK attn_status attn_store_end_trial(attn_store *store, int64_t tria
  * trial, so that a resumed run can do it again. Refuses trials that are done. */
 ATTN_MUST_CHECK attn_status attn_store_discard_trial(attn_store *store, int64_t trial_id,
                                                      attn_error *error);
+
+typedef struct attn_store_addition { /* known only when the run is over */
+    int64_t trial_id;
+    const attn_figure *figures;
+    size_t n_figures;
+    const attn_store_sample *samples;
+    size_t n_samples;
+} attn_store_addition;
+
+/* All of it or nothing. A figure takes the place of one of its name that is unavailable;
+ * ATTN_EARGUMENT when that has a value. */
+ATTN_MUST_CHECK attn_status attn_store_attach(attn_store *store,
+                                              const attn_store_addition *additions, size_t n,
+                                              attn_error *error);
+
+ATTN_MUST_CHECK attn_status attn_store_set_environment(attn_store *store, int64_t run_id,
+                                                       const char *environment_json,
+                                                       attn_error *error);
 
 /* Makes the run this process's own until the store is closed or the process dies, so that two do
  * not work on it at once. ATTN_EBUSY: another does, and still does after a second; ATTN_EIO.
@@ -161,7 +188,6 @@ ATTN_MUST_CHECK attn_status attn_store_claim_run(attn_store *store, int64_t run_
 ATTN_MUST_CHECK attn_status attn_store_newest_run(attn_store *store, int64_t *run_id,
                                                   attn_error *error);
 
-/* Loads one run whole. */
 ATTN_MUST_CHECK attn_status attn_store_load(attn_store *store, int64_t run_id,
                                             attn_store_result **out, attn_error *error);
 void attn_store_result_free(attn_store_result *result); /* NULL is fine */

@@ -19,12 +19,15 @@ typedef struct layer_size {
 static const layer_size sizes[] = {{1, 1, 1},      {1, 64, 64},    {2, 5, 3},      {17, 40, 33},
                                    {31, 33, 65},   {64, 96, 64},   {65, 257, 63},  {1023, 100, 31},
                                    {33, 800, 70},  {40, 70, 1700}, {96, 1600, 32}, {1023, 64, 129},
-                                   {1100, 40, 40}, {35, 63, 1090}};
+                                   {1100, 40, 40}, {35, 63, 1090}, {40, 512, 530}};
+
+enum { DY_GAP = 3 }; /* numbers between rows of dy, which no product may read */
 
 /* A layer's numbers, and the same for arithmetic in float64. */
 typedef struct layer_data {
     layer_size size;
-    attn_bf16 *x, *dy, *forward, *backward;
+    size_t dy_row;
+    attn_bf16 *x, *dy, *packed;
     float *w, *bias;
     double *wide_x, *wide_w, *wide_dy;
 } layer_data;
@@ -42,21 +45,24 @@ static attn_bf16 *rounded(check_run *run, size_t n, const float *from, double *w
 static layer_data data_of(check_run *run, layer_size s, attn_context *context)
 {
     const check_shape shape = {0, CHECK_AT_END, 1.0};
-    const size_t packed = attn_dense_bf16_packed(s.out, s.in);
     layer_data d = {.size = s,
                     .w = check_random(run, &shape, s.out * s.in),
                     .bias = check_random(run, &shape, s.out),
-                    .forward = check_halves(run, packed, CHECK_AT_START),
-                    .backward = check_halves(run, packed, CHECK_AT_START),
+                    .packed =
+                        check_halves(run, attn_dense_bf16_packed(s.out, s.in), CHECK_AT_START),
                     .wide_x = check_doubles(run, s.rows * s.in),
                     .wide_w = check_doubles(run, s.out * s.in),
                     .wide_dy = check_doubles(run, s.rows * s.out)};
     const float *x = check_random(run, &shape, s.rows * s.in);
     const float *dy = check_random(run, &shape, s.rows * s.out);
     d.x = rounded(run, s.rows * s.in, x, d.wide_x);
-    d.dy = rounded(run, s.rows * s.out, dy, d.wide_dy);
+    const attn_bf16 *close = rounded(run, s.rows * s.out, dy, d.wide_dy);
+    d.dy_row = s.out + DY_GAP;
+    d.dy = check_halves(run, s.rows * d.dy_row - DY_GAP, CHECK_AT_END);
+    for (size_t i = 0; i < s.rows; i++)
+        memcpy(d.dy + i * d.dy_row, close + i * s.out, s.out * sizeof *close);
     rounded(run, s.out * s.in, d.w, d.wide_w);
-    attn_dense_bf16_pack(context, s.out, s.in, d.w, d.forward, d.backward);
+    attn_dense_bf16_pack(context, s.out, s.in, d.w, d.packed);
     return d;
 }
 
@@ -157,19 +163,19 @@ static layer_results compute(check_run *run, attn_context *context, const layer_
                              .dbias_sum = check_copy(run, &shape, s.out, start->dbias_sum),
                              .half_y = check_halves(run, s.rows * s.out, CHECK_AT_END),
                              .half_dx = check_halves(run, s.rows * s.in, CHECK_AT_END)};
-    attn_dense_bf16_forward(context, s.rows, s.in, s.out, d->x, d->forward, NULL,
+    attn_dense_bf16_forward(context, s.rows, s.in, s.out, d->x, d->packed, NULL,
                             (attn_dense_output){.single = r.y});
-    attn_dense_bf16_forward(context, s.rows, s.in, s.out, d->x, d->forward, d->bias,
+    attn_dense_bf16_forward(context, s.rows, s.in, s.out, d->x, d->packed, d->bias,
                             (attn_dense_output){.half = r.half_y});
-    attn_dense_bf16_input_gradient(context, s.rows, s.in, s.out, d->dy, d->backward,
+    attn_dense_bf16_input_gradient(context, s.rows, s.in, s.out, d->dy, d->dy_row, d->packed,
                                    (attn_dense_output){.single = r.dx});
-    attn_dense_bf16_input_gradient(context, s.rows, s.in, s.out, d->dy, d->backward,
+    attn_dense_bf16_input_gradient(context, s.rows, s.in, s.out, d->dy, d->dy_row, d->packed,
                                    (attn_dense_output){.single = r.dx_sum, .accumulate = true});
-    attn_dense_bf16_input_gradient(context, s.rows, s.in, s.out, d->dy, d->backward,
+    attn_dense_bf16_input_gradient(context, s.rows, s.in, s.out, d->dy, d->dy_row, d->packed,
                                    (attn_dense_output){.half = r.half_dx});
-    attn_dense_bf16_weight_gradient(context, s.rows, s.in, s.out, d->x, d->dy, r.dw, r.dbias,
-                                    false);
-    attn_dense_bf16_weight_gradient(context, s.rows, s.in, s.out, d->x, d->dy, r.dw_sum,
+    attn_dense_bf16_weight_gradient(context, s.rows, s.in, s.out, d->x, d->dy, d->dy_row, r.dw,
+                                    r.dbias, false);
+    attn_dense_bf16_weight_gradient(context, s.rows, s.in, s.out, d->x, d->dy, d->dy_row, r.dw_sum,
                                     r.dbias_sum, true);
     return r;
 }
@@ -260,16 +266,17 @@ static void run_special(check_run *run)
         const size_t x_at = 36 * s.in + 40, dy_at = 3 * s.out + 44;
         d.x[x_at] = attn_bf16_from_float(specials[i]);
         d.wide_x[x_at] = (double)specials[i];
-        d.dy[dy_at] = attn_bf16_from_float(specials[i]);
+        d.dy[3 * d.dy_row + 44] = attn_bf16_from_float(specials[i]);
         d.wide_dy[dy_at] = (double)specials[i];
         float *y = check_floats(run, s.rows * s.out, CHECK_AT_END);
         float *dx = check_floats(run, s.rows * s.in, CHECK_AT_END);
         float *dw = check_floats(run, s.out * s.in, CHECK_AT_END);
-        attn_dense_bf16_forward(context, s.rows, s.in, s.out, d.x, d.forward, d.bias,
+        attn_dense_bf16_forward(context, s.rows, s.in, s.out, d.x, d.packed, d.bias,
                                 (attn_dense_output){.single = y});
-        attn_dense_bf16_input_gradient(context, s.rows, s.in, s.out, d.dy, d.backward,
+        attn_dense_bf16_input_gradient(context, s.rows, s.in, s.out, d.dy, d.dy_row, d.packed,
                                        (attn_dense_output){.single = dx});
-        attn_dense_bf16_weight_gradient(context, s.rows, s.in, s.out, d.x, d.dy, dw, NULL, false);
+        attn_dense_bf16_weight_gradient(context, s.rows, s.in, s.out, d.x, d.dy, d.dy_row, dw, NULL,
+                                        false);
         check_result_of(run, forward_of(&d), (result){.single = y, .bias = d.bias}, "y");
         check_result_of(run, input_of(&d), (result){.single = dx}, "dx");
         check_result_of(run, weight_of(&d), (result){.single = dw}, "dw");
@@ -289,17 +296,48 @@ static void run_short(check_run *run)
     const layer_data d = data_of(run, s, context);
     float *y = check_floats(run, s.rows * s.out, CHECK_AT_END);
     attn_memory_fail_at(1);
-    attn_dense_bf16_forward(context, s.rows, s.in, s.out, d.x, d.forward, d.bias,
+    attn_dense_bf16_forward(context, s.rows, s.in, s.out, d.x, d.packed, d.bias,
                             (attn_dense_output){.single = y});
     attn_memory_fail_at(0);
     check_result_of(run, forward_of(&d), (result){.single = y, .bias = d.bias}, "y");
     attn_context_free(context);
 }
 
+/* Rows of a result apart from each other, read soon or not: what lies between them stays. */
+static void run_apart(check_run *run)
+{
+    static const size_t gaps[] = {3, 14}; /* the second: rows of whole cache lines */
+    const layer_size s = {520, 40, 530};
+    attn_context *context = check_context(run, 2);
+    check_case(run, "rows apart");
+    const layer_data d = data_of(run, s, context);
+    float *close = check_floats(run, s.rows * s.out, CHECK_AT_END);
+    attn_dense_bf16_forward(context, s.rows, s.in, s.out, d.x, d.packed, d.bias,
+                            (attn_dense_output){.single = close});
+    for (size_t i = 0; i < 2 * sizeof gaps / sizeof *gaps; i++) {
+        const size_t gap = gaps[i / 2], row = s.out + gap;
+        float *apart = check_floats(run, s.rows * row, CHECK_AT_START);
+        for (size_t at = 0; at < s.rows * row; at++) apart[at] = 7.0f;
+        attn_dense_bf16_forward(
+            context, s.rows, s.in, s.out, d.x, d.packed, d.bias,
+            (attn_dense_output){.single = apart, .row = row, .is_far = i % 2 == 1});
+        bool is_same = true, is_kept = true;
+        for (size_t r = 0; r < s.rows; r++) {
+            const float *own = apart + r * row;
+            is_same = is_same && memcmp(own, close + r * s.out, s.out * sizeof *own) == 0;
+            for (size_t j = s.out; j < row; j++) is_kept = is_kept && own[j] == 7.0f;
+        }
+        check_that(run, is_same, "rows %zu apart hold the bits of close ones", row);
+        check_that(run, is_kept, "nothing is written between rows %zu apart", row);
+    }
+    check_guards(run);
+}
+
 static void run_all(check_run *run)
 {
     run_sizes(run);
     run_special(run);
+    run_apart(run);
     run_short(run);
 }
 

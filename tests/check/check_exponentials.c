@@ -3,11 +3,22 @@
 #include "check_kernels.h"
 
 #include <math.h>
+#include <string.h>
 
 static double exp_bound(double exponent, double value)
 {
     if (!isfinite(exponent)) return CHECK_EXP_FLOOR;
     return value * (CHECK_UNIT * fabs(exponent) + CHECK_EXP_ERROR) + CHECK_EXP_FLOOR;
+}
+
+/* A power of two of the running softmax and its bound; at the border it may be 0 or not. */
+static double running_power(double exponent, double *bound)
+{
+    const double value = exp2(exponent), least = (double)ATTN_RUNNING_LEAST;
+    *bound = exp_bound(exponent, value);
+    if (exponent > least + 1e-4) return value;
+    *bound = exponent < least - 1e-4 ? 0.0 : value;
+    return exponent < least - 1e-4 ? 0.0 : value;
 }
 
 /* Scores of the kind that attention has: ordinary, wide apart, far below zero, hidden ones among
@@ -142,8 +153,8 @@ static void check_tile_gradient(check_run *run, const check_shape *shape, bool i
             const size_t at = i * row + j, dat = i * dp_row + j;
             const double exponent = (double)factor * (double)s_start[at] - (double)top[i];
             const double rest = (double)dp_start[dat] - (double)delta[i];
-            want_p[at] = is_running ? exp2(exponent) : exp(exponent);
-            p_bounds[at] = exp_bound(exponent, want_p[at]);
+            want_p[at] = is_running ? running_power(exponent, &p_bounds[at]) : exp(exponent);
+            if (!is_running) p_bounds[at] = exp_bound(exponent, want_p[at]);
             want_dp[dat] = want_p[at] * rest;
             dp_bounds[dat] =
                 (p_bounds[at] + 3.0 * CHECK_UNIT * want_p[at]) * fabs(rest) + CHECK_TINY;
@@ -178,13 +189,11 @@ static running_row want_running_row(size_t n, float factor, float top, const flo
     const bool is_raised = largest - top > ATTN_RUNNING_ROOM;
     running_row row = {.top = is_raised ? largest : top, .down = 1.0};
     if (is_raised) {
-        row.down = exp2((double)top - (double)largest);
-        row.down_bound = exp_bound((double)top - (double)largest, row.down);
+        row.down = running_power((double)top - (double)largest, &row.down_bound);
     }
     for (size_t j = 0; j < n; j++) {
         const double exponent = (double)factor * (double)s[j] - (double)row.top;
-        want[j] = exp2(exponent);
-        bounds[j] = exp_bound(exponent, want[j]);
+        want[j] = running_power(exponent, &bounds[j]);
         row.sum += want[j];
         row.sum_bound += bounds[j];
     }
@@ -292,7 +301,8 @@ void check_slot_cross_entropy(check_run *run, const check_shape *shape)
         double losses[2];
         for (size_t pass = 0; pass < 2; pass++) {
             x[pass] = check_copy(run, shape, n, start);
-            losses[pass] = check_table(run, pass)->cross_entropy(n, x[pass], target, factors[k]);
+            losses[pass] =
+                check_table(run, pass)->cross_entropy(n, x[pass], target, factors[k], NULL);
         }
         check_number(run, losses[0], losses[1], loss,
                      relative + CHECK_UNIT * fabs(gap) + 1e-14 * fabs(loss), "loss");
@@ -309,5 +319,12 @@ void check_slot_cross_entropy(check_run *run, const check_shape *shape)
                         2.0 * CHECK_UNIT * factor * (i == target ? 1.0 : 0.0) + CHECK_EXP_FLOOR;
         }
         check_output(run, n, x[0], x[1], want, bounds, "gradient of the logits");
+        float *again = check_copy(run, shape, n, start);
+        attn_bf16 *half = check_halves(run, n, shape->place);
+        attn_bf16 *rounded = check_halves(run, n, shape->place);
+        const double same = run->kernels->cross_entropy(n, again, target, factors[k], half);
+        run->kernels->bf16_from_float(n, x[0], rounded);
+        check_that(run, same == losses[0] && memcmp(half, rounded, n * sizeof *half) == 0,
+                   "loss and gradient in bfloat16");
     }
 }

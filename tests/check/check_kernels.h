@@ -59,6 +59,7 @@ check_slot_body check_slot_product, check_slot_product_double, check_slot_transp
     check_slot_elu_plus_one, check_slot_elu_plus_one_gradient, check_slot_cross_entropy,
     check_slot_multiply, check_slot_add_product, check_slot_silu, check_slot_silu_gradient,
     check_slot_log_sigmoid, check_slot_log_sigmoid_gradient, check_slot_rotate,
-    check_slot_bf16_from_float, check_slot_bf16_to_float, check_slot_adamw;
+    check_slot_decayed_scores, check_slot_decayed_scores_gradient, check_slot_bf16_from_float,
+    check_slot_bf16_to_float, check_slot_adamw;
 
 #endif

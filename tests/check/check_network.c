@@ -146,11 +146,14 @@ void check_slot_gelu_gradient(check_run *run, const check_shape *shape)
                        CHECK_EXP_FLOOR * (1.0 + fabs(xi * g.slope)));
     }
     for (size_t in_place = 0; in_place < 2; in_place++) {
-        float *dx[2];
+        float *dx[2], *y = in_place ? check_floats(run, n, shape->place) : NULL;
+        float *same = check_floats(run, n, shape->place);
         for (size_t pass = 0; pass < 2; pass++) {
             dx[pass] =
                 in_place ? check_copy(run, shape, n, dy) : check_floats(run, n, shape->place);
-            check_table(run, pass)->gelu_gradient(n, x, in_place ? dx[pass] : dy, dx[pass]);
+            check_table(run, pass)->gelu_gradient(n, x, in_place ? dx[pass] : dy, dx[pass], y);
+            check_table(run, pass)->gelu(n, x, same);
+            if (y) check_same_bits(run, n, y, same, "y beside dx");
         }
         check_output(run, n, dx[0], dx[1], want, bounds, "dx");
     }

@@ -151,7 +151,7 @@ for probe in product projection head bfloat16 exponential other memory launch; d
     grep -q "^$probe  *[0-9.e+]* *[0-9.e+-]* to " "$folder/out" || fail "calibrate: no $probe"
 done
 for mechanism in softmax flash lsh mla gla nystrom gated-deltanet; do
-    grep -Eq "^$mechanism +[0-9.]+ +[0-9.]+$" "$folder/out" || fail "calibrate: no core of $mechanism"
+    grep -Eq "^$mechanism +[0-9.]+ +[0-9.]+( +[0-9.-]+){6}$" "$folder/out" || fail "calibrate: no core of $mechanism"
 done
 awk 'length > 80 && !/^energy|^kept/ { bad = 1; print } END { exit bad }' "$folder/out" || fail 'calibrate: width'
 [[ $(grep -c '"name": "this"' "$folder/both.json") == 1 && $(grep -c '"name": "mine"' "$folder/both.json") == 1 ]] ||

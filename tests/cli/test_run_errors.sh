@@ -108,6 +108,7 @@ refuse 1 "attnscope: store 'missing/x.db': cannot open it: No such file or direc
 refuse 2 'attnscope: a store needs a file name' --store ''
 refuse 1 "attnscope: 'text.db' is not an attnscope store: name another file" --store text.db
 refuse 2 "attnscope: there is no store 'x.db' to --resume from" --store x.db --resume
+refuse 2 'attnscope: --force goes on with a run: it needs --resume' --store x.db --force
 refuse 1 'attnscope: cannot write missing/x.html: No such file or directory' --out missing/x.html
 refuse 1 'attnscope: cannot write empty: it is a folder' --out empty
 refuse 2 "attnscope: --out needs a file name, or 'none'" --out ''
@@ -134,7 +135,7 @@ if command -v sqlite3 >/dev/null; then
     cp "$2/tests/data/store/schema-1.db" newer.db
     sqlite3 newer.db 'PRAGMA user_version = 99'
     ls -A >before
-    refuse 1 "attnscope: store 'newer.db' has schema 99, this attnscope knows schemas up to 2: update attnscope, or use another file" --store newer.db
+    refuse 1 "attnscope: store 'newer.db' has schema 99, this attnscope knows schemas up to 3: update attnscope, or use another file" --store newer.db
 else
     echo 'sqlite3 is absent: a store of a newer schema was not tried'
 fi

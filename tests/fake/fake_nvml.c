@@ -137,8 +137,24 @@ EXPORT(nvmlDeviceGetPowerManagementDefaultLimit, nvml_device device, unsigned *l
 /* The name of older drivers. */
 EXPORT(nvmlDeviceGetCurrentClocksThrottleReasons, nvml_device device, unsigned long long *reasons)
 {
-    *reasons = board_of(device)->reasons;
+    fake_board *board = board_of(device);
+    *reasons = board->reasons;
+    board->reasons |= board->reasons_later;
     return NVML_OK;
+}
+
+EXPORT(nvmlDeviceGetTemperature, nvml_device device, int sensor, unsigned *celsius)
+{
+    fake_board *board = board_of(device);
+    *celsius = board->temperature_c;
+    board->temperature_c += board->heating_c;
+    return sensor == NVML_TEMPERATURE_GPU && *celsius > 0 ? NVML_OK : NVML_NOT_SUPPORTED;
+}
+
+EXPORT(nvmlDeviceGetClockInfo, nvml_device device, int clock, unsigned *mhz)
+{
+    *mhz = board_of(device)->clock_mhz;
+    return clock == NVML_CLOCK_SM && *mhz > 0 ? NVML_OK : NVML_NOT_SUPPORTED;
 }
 
 EXPORT(nvmlDeviceGetComputeRunningProcesses_v3, nvml_device device, unsigned *n, void *infos)

@@ -20,6 +20,9 @@ typedef struct fake_board {
     unsigned mig, processes;
     unsigned limit_mw, default_limit_mw;
     unsigned long long reasons;
+    unsigned long long reasons_later;  /* from the second time on that somebody asks */
+    unsigned temperature_c, heating_c; /* warmer by so much from one time to the next */
+    unsigned clock_mhz;
 } fake_board;
 
 typedef struct fake_nvml_state {

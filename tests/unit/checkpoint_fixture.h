@@ -42,7 +42,8 @@ static inline attn_model *make_distinct(const attn_model_config *config)
 }
 
 /* The file at `path` as a new model, or the failure. */
-static inline attn_status load(attn_model **model, const attn_model_config *config, attn_error *error)
+static inline attn_status load(attn_model **model, const attn_model_config *config,
+                               attn_error *error)
 {
     attn_checkpoint *checkpoint = NULL;
     *model = NULL;

@@ -103,6 +103,7 @@ static inline attn_store *open_store(const char *path)
 }
 
 static const char *environment = "{}"; /* of the runs that follow */
+static bool is_forced;                 /* they go on under another one too */
 
 typedef void run_observer(void *argument, const attn_run_progress *progress);
 
@@ -119,6 +120,7 @@ static inline attn_status run_plan(const attn_plan *plan, attn_store *store, boo
                                       .dataset = dataset,
                                       .store = store,
                                       .resumes = resumes,
+                                      .is_forced = is_forced,
                                       .observe = observe,
                                       .argument = argument,
                                       .stop = &stop};

@@ -87,7 +87,7 @@ static inline void make_batch(test_batch *b, size_t tokens, size_t vocabulary, u
 }
 
 static inline attn_trainer *make_trainer(attn_model *model, attn_context *context, size_t batch,
-                                  size_t length)
+                                         size_t length)
 {
     attn_error error = {0};
     attn_trainer *trainer = NULL;
@@ -96,7 +96,8 @@ static inline attn_trainer *make_trainer(attn_model *model, attn_context *contex
 }
 
 /* One step of training at a rate of 1e-3; gives the mean loss before it. */
-static inline double take_step(attn_trainer *trainer, const attn_training_batch *batch, double max_norm)
+static inline double take_step(attn_trainer *trainer, const attn_training_batch *batch,
+                               double max_norm)
 {
     attn_error error = {0};
     attn_loss loss;
@@ -106,6 +107,22 @@ static inline double take_step(attn_trainer *trainer, const attn_training_batch 
     assert_ok(attn_trainer_backward(trainer, &error), &error);
     assert_ok(attn_trainer_update(trainer, &adamw, 1e-3, NULL, &error), &error);
     return loss.mean;
+}
+
+/* Work that was counted after `before`. */
+static inline attn_work since(const attn_context *context, attn_work before)
+{
+    const attn_work now = attn_context_work(context);
+    return (attn_work){.matmul = now.matmul - before.matmul,
+                       .exponential = now.exponential - before.exponential,
+                       .other = now.other - before.other};
+}
+
+static inline void assert_work(attn_work got, attn_work want)
+{
+    assert_int_equal(got.matmul, want.matmul);
+    assert_int_equal(got.exponential, want.exponential);
+    assert_int_equal(got.other, want.other);
 }
 
 #endif

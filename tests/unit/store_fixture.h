@@ -67,7 +67,7 @@ static inline size_t steps_in(const char *path)
 }
 
 static inline void assert_open_fails(const char *path, attn_store_mode mode, attn_status expected,
-                              const char *text)
+                                     const char *text)
 {
     attn_error error = {0};
     attn_store *store = NULL;

@@ -249,10 +249,10 @@ static void test_short_memory(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_round_trip), cmocka_unit_test(test_mechanisms),
-        cmocka_unit_test(test_pattern),    cmocka_unit_test(test_leaking),
+        cmocka_unit_test(test_round_trip),    cmocka_unit_test(test_mechanisms),
+        cmocka_unit_test(test_pattern),       cmocka_unit_test(test_leaking),
         cmocka_unit_test(test_options_apart), cmocka_unit_test(test_layout),
-        cmocka_unit_test(test_truncated),  cmocka_unit_test(test_short_memory),
+        cmocka_unit_test(test_truncated),     cmocka_unit_test(test_short_memory),
     };
     return cmocka_run_group_tests(tests, make_folder, remove_folder);
 }

@@ -237,6 +237,12 @@ static size_t place_of(const char *mechanism)
     return i;
 }
 
+/* The factor of float32 at the shorter length. */
+static double *core_of(attn_device *d, size_t pass, const char *mechanism)
+{
+    return &d->cores[ATTN_CORE_F32][pass][0][place_of(mechanism)];
+}
+
 /* Each kind of product has its rate, and each mechanism's core its factor. */
 static void test_constants_of_a_machine(void **state)
 {
@@ -258,8 +264,8 @@ static void test_constants_of_a_machine(void **state)
         for (size_t pass = 0; pass < ATTN_COST_PASSES; pass++) sum += plain.class_s[class][pass];
     assert_about(sum, plain.time_s.value, 1e-12);
 
-    d.core_forward[place_of("flash")] = 3.0;
-    d.core_backward[place_of("gla")] = 5.0; /* another's */
+    *core_of(&d, ATTN_COST_FORWARD, "flash") = 3.0;
+    *core_of(&d, ATTN_COST_BACKWARD, "gla") = 5.0; /* another's */
     const attn_prediction slow = predict(&e, &d);
     assert_about(slow.terms[ATTN_COST_CORE][ATTN_COST_FORWARD].matmul_s,
                  3.0 * plain.terms[ATTN_COST_CORE][ATTN_COST_FORWARD].matmul_s, 1e-12);
@@ -268,14 +274,42 @@ static void test_constants_of_a_machine(void **state)
     assert_true(slow.time_s.low < slow.time_s.value && slow.time_s.value < slow.time_s.high);
     e = estimate("gpt2", "flash+gla", ATTN_COST_TRAIN, ATTN_COST_F32, 2, 512);
     const double both = predict(&e, &d).class_s[ATTN_COST_CORE][ATTN_COST_BACKWARD];
-    d.core_backward[place_of("gla")] = 1.0;
+    *core_of(&d, ATTN_COST_BACKWARD, "gla") = 1.0;
     assert_true(both > predict(&e, &d).class_s[ATTN_COST_CORE][ATTN_COST_BACKWARD]);
     /* decoding has other kernels */
     e = estimate("gpt2", "flash", ATTN_COST_DECODE, ATTN_COST_F32, 1, 512);
-    d.core_forward[place_of("flash")] = NAN;
+    *core_of(&d, ATTN_COST_FORWARD, "flash") = NAN;
     const double decoding_s = predict(&e, &d).time_s.value;
-    d.core_forward[place_of("flash")] = 100.0;
+    *core_of(&d, ATTN_COST_FORWARD, "flash") = 100.0;
     assert_true(predict(&e, &d).time_s.value == decoding_s);
+}
+
+/* Factors of cores between and beyond the lengths that were measured, and in bfloat16. */
+static void test_factors_of_cores(void **state)
+{
+    (void)state;
+    static attn_cost_estimate e;
+    const size_t flash = place_of("flash");
+    const struct {
+        size_t length;
+        attn_cost_type type;
+        double factor;
+    } cases[] = {{512, ATTN_COST_F32, 2.0},   {1024, ATTN_COST_F32, 2.0},
+                 {2048, ATTN_COST_F32, 4.0},  {4096, ATTN_COST_F32, 8.0},
+                 {8192, ATTN_COST_F32, 8.0},  {1024, ATTN_COST_BF16, 0.5},
+                 {4096, ATTN_COST_BF16, 8.0}, {2048, ATTN_COST_BF16, 2.0}};
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        attn_device d = measured_machine();
+        e = estimate("gpt2", "flash", ATTN_COST_TRAIN, cases[i].type, 2, cases[i].length);
+        const double plain = predict(&e, &d).terms[ATTN_COST_CORE][ATTN_COST_FORWARD].exponential_s;
+        d.cores[ATTN_CORE_F32][ATTN_COST_FORWARD][0][flash] = 2.0;
+        d.cores[ATTN_CORE_F32][ATTN_COST_FORWARD][1][flash] = 8.0;
+        d.cores[ATTN_CORE_BF16][ATTN_COST_FORWARD][0][flash] = 0.5; /* the longer one is missing */
+        assert_about(predict(&e, &d).terms[ATTN_COST_CORE][ATTN_COST_FORWARD].exponential_s,
+                     cases[i].factor * plain, 1e-12);
+    }
+    assert_string_equal(attn_core_field(ATTN_CORE_BF16, ATTN_COST_BACKWARD, 1),
+                        "core_backward_bf16_long");
 }
 
 /* What libattn does with bfloat16: products alone are faster; cores, gradients and master weights
@@ -345,6 +379,7 @@ int main(void)
                                        cmocka_unit_test(test_ridges),
                                        cmocka_unit_test(test_all_devices),
                                        cmocka_unit_test(test_constants_of_a_machine),
+                                       cmocka_unit_test(test_factors_of_cores),
                                        cmocka_unit_test(test_bfloat16_of_a_machine),
                                        cmocka_unit_test(test_energy_of_a_machine)};
     return cmocka_run_group_tests(tests, load, unload);

@@ -92,10 +92,46 @@ static void energies_follow_from_times(void **state)
     /* At rest it draws as much: nothing is dynamic. */
     const attn_figure *dynamic = need(t, "energy_dynamic_j");
     assert_true(fabs(dynamic->value) < POWER_W * (0.02 * train_s + 0.05));
+    /* When it was at work: before, between and behind the two rests; timed as train_time_s is. */
+    double timed_s = 0.0;
+    size_t n_work = 0;
+    for (size_t i = 0; i < t->n_spans; i++) {
+        assert_true(t->spans[i].begin_s > 1.6e9 && t->spans[i].end_s >= t->spans[i].begin_s);
+        if (t->spans[i].is_timed) timed_s += t->spans[i].end_s - t->spans[i].begin_s;
+        n_work += !t->spans[i].is_timed;
+    }
+    assert_int_equal(n_work, 3);
+    assert_true(fabs(timed_s - train_s) < 0.01 * train_s + 0.05);
     double evaluation_s = 0.0;
     for (size_t i = 1; i < t->n_evaluations; i++) evaluation_s += t->evaluations[i].time_s;
     assert_int_equal(need(t, "energy_evaluation_j")->provenance, ATTN_MEASURED);
     assert_energy(t, "energy_evaluation_j", evaluation_s, 0.05, 0.3);
+    attn_store_result_free(result);
+}
+
+/* A board that was cool and free before training, and is hot and slowed when it ends. */
+static void boards_are_looked_at_before_and_after(void **state)
+{
+    (void)state;
+    attn_plan plan = metered_plan();
+    set_board(200000);
+    nvml->boards[0].temperature_c = 41;
+    nvml->boards[0].heating_c = 44;
+    nvml->boards[0].clock_mhz = 1410;
+    nvml->boards[0].reasons_later = 0x40;
+    attn_store_result *result = run_trial(&plan);
+    const attn_store_trial *t = &result->trials[0];
+    assert_true(need(t, "gpu_temperature_before_c")->value == 41.0);
+    assert_true(need(t, "gpu_temperature_after_c")->value == 85.0);
+    assert_true(need(t, "gpu_clock_before_mhz")->value == 1410.0);
+    assert_true(need(t, "gpu_clock_after_mhz")->value == 1410.0);
+    assert_true(need(t, "gpu_slowdowns_before")->value == 0.0);
+    assert_true(need(t, "gpu_slowdowns_after")->value == 1.0);
+    assert_string_equal(need(t, "gpu_slowdowns_after")->why, "00000000:65:00.0: hardware thermal");
+    attn_store_result_free(result);
+    plan.measuring.gpus = "none"; /* nobody asks for boards */
+    result = run_trial(&plan);
+    assert_null(find_figure(&result->trials[0], "gpu_temperature_after_c"));
     attn_store_result_free(result);
 }
 
@@ -145,11 +181,65 @@ static void parts_of_a_step_add_up(void **state)
     }
 }
 
+/* Long questions and short answers, one behind the other: most pieces of a row hold no target, and
+ * each step looks through hundreds of them for the next one that does. */
+static attn_dataset *make_slow_data(void)
+{
+    attn_error error = {0};
+    attn_dataset *data = NULL;
+    attn_tokenizer *tokenizer = NULL;
+    const char *path = scratch_path("long.jsonl");
+    FILE *file = fopen(path, "w");
+    assert_non_null(file);
+    for (int row = 0; row < 8; row++) {
+        fputs("{\"messages\": [{\"role\": \"user\", \"content\": \"", file);
+        for (int i = 0; i < 20000; i++) fputs("and so ", file);
+        fputs("on?\"}, {\"role\": \"assistant\", \"content\": \"Yes.\"}]}\n", file);
+    }
+    assert_int_equal(fclose(file), 0);
+    assert_ok(attn_tokenizer_load(&tokenizer, SOURCE_DIR "/data/gpt2/vocab.bpe", &error));
+    assert_ok(attn_dataset_load(&data, path, tokenizer, &error));
+    attn_tokenizer_free(tokenizer);
+    return data;
+}
+
+static void data_has_windows_of_its_own(void **state)
+{
+    (void)state;
+    attn_plan plan = metered_plan();
+    plan.batch = 1;
+    plan.is_packed = plan.is_loss_on_answers = true;
+    plan.held_out = 0.0;
+    plan.evaluate_every = 0;
+    attn_dataset *usual = dataset, *slow = make_slow_data();
+    dataset = slow;
+    bool has_windows = false;
+    for (int tries = 0; tries < 5 && !has_windows; tries++) {
+        set_board(1000);
+        nvml->boards[0].power_w = 5000.0; /* so that a microsecond shows */
+        attn_store_result *result = run_trial(&plan);
+        const attn_store_trial *t = &result->trials[0];
+        const attn_figure *energy = need(t, "energy_data_j");
+        double data_s = 0.0;
+        for (size_t i = 2; i < 5; i++) data_s += t->steps[i].data_s;
+        has_windows = strstr(energy->source, "in 3 windows of its own") != NULL &&
+                      fabs(energy->value / (5000.0 * data_s) - 1.0) < 0.2;
+        if (!has_windows)
+            print_message("%g J in %g s, %s\n", energy->value, data_s, energy->source);
+        attn_store_result_free(result);
+    }
+    dataset = usual;
+    attn_dataset_free(slow);
+    assert_true(has_windows);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(energies_follow_from_times),
+        cmocka_unit_test(boards_are_looked_at_before_and_after),
         cmocka_unit_test(parts_of_a_step_add_up),
+        cmocka_unit_test(data_has_windows_of_its_own),
     };
     return cmocka_run_group_tests(tests, set_up, free_dataset);
 }

@@ -2,6 +2,10 @@
 #include "experiment_fixture.h"
 
 #include "base/clock.h"
+#include "report/comparison.h"
+#include "report/export.h"
+#include "report/findings.h"
+#include "store/likeness.h"
 
 /* ---- stopping and going on ---------------------------------------------------------------- */
 
@@ -184,6 +188,87 @@ static void another_machine_is_not_resumed(void **state)
     attn_store_close(store);
 }
 
+/* By force a run goes on under other circumstances, and says so wherever it is shown. */
+static void forced_runs_are_marked(void **state)
+{
+    (void)state;
+    attn_plan plan = tiny_plan("flash,linear,gqa");
+    attn_store *store = open_store(scratch_path("forced.db"));
+    attn_error error = {0}, refused = {0};
+    environment = "{\"system\": {\"kernel\": \"6.1\"}, \"cpu\": {\"microcode\": \"0x1\"}}";
+    const stop_at at = {2, 0};
+    assert_int_equal(run_plan(&plan, store, false, stop_there, (void *)&at, &error),
+                     ATTN_EINTERRUPTED);
+    stop = 0;
+    error = (attn_error){0};
+    environment = "{\"system\": {\"kernel\": \"6.2\"}, \"cpu\": {\"microcode\": \"0x2\"}}";
+    assert_int_equal(run_plan(&plan, store, true, NULL, NULL, &refused), ATTN_EARGUMENT);
+    assert_non_null(strstr(refused.text, "or --force it, which marks the run"));
+    is_forced = true;
+    const stop_at later = {3, 0};
+    assert_int_equal(run_plan(&plan, store, true, stop_there, (void *)&later, &error),
+                     ATTN_EINTERRUPTED);
+    stop = 0;
+    error = (attn_error){0};
+    /* Nothing has changed since: no force is needed, and nothing is noted again. */
+    is_forced = false;
+    assert_ok(run_plan(&plan, store, true, NULL, NULL, &error));
+    attn_store_result *result = load_newest(store);
+    assert_string_equal(result->run.state, "done");
+    assert_int_equal(result->n_trials, 3);
+    for (size_t t = 0; t < 3; t++) {
+        const attn_figure *mark = find_figure(&result->trials[t], ATTN_FIGURE_CIRCUMSTANCES);
+        assert_int_equal(mark != NULL, t > 0);
+        if (mark) assert_true(mark->value == 2.0 && strstr(mark->why, "cpu.microcode") != NULL);
+    }
+    attn_differences list = {.n = 0};
+    attn_likeness_resumed(result->run.environment_json, &list);
+    assert_int_equal(list.n, 2);
+    assert_string_equal(list.texts[1], "system.kernel: \"6.1\" and \"6.2\" from trial 2 on");
+    assert_non_null(strstr(result->run.environment_json, "\"trials_done\":1"));
+
+    attn_summary *summary = NULL;
+    attn_finding findings[ATTN_FINDINGS_MAX];
+    assert_ok(attn_summary_make(result, &summary, &error));
+    const size_t n = attn_findings_make(summary, findings);
+    const attn_finding *found = NULL;
+    for (size_t i = 0; i < n; i++)
+        if (strcmp(findings[i].label, "Circumstances") == 0) found = &findings[i];
+    assert_non_null(found);
+    assert_true(found->is_caution && strstr(found->detail, "from trial 2 on") != NULL);
+    char *text = NULL;
+    size_t size_bytes = 0;
+    FILE *out = open_memstream(&text, &size_bytes);
+    assert_ok(attn_report_export(out, "md", result, summary, "loss", &error));
+    fclose(out);
+    assert_non_null(strstr(text, "resumed by force under other circumstances: cpu.microcode"));
+    free(text);
+    attn_summary_free(summary);
+
+    /* A run of one piece beside it. */
+    attn_comparison *comparison = NULL;
+    attn_error apart = {0};
+    environment = "{\"system\": {\"kernel\": \"6.1\"}, \"cpu\": {\"microcode\": \"0x1\"}}";
+    assert_ok(run_plan(&plan, store, false, NULL, NULL, &error));
+    attn_store_result *other = load_newest(store);
+    attn_comparison_options how = {.is_forced = false};
+    for (int i = 0; i < 2; i++) {
+        apart = (attn_error){0};
+        assert_int_equal(
+            attn_comparison_make(i ? result : other, i ? other : result, &how, &comparison, &apart),
+            ATTN_EUNSUPPORTED);
+        assert_non_null(strstr(apart.text, "from trial 2 on, and more"));
+    }
+    how.is_forced = true;
+    assert_ok(attn_comparison_make(other, result, &how, &comparison, &error));
+    assert_int_equal(comparison->forbidding.n, 2);
+    attn_comparison_free(comparison);
+    attn_store_result_free(other);
+    attn_store_result_free(result);
+    environment = "{}";
+    attn_store_close(store);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -192,6 +277,7 @@ int main(void)
         cmocka_unit_test_setup(finished_runs_are_not_interrupted, ask_for_no_stop),
         cmocka_unit_test_setup(another_plan_is_not_resumed, ask_for_no_stop),
         cmocka_unit_test_setup(another_machine_is_not_resumed, ask_for_no_stop),
+        cmocka_unit_test_setup(forced_runs_are_marked, ask_for_no_stop),
     };
     return cmocka_run_group_tests(tests, load_dataset, free_dataset);
 }

@@ -308,6 +308,23 @@ static void slow_meters_do_not(void **state)
     attn_energy_close(meter);
 }
 
+/* Sleep and a clock that was set count in the stretch in which they were. */
+static void disturbed_clocks_are_added_up(void **state)
+{
+    (void)state;
+    attn_window window = {.meter = open_meter()};
+    for (int i = 0; i < 2; i++) {
+        attn_window_open(&window);
+        window.begin_energy.suspended_s -= 30.0;
+        window.begin_offset_s += i == 0 ? 3.0 : -2.0; /* forth and back are no rest */
+        attn_window_close(&window);
+        assert_true(window.begin_epoch_s > 1.6e9 && window.end_epoch_s >= window.begin_epoch_s);
+    }
+    assert_true(fabs(window.suspended_s - 60.0) < 1.0);
+    assert_true(fabs(window.clock_step_s - 5.0) < 1.0);
+    attn_energy_close(window.meter);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -316,6 +333,7 @@ int main(void)
         cmocka_unit_test(intervals_are_added_up),
         cmocka_unit_test(quick_meters_give_parts_windows_of_their_own),
         cmocka_unit_test(slow_meters_do_not),
+        cmocka_unit_test(disturbed_clocks_are_added_up),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -119,6 +119,30 @@ static void boards_go_by_their_address(void **state)
     assert_true(nvml->n_shutdowns >= 5);
 }
 
+static void boards_have_a_state(void **state)
+{
+    (void)state;
+    attn_figure f[ATTN_GPU_FIGURES];
+    nvml->boards[0].temperature_c = 60;
+    nvml->boards[1].temperature_c = 70;
+    nvml->boards[0].clock_mhz = 900;
+    nvml->boards[1].clock_mhz = 1400;
+    nvml->boards[1].reasons = 0x4 | 0x20;
+    assert_int_equal(attn_gpu_figures(FAKE_NVML, "all", "after", f), ATTN_GPU_FIGURES);
+    assert_string_equal(f[0].name, "gpu_temperature_after_c");
+    assert_true(f[0].value == 70.0 && f[1].value == 900.0 && f[2].value == 1.0);
+    assert_string_equal(f[2].why, "00000000:3B:00.0: software power cap, software thermal");
+    assert_int_equal(attn_gpu_figures(FAKE_NVML, "65:00.0", "before", f), ATTN_GPU_FIGURES);
+    assert_string_equal(f[1].name, "gpu_clock_before_mhz");
+    assert_true(f[0].value == 60.0 && f[1].value == 900.0 && f[2].value == 0.0);
+    nvml->boards[0].temperature_c = 0; /* not supported */
+    assert_int_equal(attn_gpu_figures(FAKE_NVML, "65:00.0", "before", f), ATTN_GPU_FIGURES);
+    assert_int_equal(f[0].provenance, ATTN_UNAVAILABLE);
+    assert_int_equal(attn_gpu_figures(FAKE_NVML, "none", "after", f), 0);
+    assert_int_equal(attn_gpu_figures(FAKE_NVML, "0000:99:00.0", "after", f), 0);
+    assert_int_equal(attn_gpu_figures("/nowhere.so", "all", "after", f), 0);
+}
+
 static void no_board_is_asked_unless_wanted(void **state)
 {
     (void)state;
@@ -328,6 +352,7 @@ int main(void)
 #define CASE(name) cmocka_unit_test_setup(name, set_up)
     const struct CMUnitTest tests[] = {
         CASE(boards_go_by_their_address),
+        CASE(boards_have_a_state),
         CASE(no_board_is_asked_unless_wanted),
         CASE(counters_that_are_not_supported_are_integrated),
         CASE(resets_and_losses_are_unknown),

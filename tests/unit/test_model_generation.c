@@ -165,14 +165,6 @@ static void test_distribution(void **state)
     attn_context_free(context);
 }
 
-static attn_work since(const attn_context *context, attn_work before)
-{
-    const attn_work now = attn_context_work(context);
-    return (attn_work){.matmul = now.matmul - before.matmul,
-                       .exponential = now.exponential - before.exponential,
-                       .other = now.other - before.other};
-}
-
 static void check_work(const char *mechanism, size_t threads)
 {
     attn_error error = {0};

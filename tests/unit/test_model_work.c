@@ -1,21 +1,6 @@
 /* Counted work of training steps equals its closed form; the list of dense products is the step's. */
 #include "model_fixture.h"
 
-static attn_work since(const attn_context *context, attn_work before)
-{
-    const attn_work now = attn_context_work(context);
-    return (attn_work){.matmul = now.matmul - before.matmul,
-                       .exponential = now.exponential - before.exponential,
-                       .other = now.other - before.other};
-}
-
-static void assert_work(attn_work got, attn_work want)
-{
-    assert_int_equal(got.matmul, want.matmul);
-    assert_int_equal(got.exponential, want.exponential);
-    assert_int_equal(got.other, want.other);
-}
-
 static void check_work(const char *mechanism, size_t threads, const char *isa, size_t batch,
                        size_t length, size_t layers, attn_dtype dtype)
 {

@@ -160,12 +160,57 @@ static void memory_may_fail(void **state)
     attn_summary_free(summary);
 }
 
+/* Of equal ones both; not what is beaten, sees the future, is a twin, or has no loss. */
+static void the_front_is_what_none_beats(void **state)
+{
+    (void)state;
+    static const struct {
+        const char *name;
+        double time_s, loss;
+        bool is_on_front;
+    } cases[] = {{"fast", 1.0, 5.0, true},    {"as-fast", 1.0, 5.0, true},
+                 {"slower", 1.1, 5.0, false}, {"worse", 1.0, 5.1, false},
+                 {"between", 2.0, 4.0, true}, {"beaten", 2.5, 4.5, false},
+                 {"slow", 3.0, 3.0, true},    {"slow (A/A)", 2.9, 3.0, false},
+                 {"future", 0.5, 1.0, false}, {"unknown", 0.1, NAN, false}};
+    enum { N = sizeof cases / sizeof *cases };
+    attn_figure figures[N][3];
+    attn_store_trial trials[N];
+    char plan[] = "{\"mechanisms\": [\"slow\"], \"measuring\": {\"again\": \"slow (A/A)\"}}";
+    for (size_t i = 0; i < N; i++) {
+        figures[i][0] = attn_figure_make("train_time_s", "s", cases[i].time_s, ATTN_MEASURED, "");
+        figures[i][1] =
+            isnan(cases[i].loss)
+                ? attn_figure_unavailable("held_out_loss", "nat", "", "none was held out")
+                : attn_figure_make("held_out_loss", "nat", cases[i].loss, ATTN_DERIVED, "");
+        figures[i][2] = attn_figure_make(ATTN_FIGURE_SEES_FUTURE, "block", 1.0, ATTN_COUNTED, "");
+        trials[i] = (attn_store_trial){.round = 1,
+                                       .position = (uint32_t)i + 1,
+                                       .state = ATTN_TRIAL_DONE,
+                                       .figures = figures[i],
+                                       .n_figures = strcmp(cases[i].name, "future") == 0 ? 3 : 2};
+        strcpy(trials[i].mechanism, cases[i].name);
+    }
+    const attn_store_result result = {.run = {.plan_json = plan}, .trials = trials, .n_trials = N};
+    attn_error error = {0};
+    attn_summary *summary = NULL;
+    assert_int_equal(attn_summary_make(&result, &summary, &error), ATTN_OK);
+    assert_int_equal(summary->n_mechanisms, N);
+    for (size_t i = 0; i < N; i++)
+        for (size_t m = 0; m < N; m++)
+            if (strcmp(summary->mechanisms[m].name, cases[i].name) == 0 &&
+                attn_curves_is_on_front(summary, m, "train_time_s") != cases[i].is_on_front)
+                fail_msg("%s", cases[i].name);
+    attn_summary_free(summary);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(medians_at_each_step),
         cmocka_unit_test(what_is_missing_is_not_made_up),
         cmocka_unit_test(memory_may_fail),
+        cmocka_unit_test(the_front_is_what_none_beats),
     };
     return cmocka_run_group_tests_name("report curves", tests, NULL, NULL);
 }

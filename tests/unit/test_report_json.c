@@ -135,7 +135,7 @@ static void a_small_run_to_the_letter(void **state)
         "\"training\":{\"steps\":[1.0],\"seconds\":[null],\"flop\":[9.0072e15],"
         "\"joules\":[null],\"loss\":[null]},"
         "\"held_out\":{\"steps\":[1.0],\"seconds\":[null],\"flop\":[9.0072e15],"
-        "\"joules\":[null],\"loss\":[2.5]}}]");
+        "\"joules\":[null],\"loss\":[2.5]},\"front\":[]}]");
     free(page);
     free(indented);
     free(text);

@@ -9,6 +9,7 @@
 
 #include "base/memory.h"
 #include "report/curves.h"
+#include "report/findings.h"
 #include "report/overlay.h"
 #include "report/report.h"
 #include "synthetic_result.h"
@@ -211,6 +212,94 @@ static void memory_may_fail(void **state)
     synthetic_report_free(&b);
 }
 
+/* The energy of a step of the processors is not that of the whole machine. */
+static void energies_of_other_extent_are_refused(void **state)
+{
+    (void)state;
+    const synthetic_options options = {.rounds = 1, .steps = 4, .has_energy = true};
+    synthetic_report a = synthetic_report_make(&options), b = synthetic_report_make(&options);
+    attn_store_result *both[] = {a.result, b.result};
+    for (size_t r = 0; r < 2; r++)
+        for (size_t t = 0; t < both[r]->n_trials; t++)
+            for (size_t f = 0; f < both[r]->trials[t].n_figures; f++) {
+                attn_figure *figure = &both[r]->trials[t].figures[f];
+                if (strcmp(figure->name, "energy_step_j") != 0) continue;
+                figure->provenance = ATTN_DERIVED;
+                strcpy(figure->source, r == 0 ? "energy_cpu_package_j / steps timed"
+                                              : "energy_system_j / steps timed");
+            }
+    for (size_t other = 0; other < 2; other++) {
+        attn_error error = {0};
+        attn_overlay *overlay = NULL;
+        const attn_store_result *pair[] = {a.result, both[other]};
+        const attn_status status = attn_overlay_make(pair, 2, false, &overlay, &error);
+        assert_int_equal(status, other ? ATTN_EUNSUPPORTED : ATTN_OK);
+        if (other) assert_non_null(strstr(error.text, "energy_system_j / steps timed"));
+        attn_overlay_free(overlay);
+    }
+    synthetic_report_free(&a);
+    synthetic_report_free(&b);
+}
+
+/* The detail of a finding; its subject must not be `never`. */
+static const attn_finding *finding(const attn_summary *summary, const char *label,
+                                   const char *never)
+{
+    static attn_finding all[ATTN_FINDINGS_MAX];
+    const size_t n = attn_findings_make(summary, all);
+    for (size_t i = 0; i < n; i++) {
+        assert_string_not_equal(all[i].subject, never);
+        if (strcmp(all[i].label, label) == 0) return &all[i];
+    }
+    fail_msg("no finding '%s'", label);
+    return NULL;
+}
+
+/* The A/A twin of a later run is its twin here too: no competitor, and its noise counts. */
+static void twins_of_every_run_are_twins(void **state)
+{
+    (void)state;
+    const synthetic_options options = {.rounds = 6, .steps = 4};
+    synthetic_report a = synthetic_report_make(&options), b = synthetic_report_make(&options);
+    for (size_t t = 0; t < b.result->n_trials; t++) { /* sdpa takes the part of the twin */
+        attn_store_trial *trial = &b.result->trials[t];
+        if (strcmp(trial->mechanism, "sdpa") != 0) continue;
+        strcpy(trial->mechanism, "softmax (A/A)");
+        for (size_t f = 0; f < trial->n_figures; f++) /* and would be the best of all */
+            if (strcmp(trial->figures[f].name, "step_time_s") == 0) trial->figures[f].value *= 0.5;
+    }
+    attn_free(b.result->run.plan_json);
+    b.result->run.plan_json =
+        attn_strdup("{\"mechanisms\": [\"softmax\"], \"rounds\": 6, \"measuring\": "
+                    "{\"again\": \"softmax (A/A)\"}}");
+    attn_error error = {0};
+    attn_overlay *overlay = overlay_of(&a, &b, true);
+    const attn_summary *s = overlay->summary;
+    size_t twin = s->n_mechanisms;
+    for (size_t i = 0; i < s->n_mechanisms; i++) {
+        const bool is_twin = strcmp(s->mechanisms[i].name, "B softmax (A/A)") == 0;
+        assert_int_equal(s->mechanisms[i].is_again, is_twin);
+        if (is_twin) twin = i;
+    }
+    assert_true(twin < s->n_mechanisms && s->n_twins == 1);
+    assert_string_equal(s->mechanisms[s->mechanisms[twin].original].name, "B softmax");
+    assert_true(attn_summary_floor(s, "step_time_s") > 0.3); /* half the time is no noise to us */
+    assert_false(attn_curves_is_on_front(s, twin, "train_time_s"));
+    const char *detail = finding(s, "Noise floor", "B softmax (A/A)")->detail;
+    assert_non_null(strstr(detail, "B softmax and B softmax (A/A) are one and the same"));
+    attn_overlay_free(overlay);
+
+    /* Both runs have one: the greater floor counts. */
+    const attn_store_result *both[] = {b.result, b.result};
+    assert_int_equal(attn_overlay_make(both, 2, true, &overlay, &error), ATTN_OK);
+    assert_int_equal(overlay->summary->n_twins, 2);
+    detail = finding(overlay->summary, "Noise floor", "A softmax (A/A)")->detail;
+    assert_non_null(strstr(detail, "B softmax and B softmax (A/A) are each one and the same"));
+    attn_overlay_free(overlay);
+    synthetic_report_free(&a);
+    synthetic_report_free(&b);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -218,6 +307,8 @@ int main(void)
         cmocka_unit_test(what_differs_is_refused),
         cmocka_unit_test(other_mechanisms),
         cmocka_unit_test(memory_may_fail),
+        cmocka_unit_test(twins_of_every_run_are_twins),
+        cmocka_unit_test(energies_of_other_extent_are_refused),
     };
     return cmocka_run_group_tests_name("report overlay", tests, scratch_folder_make,
                                        scratch_folder_remove);

@@ -275,6 +275,15 @@ static void models_rank_nothing(void **state)
         assert_false(attn_ranking_is_best(s, &columns[c], 0));
     attn_summary_free(s);
 
+    made_begin(&m, "{}"); /* apart by far, and six rounds long: still the model's words */
+    for (uint32_t i = 1; i <= 7; i++) {
+        made_add(&m, "a", i, attn_figure_make("energy_step_j", "J", 1, ATTN_MODELLED, "model"));
+        made_add(&m, "b", i, attn_figure_make("energy_step_j", "J", 2 + i, ATTN_MODELLED, "model"));
+    }
+    s = summarise(&m);
+    assert_false(attn_summary_resolved(s, 0, 1, "energy_step_j"));
+    attn_summary_free(s);
+
     made_begin(&m, "{}"); /* measured for the packages alone */
     made_add(&m, "a", 1, attn_figure_make("energy_cpu_package_j", "J", 2, ATTN_MEASURED, "rapl"));
     made_add(&m, "b", 1, attn_figure_make("energy_cpu_package_j", "J", 1, ATTN_MEASURED, "rapl"));

@@ -228,12 +228,9 @@ static void killed_writers_lose_nothing(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(read_only_folders),
-        cmocka_unit_test(two_writers_take_turns),
-        cmocka_unit_test(full_by_page_count),
-        cmocka_unit_test(full_by_file_size),
-        cmocka_unit_test(full_file_system),
-        cmocka_unit_test(killed_writers_lose_nothing),
+        cmocka_unit_test(read_only_folders),  cmocka_unit_test(two_writers_take_turns),
+        cmocka_unit_test(full_by_page_count), cmocka_unit_test(full_by_file_size),
+        cmocka_unit_test(full_file_system),   cmocka_unit_test(killed_writers_lose_nothing),
     };
     return cmocka_run_group_tests_name("store faults", tests, scratch_folder_make,
                                        scratch_folder_remove);

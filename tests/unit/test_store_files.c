@@ -1,4 +1,5 @@
 /* Files of the store: such as are not ours, of other versions, cut off or damaged. */
+#define _DEFAULT_SOURCE
 #include "store_fixture.h"
 
 #include "store/schema.h"
@@ -66,49 +67,49 @@ static void newer_schemas_are_refused(void **state)
     set_version(path, "PRAGMA user_version = 7");
     for (int mode = 0; mode < 2; mode++) {
         assert_open_fails(path, (attn_store_mode)mode, ATTN_EFORMAT, "has schema 7");
-        assert_open_fails(path, (attn_store_mode)mode, ATTN_EFORMAT, "schemas up to 2");
+        assert_open_fails(path, (attn_store_mode)mode, ATTN_EFORMAT, "schemas up to 3");
         assert_open_fails(path, (attn_store_mode)mode, ATTN_EFORMAT, "update attnscope");
     }
 }
 
-/* The framework, with a made-up schema 4: data survive, a failing step leaves all as it was. */
+/* The framework, with a made-up schema 5: data survive, a failing step leaves all as it was. */
 static void migrations_apply_whole_or_not_at_all(void **state)
 {
     (void)state;
     const char *path = scratch_path("migrate");
     attn_store *store = open_for_writing(path);
     fill(store, 5);
-    const char *const bad[] = {store_migrations[0], store_migrations[1],
+    const char *const bad[] = {store_migrations[0], store_migrations[1], store_migrations[2],
                                "ALTER TABLE run ADD COLUMN tag TEXT",
                                "ALTER TABLE nowhere ADD COLUMN x"};
-    const char *const good[] = {store_migrations[0], store_migrations[1],
-                                "ALTER TABLE run ADD COLUMN tag TEXT", "UPDATE run SET tag = 'v4'"};
+    const char *const good[] = {store_migrations[0], store_migrations[1], store_migrations[2],
+                                "ALTER TABLE run ADD COLUMN tag TEXT", "UPDATE run SET tag = 'v5'"};
     attn_error error = {0};
     store_kind kind = STORE_EMPTY;
     int64_t value = 0;
-    assert_int_equal(store_identify(store, 4, &kind, &error), 0);
+    assert_int_equal(store_identify(store, 5, &kind, &error), 0);
     assert_int_equal(kind, STORE_OLDER);
-    assert_int_equal(store_migrate(store, bad, 4, &error), ATTN_EFORMAT);
+    assert_int_equal(store_migrate(store, bad, 5, &error), ATTN_EFORMAT);
     assert_non_null(strstr(error.text, "nowhere"));
     error = (attn_error){0};
     assert_int_equal(store_select_integer(store, "PRAGMA user_version", &value, &error), 0);
     assert_int_equal(value, ATTN_STORE_SCHEMA);
-    assert_int_equal(store_migrate(store, good, 4, &error), 0);
-    assert_int_equal(store_identify(store, 4, &kind, &error), 0);
+    assert_int_equal(store_migrate(store, good, 5, &error), 0);
+    assert_int_equal(store_identify(store, 5, &kind, &error), 0);
     assert_int_equal(kind, STORE_CURRENT);
     assert_int_equal(store_select_integer(store, "SELECT count(*) FROM step", &value, &error), 0);
     assert_int_equal(value, 5);
     assert_int_equal(
-        store_select_integer(store, "SELECT count(*) FROM run WHERE tag = 'v4'", &value, &error),
+        store_select_integer(store, "SELECT count(*) FROM run WHERE tag = 'v5'", &value, &error),
         0);
     assert_int_equal(value, 1);
     attn_store_close(store);
-    assert_open_fails(path, ATTN_STORE_READ, ATTN_EFORMAT, "has schema 4");
+    assert_open_fails(path, ATTN_STORE_READ, ATTN_EFORMAT, "has schema 5");
 }
 
 /* A store of schema 1, as the first versions wrote it: read as it is, brought up by a writer with
- * all its records, and then with room for samples. */
-static void schema_1_becomes_schema_2(void **state)
+ * all its records, and then with room for samples and spans. */
+static void schema_1_becomes_the_newest(void **state)
 {
     (void)state;
     const char *path = scratch_path("old.db");
@@ -125,7 +126,7 @@ static void schema_1_becomes_schema_2(void **state)
     store = open_for_writing(path);
     int64_t version = 0;
     assert_int_equal(store_select_integer(store, "PRAGMA user_version", &version, &error), 0);
-    assert_int_equal(version, 2);
+    assert_int_equal(version, ATTN_STORE_SCHEMA);
     const int64_t trial = before->trials[0].id;
     for (int i = 0; i < 3; i++) {
         const attn_store_sample sample = {"package", 1.0 + i, i == 1 ? NAN : 50.0 + i};
@@ -134,6 +135,9 @@ static void schema_1_becomes_schema_2(void **state)
     const attn_store_sample twice = {"package", 1.0, 7.0};
     assert_int_equal(attn_store_add_sample(store, trial, &twice, &error), ATTN_EARGUMENT);
     error = (attn_error){0};
+    const attn_store_span spans[] = {{30.0, 40.0, true}, {20.0, 50.0, false}};
+    for (int i = 0; i < 2; i++)
+        assert_int_equal(attn_store_add_span(store, trial, &spans[i], &error), 0);
     assert_int_equal(attn_store_load(store, 1, &after, &error), 0);
     assert_int_equal(after->n_trials, before->n_trials);
     for (size_t t = 0; t < after->n_trials; t++) {
@@ -141,7 +145,11 @@ static void schema_1_becomes_schema_2(void **state)
         assert_int_equal(after->trials[t].n_figures, before->trials[t].n_figures);
         assert_int_equal(after->trials[t].n_samples, t == 0 ? 3 : 0);
         assert_int_equal(before->trials[t].n_samples, 0);
+        assert_int_equal(after->trials[t].n_spans, t == 0 ? 2 : 0);
+        assert_int_equal(before->trials[t].n_spans, 0);
     }
+    assert_true(after->trials[0].spans[0].end_s == 50.0 && !after->trials[0].spans[0].is_timed);
+    assert_true(after->trials[0].spans[1].begin_s == 30.0 && after->trials[0].spans[1].is_timed);
     assert_true(after->trials[0].samples[2].power_w == 52.0);
     assert_true(isnan(after->trials[0].samples[1].power_w));
     attn_store_result_free(before);
@@ -195,7 +203,7 @@ int main(void)
         cmocka_unit_test(other_files_are_refused),
         cmocka_unit_test(newer_schemas_are_refused),
         cmocka_unit_test(migrations_apply_whole_or_not_at_all),
-        cmocka_unit_test(schema_1_becomes_schema_2),
+        cmocka_unit_test(schema_1_becomes_the_newest),
         cmocka_unit_test(truncated_files_are_refused),
         cmocka_unit_test(damaged_rows_are_errors),
     };

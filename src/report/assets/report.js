@@ -213,14 +213,16 @@
   }
 
   // ---- loss against its cost ----
-  function drawScatter(element, figure, unit) {
+  function drawScatter(element, figure, label, unit) {
     const all = mechanisms.map((m) => {
       const x = figureOf(m, figure), y = figureOf(m, "held_out_loss");
       return { name: m.mechanism + (m.sees_future ? " (sees the future)" : ""), look: m.look,
-        competes: !m.sees_future, x: x ? x.median : null, y: y ? y.median : null };
+        isFront: m.front.includes(figure), x: x ? x.median : null, y: y ? y.median : null };
     }).filter((p) => p.x !== null && p.y !== null);
-    const front = all.filter((p) => p.competes && !all.some((o) => o.competes &&
-      o.x <= p.x && o.y <= p.y && (o.x < p.x || o.y < p.y))).sort((a, b) => a.x - b.x);
+    // Beside the points, or below them where that leaves too little room.
+    const longest = Math.max(...all.map((p) => p.name.length));
+    const place = (width) => (width < 320 + 9 * longest ? "bottom" : "right");
+    const front = all.filter((p) => p.isFront).sort((a, b) => a.x - b.x);
     element.parentNode.style.height = Math.max(320, 60 + 21 * all.length) + "px";
     return new Chart(element, {
       type: "scatter",
@@ -231,12 +233,13 @@
           pointRadius: 0, borderColor: css("--soft"), borderWidth: 1.2, borderDash: [4, 4] }]) },
       options: {
         animation: false, maintainAspectRatio: false,
+        onResize(chart, size) { chart.options.plugins.legend.position = place(size.width); },
         devicePixelRatio: Math.max(2, window.devicePixelRatio || 1),
-        scales: { x: Object.assign(axis(unit, true), { type: "linear" }),
+        scales: { x: Object.assign(axis(label + ", " + unit, true), { type: "linear" }),
           y: axis("held-out loss, nat per token", true) },
         plugins: {
-          legend: { position: element.parentNode.clientWidth < 420 ? "bottom" : "right", labels: { color: css("--ink"), usePointStyle: true,
-            boxHeight: 7, filter: (item) => item.text !== "best" } },
+          legend: { position: place(element.parentNode.clientWidth), labels: { color: css("--ink"),
+            usePointStyle: true, boxHeight: 7, filter: (item) => item.text !== "best" } },
           tooltip: { callbacks: { label: (item) => item.dataset.label + ": " +
             plain(item.parsed.y) + " nat, " + plain(item.parsed.x) + " " + unit } },
         },
@@ -311,7 +314,7 @@
     document.querySelectorAll("figure[data-kind]").forEach((figure) => {
       const d = figure.dataset, canvas = figure.querySelector("canvas");
       if (d.kind === "loss") { charts.push(drawLoss(canvas, chosen.loss)); return; }
-      if (d.kind === "scatter") { charts.push(drawScatter(canvas, d.x, d.unit)); return; }
+      if (d.kind === "scatter") { charts.push(drawScatter(canvas, d.x, d.axis, d.unit)); return; }
       if (d.kind === "power") { charts.push(drawPower(canvas, chosen.power)); return; }
       charts.push(drawBars(canvas, { kind: d.kind, unit: d.unit, factor: Number(d.factor),
         parts: d.series.split(",").map(pair), total: d.total, mark: d.mark && pair(d.mark) }));

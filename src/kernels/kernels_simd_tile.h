@@ -1,0 +1,109 @@
+/* A product in registers, included once for float and once for double: REAL and VECTOR are the types,
+ * WIDTH is the lanes of a vector, and OF(name) the name for this type. A tile of `rows` x `vectors`
+ * accumulators stays in registers over all of k; the last vector of a row may be masked. */
+
+static inline __attribute__((always_inline)) void
+OF(product_tile)(size_t rows, size_t vectors, vmask last, bool is_tail, size_t k, const REAL *a,
+                 size_t a_row, size_t a_column, const REAL *b, size_t b_row, REAL *c, size_t c_row,
+                 bool accumulate)
+{
+    VECTOR sums[PRODUCT_ROWS][PRODUCT_VECTORS];
+    UNROLL for (size_t i = 0; i < rows; i++) UNROLL for (size_t j = 0; j < vectors; j++)
+    {
+        const REAL *from = c + i * c_row + j * WIDTH;
+        sums[i][j] = !accumulate                   ? OF(zero)()
+                     : is_tail && j + 1 == vectors ? OF(load_some)(from, last)
+                                                   : OF(load)(from);
+    }
+    for (size_t p = 0; p < k; p++) {
+        VECTOR bp[PRODUCT_VECTORS];
+        UNROLL for (size_t j = 0; j < vectors; j++)
+        {
+            const REAL *from = b + p * b_row + j * WIDTH;
+            bp[j] = is_tail && j + 1 == vectors ? OF(load_some)(from, last) : OF(load)(from);
+        }
+        UNROLL for (size_t i = 0; i < rows; i++)
+        {
+            const VECTOR aip = OF(all)(a[i * a_row + p * a_column]);
+            UNROLL for (size_t j = 0; j < vectors; j++) sums[i][j] =
+                OF(fused)(aip, bp[j], sums[i][j]);
+        }
+    }
+    UNROLL for (size_t i = 0; i < rows; i++) UNROLL for (size_t j = 0; j < vectors; j++)
+    {
+        REAL *to = c + i * c_row + j * WIDTH;
+        if (is_tail && j + 1 == vectors)
+            OF(store_some)(to, last, sums[i][j]);
+        else
+            OF(store)(to, sums[i][j]);
+    }
+}
+
+/* One column strip of c: all rows, `vectors` vectors wide. */
+static inline __attribute__((always_inline)) void
+OF(strip)(size_t vectors, vmask last, bool is_tail, size_t m, size_t k, const REAL *a, size_t a_row,
+          size_t a_column, const REAL *b, size_t b_row, REAL *c, size_t c_row, bool accumulate)
+{
+#define ROWS(rows)                                                                                 \
+    OF(product_tile)                                                                               \
+    (rows, vectors, last, is_tail, k, a + i * a_row, a_row, a_column, b, b_row, c + i * c_row,     \
+     c_row, accumulate)
+    size_t i = 0;
+    for (; i + PRODUCT_ROWS <= m; i += PRODUCT_ROWS) ROWS(PRODUCT_ROWS);
+    switch (m - i) {
+    case 5:
+        ROWS(5);
+        break;
+    case 4:
+        ROWS(4);
+        break;
+    case 3:
+        ROWS(3);
+        break;
+    case 2:
+        ROWS(2);
+        break;
+    case 1:
+        ROWS(1);
+        break;
+    default:
+        break;
+    }
+#undef ROWS
+}
+
+static void OF(kernel_product)(size_t m, size_t n, size_t k, const REAL *a, size_t a_row,
+                               size_t a_column, const REAL *b, size_t b_row, REAL *c, size_t c_row,
+                               bool accumulate)
+{
+#define STRIP(vectors, is_tail)                                                                    \
+    OF(strip)                                                                                      \
+    (vectors, last, is_tail, m, k, a, a_row, a_column, b + j, b_row, c + j, c_row, accumulate)
+    const size_t wide = PRODUCT_VECTORS * WIDTH, rest = n % wide;
+    const size_t vectors = (rest + WIDTH - 1) / WIDTH;
+    const vmask last = OF(first_lanes)(vectors ? rest - (vectors - 1) * WIDTH : WIDTH);
+    size_t j = 0;
+    for (; j + wide <= n; j += wide) STRIP(PRODUCT_VECTORS, false);
+    switch (vectors) {
+    case 0:
+        break;
+    case 1:
+        STRIP(1, true);
+        break;
+    case 2:
+        STRIP(2, true);
+        break;
+    case 3:
+        STRIP(PRODUCT_VECTORS - 1, true);
+        break; /* where there may be four */
+    default:
+        STRIP(PRODUCT_VECTORS, true);
+        break;
+    }
+#undef STRIP
+}
+
+#undef REAL
+#undef VECTOR
+#undef WIDTH
+#undef OF
