@@ -16,12 +16,11 @@
 /* Rows of floats as factors of products, rounded to the nearest; subnormal numbers are 0. Rows are
  * packed in whole pairs of strips, so that 64 of them always lie together. NULL: not wanted. */
 typedef struct attn_amx_forms {
-    attn_bf16 *left;          /* a left factor, k along the columns */
-    attn_bf16 *right;         /* its transpose as a right factor, k along the columns */
-    attn_bf16 *right_by_rows; /* a right factor, k along the rows */
-    attn_bf16 *right_of_p;    /* the same for a left factor P of attn_amx_run_softmax() */
-    attn_bf16 *transposed;    /* its transpose as a left factor, k along the rows */
-    size_t row_strips;        /* strips of the rows of these last three */
+    attn_bf16 *left;       /* a left factor, k along the columns */
+    attn_bf16 *right;      /* its transpose as a right factor, k along the columns */
+    attn_bf16 *right_of_p; /* a right factor, k along the rows, for P and dS as made below */
+    attn_bf16 *transposed; /* its transpose as a left factor, k along the rows */
+    size_t row_strips;     /* strips of the rows of these last two */
 } attn_amx_forms;
 
 /* Strips of so many rows. */
@@ -75,21 +74,20 @@ typedef struct attn_amx_softmax {
         *p; /* out: 2^(factor s - top) as a left factor; in a cell, keys i and i + 16 are a pair */
 } attn_amx_softmax;
 
-/* The softmax, with the blocks multiplied on the way; they neither read p nor write scores or o. */
+/* The softmax, with the blocks multiplied on the way; they neither read p nor write scores. */
 void attn_amx_run_softmax(const attn_amx_softmax *softmax, size_t n_blocks,
                           const attn_amx_block *blocks);
 
-/* 64 x 64 scores and their gradients dP, for which P = 2^(factor s - top) and
- * dS = P o (dP - delta) are made, rounded, as factors. Rows of all are 64 apart. */
+/* 32 x 64 scores and their gradients dP, for which P = 2^(factor s - top) and
+ * dS = P o (dP - delta) are made, rounded, as factors. */
 typedef struct attn_amx_gradient {
     float factor;
-    const float *scores, *dp, *slope; /* [64][64]; slope, which multiplies dS: or NULL */
-    const float *top, *delta;         /* [64] */
-    attn_bf16 *p_right;               /* right factors, k along the rows */
+    const float *scores, *dp, *slope; /* [32][64]; slope, which multiplies dS: or NULL */
+    const float *top, *delta;         /* [32] */
+    attn_bf16 *p_right; /* right factors, k along the rows: a cell each of two strips */
     attn_bf16 *ds_right;
-    size_t right_strip; /* numbers from strip to strip of these: 2 cells are used */
-    attn_bf16 *ds_left; /* a left factor, k along the columns */
-    size_t left_strip;
+    size_t right_strip; /* numbers from strip to strip of these */
+    attn_bf16 *ds_left; /* a left factor, two cells; keys i and i + 16 of each are a pair */
 } attn_amx_gradient;
 
 void attn_amx_run_gradient(const attn_amx_gradient *gradient, size_t n_blocks,

@@ -13,9 +13,8 @@ static void put_forms(__m512i square[32], size_t strip, size_t cell, size_t cell
         const size_t part = half * ATTN_CELL / 2;
         __m512i tile[16];
         if (to->left) put_tile(square + 16 * half, to->left + along_columns + part);
-        if (to->right_by_rows || to->transposed) interleave(square, half, tile);
-        if (to->right_by_rows) put_tile(tile, to->right_by_rows + along_rows + part);
         if (to->transposed) {
+            interleave(square, half, tile);
             transpose_pairs(tile);
             put_tile(tile, to->transposed + along_rows + part);
         }

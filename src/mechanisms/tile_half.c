@@ -1,7 +1,8 @@
 /* The tile engine at level `amx` in bfloat16: forward. Keys and values are packed once a head, then
  * every block of queries is a task, as in float32. A task goes through its strips of queries for one
- * group of key tiles after the other. The softmax of a step runs while the tiles work on the values
- * of the step before and on the scores of the next. */
+ * group of key tiles after the other, in steps whose scores and P stay in the nearest cache. The
+ * softmax of a step runs while the tiles work on the values of the step before and on the scores of
+ * the next. */
 #include "mechanisms/tile_half.h"
 
 #include "base/threads.h"
@@ -13,8 +14,10 @@ enum {
     BLOCK_QUERIES = 6 * ATTN_TILE_QUERIES, /* of a task: each reads all keys once more */
     PACK_ROWS = 2 * ATTN_TILE_KEYS,        /* of a task */
     SCORES = ATTN_STRIP * ATTN_TILE_KEYS,  /* of a strip and a tile */
-    GROUP_KEYS = ATTN_HALF_GROUP * ATTN_TILE_KEYS,
-    BLOCKS_MAX = ATTN_HALF_GROUP * ATTN_TILE_STRIPS /* of scores; values have fewer at once */
+    GROUP = 8,                             /* key tiles that all strips see one after the other */
+    STEP = 4,                              /* key tiles of a step */
+    STEP_KEYS = STEP * ATTN_TILE_KEYS,
+    BLOCKS_MAX = 2 * STEP * ATTN_TILE_STRIPS /* of scores, or of values */
 };
 
 typedef struct forward_job {
@@ -62,7 +65,7 @@ static size_t steps_count(const attn_tile_shape *shape)
 {
     const size_t all = attn_packed_count(shape->keys, 1);
     const size_t one = scores_count(all) + lists_count(all);
-    const size_t several = 2 * scores_count(GROUP_KEYS) + 3 * lists_count(GROUP_KEYS);
+    const size_t several = 2 * scores_count(STEP_KEYS) + 3 * lists_count(STEP_KEYS);
     return one > several ? one : several;
 }
 
@@ -129,7 +132,7 @@ typedef struct query_block {
     float *o, *top, *total;
 } query_block;
 
-/* A strip of queries and the key tiles of a group that it sees. */
+/* A strip of queries and some key tiles that it sees. */
 typedef struct step {
     size_t strip, n_tiles;
     attn_tile_kind *kinds; /* [n_tiles] */
@@ -150,21 +153,22 @@ static void place_scores(float *room, size_t columns, step *s)
     s->p = attn_half_cut(&room, ATTN_STRIP * columns);
 }
 
-/* The key tiles [first, end) that the strip's tile of queries sees. */
-static void find_tiles(const forward_job *job, const query_block *block, size_t first, size_t end,
-                       step *s)
+/* Up to `most` of the key tiles [*next, end) that the strip's tile of queries sees; *next is behind
+ * them. */
+static void find_tiles(const forward_job *job, const query_block *block, size_t *next, size_t end,
+                       size_t most, step *s)
 {
     const attn_mask *mask = &job->call->rule.mask;
     const size_t at = s->strip / ATTN_TILE_STRIPS * ATTN_TILE_QUERIES;
     attn_tile tile = {.i0 = block->i0 + at, .ni = attn_smaller(ATTN_TILE_QUERIES, block->ni - at)};
     s->n_tiles = 0;
-    for (size_t t = first; t < end; t++) {
-        tile.j0 = t * ATTN_TILE_KEYS;
+    for (; *next < end && s->n_tiles < most; ++*next) {
+        tile.j0 = *next * ATTN_TILE_KEYS;
         tile.nj = attn_smaller(ATTN_TILE_KEYS, job->call->shape.keys - tile.j0);
         const attn_tile_kind kind = mask->tile(mask->rule, block->head, &tile, block->documents);
         if (kind == ATTN_TILE_EMPTY) continue;
-        s->cells[2 * s->n_tiles] = (uint32_t)(2 * t);
-        s->cells[2 * s->n_tiles + 1] = (uint32_t)(2 * t + 1);
+        s->cells[2 * s->n_tiles] = (uint32_t)(2 * *next);
+        s->cells[2 * s->n_tiles + 1] = (uint32_t)(2 * *next + 1);
         s->kinds[s->n_tiles++] = kind;
     }
 }
@@ -261,46 +265,51 @@ static void exponentiate(const forward_job *job, const query_block *block, const
                          n_blocks, blocks);
 }
 
-/* The next strip and group that see each other: strips first, for keys that are near. */
-static bool next_step(const forward_job *job, const query_block *block, size_t *place, step *s)
+/* Where a block of queries is: all strips for a group of key tiles, each of them step by step. */
+typedef struct walk {
+    size_t group, strip, tile; /* first tile of the group; next tile */
+} walk;
+
+/* The next step in which keys are seen. */
+static bool next_step(const forward_job *job, const query_block *block, walk *at, step *s)
 {
-    const size_t strips = attn_strips(block->ni), tiles = job->key_strips / 2;
-    for (; *place / strips * ATTN_HALF_GROUP < tiles; ++*place) {
-        const size_t first = *place / strips * ATTN_HALF_GROUP;
-        s->strip = *place % strips;
-        find_tiles(job, block, first, attn_smaller(first + ATTN_HALF_GROUP, tiles), s);
-        if (s->n_tiles == 0) continue;
-        ++*place;
-        return true;
+    const size_t tiles = job->key_strips / 2;
+    while (at->group < tiles) {
+        const size_t end = attn_smaller(at->group + GROUP, tiles);
+        s->strip = at->strip;
+        find_tiles(job, block, &at->tile, end, STEP, s);
+        if (at->tile == end) {
+            at->strip = (at->strip + 1) % attn_strips(block->ni);
+            if (at->strip == 0) at->group = end;
+            at->tile = at->group;
+        }
+        if (s->n_tiles > 0) return true;
     }
     return false;
 }
 
-/* What is multiplied beside a softmax may not touch its strip's output: where a strip follows
- * itself, its values are added before. */
 static void run_online(const forward_job *job, const query_block *block, float *room,
                        attn_work *work)
 {
-    const size_t scores_size = scores_count(GROUP_KEYS), strips = job->value_strips;
+    const size_t scores_size = scores_count(STEP_KEYS), strips = job->value_strips;
     attn_amx_block blocks[2 * BLOCKS_MAX];
     step steps[3], *before = NULL, *now = &steps[0], *next = &steps[1];
     float *lists = room + 2 * scores_size;
-    for (size_t i = 0; i < 3; i++) cut_lists(&lists, GROUP_KEYS, &steps[i]);
-    size_t place = 0;
-    place_scores(room, GROUP_KEYS, now);
-    if (!next_step(job, block, &place, now)) return;
+    for (size_t i = 0; i < 3; i++) cut_lists(&lists, STEP_KEYS, &steps[i]);
+    walk at = {0};
+    place_scores(room, STEP_KEYS, now);
+    if (!next_step(job, block, &at, now)) return;
     multiply(job, block, now, ask_scores, 2 * now->n_tiles);
     finish_scores(job, block, now, work);
     for (size_t n = 1; now; n++) {
         size_t n_blocks = 0;
-        place_scores(room + n % 2 * scores_size, GROUP_KEYS, next);
-        const bool has_next = next_step(job, block, &place, next);
-        if (before && (before->strip == now->strip || strips > BLOCKS_MAX))
+        place_scores(room + n % 2 * scores_size, STEP_KEYS, next);
+        const bool has_next = next_step(job, block, &at, next);
+        if (has_next) n_blocks = ask_scores(job, block, next, 0, 2 * next->n_tiles, blocks);
+        if (before && strips > BLOCKS_MAX)
             multiply(job, block, before, ask_values, strips);
         else if (before)
-            n_blocks = ask_values(job, block, before, 0, strips, blocks);
-        if (has_next)
-            n_blocks += ask_scores(job, block, next, 0, 2 * next->n_tiles, blocks + n_blocks);
+            n_blocks += ask_values(job, block, before, 0, strips, blocks + n_blocks);
         exponentiate(job, block, now, n_blocks, blocks);
         if (has_next) finish_scores(job, block, next, work);
         before = now;
@@ -319,7 +328,8 @@ static void run_rows(const forward_job *job, const query_block *block, float *ro
     room += scores_count(columns);
     cut_lists(&room, columns, &s);
     for (s.strip = 0; s.strip < attn_strips(block->ni); s.strip++) {
-        find_tiles(job, block, 0, job->key_strips / 2, &s);
+        size_t first = 0;
+        find_tiles(job, block, &first, job->key_strips / 2, SIZE_MAX, &s);
         multiply(job, block, &s, ask_scores, 2 * s.n_tiles);
         finish_scores(job, block, &s, work);
         if (s.n_tiles == 0) continue;

@@ -1,7 +1,7 @@
 /* The tile engine at level `amx` with factors in bfloat16: what its two directions share.
  *
  * A head is packed once (kernels/attention_amx.h). The unit of work is a strip of 32 queries against
- * the key tiles of a group that it sees. */
+ * a few tiles of keys. */
 #ifndef MECHANISMS_TILE_HALF_H
 #define MECHANISMS_TILE_HALF_H
 
@@ -9,7 +9,6 @@
 #include "mechanisms/tile_engine.h"
 
 enum {
-    ATTN_HALF_GROUP = 8,  /* key tiles of a step */
     ATTN_HALF_LINE = 16,  /* floats of a cache line, on which memory is cut */
     ATTN_TILE_STRIPS = 2, /* strips of a tile */
 };

@@ -1,12 +1,13 @@
 /* The tile engine at level `amx` in bfloat16: backward. See tile_engine.h for the equations.
  *
  * A task owns a key/value head with all its query heads. It goes by blocks of 256 queries and 256
- * keys. In each, tile by tile, S and dP = dO' V^T become P and dS, rounded, in the order in which
- * products read them; S and dP of the next tile are made beside that. Then the block adds
+ * keys. In each, strip by strip of a tile, S and dP = dO' V^T become P and dS, rounded, in the order
+ * in which products read them; S and dP of the next strip are made beside that. Then the block adds
  *     dQ += dS K,  dK^T += Q^T dS,  dV^T += dO'^T P. */
 #include "mechanisms/tile_half.h"
 
 #include "base/threads.h"
+#include "mechanisms/head_rows.h"
 
 #include <math.h>
 #include <string.h>
@@ -14,10 +15,10 @@
 enum {
     GROUP = 4, /* tiles of a block, either way */
     GROUP_STRIPS = GROUP * ATTN_TILE_STRIPS,
-    TILE = ATTN_TILE_QUERIES * ATTN_TILE_KEYS,
+    SCORES = ATTN_STRIP * ATTN_TILE_KEYS, /* of a strip of queries and a tile of keys */
     SQUARE = ATTN_STRIP * ATTN_STRIP,
     FACTOR = GROUP_STRIPS * GROUP_STRIPS * ATTN_CELL, /* numbers of P or dS of a block */
-    BLOCKS_MAX = 8                                    /* of S and dP of a tile */
+    BLOCKS_MAX = 8
 };
 
 typedef struct backward_job {
@@ -39,7 +40,7 @@ typedef struct head_room {
     float *dk, *dv;                          /* [key strips][strips of the width][32][32] */
     float *dq;                               /* [T][strips of dk * 32] */
     float *top, *delta;                      /* [T] */
-    float *s, *dp;                           /* of two tiles */
+    float *s, *dp;                           /* of two strips and tiles */
     float *slope;                            /* of one */
     float *rows;                             /* 64 of dO', or 32 x 32 of a result */
 } head_room;
@@ -76,9 +77,9 @@ static head_room divide_room(float *room, const backward_job *job)
     r.dq = attn_cut(&room, sums_count(job->query_strips, dk));
     r.top = attn_cut(&room, rows);
     r.delta = attn_cut(&room, rows);
-    r.s = attn_cut(&room, 2 * TILE);
-    r.dp = attn_cut(&room, 2 * TILE);
-    r.slope = attn_cut(&room, TILE);
+    r.s = attn_cut(&room, 2 * SCORES);
+    r.dp = attn_cut(&room, 2 * SCORES);
+    r.slope = attn_cut(&room, SCORES);
     r.rows = room;
     return r;
 }
@@ -92,7 +93,7 @@ static size_t worker_count(const attn_tile_shape *shape)
                            2 * attn_amx_form_count(T, dk) + 2 * attn_amx_form_count(T, dv) +
                            3 * (size_t)FACTOR;
     return attn_half_floats(numbers) + sums_count(key_strips, dk) + sums_count(key_strips, dv) +
-           sums_count(query_strips, dk) + 2 * query_strips * ATTN_STRIP + 5 * (size_t)TILE +
+           sums_count(query_strips, dk) + 2 * query_strips * ATTN_STRIP + 5 * (size_t)SCORES +
            rows_count(shape);
 }
 
@@ -108,7 +109,7 @@ static void load_keys(const backward_job *job, const head_room *room, size_t b, 
     const attn_tile_call *call = job->call;
     const size_t S = call->shape.keys, dk = call->shape.key_width, dv = call->shape.value_width;
     const attn_amx_forms keys = {
-        .right = room->keys, .right_by_rows = room->key_rows, .row_strips = job->key_strips};
+        .right = room->keys, .right_of_p = room->key_rows, .row_strips = job->key_strips};
     const attn_amx_forms values = {.right = room->values};
     attn_amx_pack(0, S, dk, call->k + b * S * call->k_at.row + g * call->k_at.head, call->k_at.row,
                   &keys);
@@ -160,14 +161,22 @@ static void store_keys(const backward_job *job, const head_room *room, size_t wi
         for (size_t i = 0; i < strips; i++) {
             const size_t n = attn_smaller(ATTN_STRIP, S - j * ATTN_STRIP);
             const size_t columns = attn_smaller(ATTN_STRIP, width - i * ATTN_STRIP);
+            float *at = to + j * ATTN_STRIP * to_row + i * ATTN_STRIP;
+            for (size_t r = ATTN_STRIP; r < attn_smaller(2 * ATTN_STRIP, S - j * ATTN_STRIP); r++)
+                attn_claim_row(columns, at + r * to_row);
             kernels->transpose(columns, n, sums + (j * strips + i) * SQUARE, ATTN_STRIP, room->rows,
                                ATTN_STRIP);
-            kernels->copy_rows(n, columns, scale, NULL, room->rows, ATTN_STRIP,
-                               to + j * ATTN_STRIP * to_row + i * ATTN_STRIP, to_row);
+            kernels->copy_rows(n, columns, scale, NULL, room->rows, ATTN_STRIP, at, to_row);
         }
 }
 
 /* ---- a block ----------------------------------------------------------------------------- */
+
+/* Strips of tiles that are seen, of a row of the block or of a column. */
+typedef struct seen {
+    size_t n;
+    uint32_t cells[GROUP_STRIPS];
+} seen;
 
 /* Tiles from query tile i0 and key tile j0 on, up to GROUP of each. */
 typedef struct block {
@@ -177,8 +186,14 @@ typedef struct block {
         size_t i, j; /* within the block */
         attn_tile_kind kind;
     } pair[GROUP * GROUP];
-    bool is_seen[GROUP][GROUP]; /* [i][j] */
+    seen row[GROUP], column[GROUP];
 } block;
+
+static void add_tile(seen *s, size_t at)
+{
+    for (size_t i = 0; i < ATTN_TILE_STRIPS; i++)
+        s->cells[s->n++] = (uint32_t)(at * ATTN_TILE_STRIPS + i);
+}
 
 static attn_tile tile_at(const backward_job *job, const block *b, size_t i, size_t j)
 {
@@ -193,42 +208,45 @@ static void find_pairs(const backward_job *job, size_t head, const uint32_t *doc
 {
     const attn_mask *mask = &job->call->rule.mask;
     const size_t rows = job->query_strips / 2 - b->i0, columns = job->key_strips / 2 - b->j0;
-    memset(b->is_seen, 0, sizeof b->is_seen);
     b->n_pairs = 0;
+    for (size_t i = 0; i < GROUP; i++) b->row[i].n = b->column[i].n = 0;
     for (size_t i = 0; i < GROUP && i < rows; i++)
         for (size_t j = 0; j < GROUP && j < columns; j++) {
             const attn_tile tile = tile_at(job, b, i, j);
             const attn_tile_kind kind = mask->tile(mask->rule, head, &tile, documents);
             if (kind == ATTN_TILE_EMPTY) continue;
-            b->is_seen[i][j] = true;
+            add_tile(&b->row[i], j);
+            add_tile(&b->column[j], i);
             b->pair[b->n_pairs].i = i;
             b->pair[b->n_pairs].j = j;
             b->pair[b->n_pairs++].kind = kind;
         }
 }
 
-/* S and dP of a pair: 2 x 2 blocks each. */
-static void ask_pair(const backward_job *job, const head_room *room, const block *b, size_t pair,
-                     attn_amx_block *out)
+/* S and dP of a unit, which is a strip of the queries of a pair. */
+static size_t ask_unit(const backward_job *job, const head_room *room, const block *b, size_t unit,
+                       attn_amx_block *out)
 {
-    const size_t q = 2 * (b->i0 + b->pair[pair].i), k = 2 * (b->j0 + b->pair[pair].j);
-    for (size_t i = 0; i < 4; i++) {
-        const size_t row = q + i / 2, column = k + i % 2;
-        const size_t to =
-            pair % 2 * TILE + i / 2 * ATTN_STRIP * ATTN_TILE_KEYS + i % 2 * ATTN_STRIP;
-        out[i] = (attn_amx_block){.left = room->q + row * job->key_cells * ATTN_CELL,
-                                  .right = room->keys + column * job->key_cells * ATTN_CELL,
-                                  .n_cells = job->key_cells,
-                                  .sums = room->s + to,
-                                  .sums_row = ATTN_TILE_KEYS,
-                                  .is_narrow = true};
-        out[4 + i] = (attn_amx_block){.left = room->d_o + row * job->value_cells * ATTN_CELL,
-                                      .right = room->values + column * job->value_cells * ATTN_CELL,
-                                      .n_cells = job->value_cells,
-                                      .sums = room->dp + to,
-                                      .sums_row = ATTN_TILE_KEYS,
-                                      .is_narrow = true};
+    const size_t row = 2 * (b->i0 + b->pair[unit / 2].i) + unit % 2;
+    const size_t column = 2 * (b->j0 + b->pair[unit / 2].j), at = unit % 2 * SCORES;
+    for (size_t i = 0; i < ATTN_TILE_STRIPS; i++) {
+        const size_t to = at + i * ATTN_STRIP;
+        out[2 * i] =
+            (attn_amx_block){.left = room->q + row * job->key_cells * ATTN_CELL,
+                             .right = room->keys + (column + i) * job->key_cells * ATTN_CELL,
+                             .n_cells = job->key_cells,
+                             .sums = room->s + to,
+                             .sums_row = ATTN_TILE_KEYS,
+                             .is_narrow = true};
+        out[2 * i + 1] =
+            (attn_amx_block){.left = room->d_o + row * job->value_cells * ATTN_CELL,
+                             .right = room->values + (column + i) * job->value_cells * ATTN_CELL,
+                             .n_cells = job->value_cells,
+                             .sums = room->dp + to,
+                             .sums_row = ATTN_TILE_KEYS,
+                             .is_narrow = true};
     }
+    return 2 * ATTN_TILE_STRIPS;
 }
 
 static void finish_scores(const backward_job *job, const head_room *room, size_t head,
@@ -239,7 +257,8 @@ static void finish_scores(const backward_job *job, const head_room *room, size_t
     const attn_score *score = call->rule.score;
     const bool has_slope = score && score->has_slope;
     const uint64_t pairs = (uint64_t)tile->ni * tile->nj;
-    if (has_slope && pairs < TILE) memset(room->slope, 0, TILE * sizeof *room->slope);
+    if (has_slope && pairs < SCORES) memset(room->slope, 0, SCORES * sizeof *room->slope);
+    if (pairs == 0) return;
     attn_tile_finish_scores(&call->rule, call->context->kernels, head, tile, kind, documents,
                             job->scale, s, ATTN_TILE_KEYS, has_slope ? room->slope : NULL,
                             ATTN_TILE_KEYS);
@@ -257,83 +276,84 @@ static void finish_scores(const backward_job *job, const head_room *room, size_t
 static void make_factors(const backward_job *job, const head_room *room, size_t head,
                          const uint32_t *documents, const block *b, attn_work *work)
 {
+    const bool has_slope = job->call->rule.score && job->call->rule.score->has_slope;
+    const size_t T = job->call->shape.queries;
     attn_amx_block next[BLOCKS_MAX];
-    ask_pair(job, room, b, 0, next);
-    attn_amx_multiply(BLOCKS_MAX, next);
-    for (size_t n = 0; n < b->n_pairs; n++) {
-        const size_t i = b->pair[n].i, j = b->pair[n].j;
-        const attn_tile tile = tile_at(job, b, i, j);
-        float *s = room->s + n % 2 * TILE;
-        finish_scores(job, room, head, documents, &tile, b->pair[n].kind, s, work);
-        const size_t right = (2 * j * GROUP_STRIPS + 2 * i) * ATTN_CELL;
-        const bool has_next = n + 1 < b->n_pairs,
-                   has_slope = job->call->rule.score && job->call->rule.score->has_slope;
+    size_t n_next = ask_unit(job, room, b, 0, next);
+    attn_amx_multiply(n_next, next);
+    for (size_t unit = 0; unit < 2 * b->n_pairs; unit++) {
+        const size_t i = 2 * b->pair[unit / 2].i + unit % 2, j = 2 * b->pair[unit / 2].j;
+        const size_t at = unit % 2 * SCORES;
+        attn_tile tile = tile_at(job, b, b->pair[unit / 2].i, b->pair[unit / 2].j);
+        tile.i0 += unit % 2 * ATTN_STRIP;
+        tile.ni = tile.i0 < T ? attn_smaller(ATTN_STRIP, T - tile.i0) : 0;
+        finish_scores(job, room, head, documents, &tile, b->pair[unit / 2].kind, room->s + at,
+                      work);
+        const size_t right = (j * GROUP_STRIPS + i) * ATTN_CELL;
         const attn_amx_gradient gradient = {.factor = job->factor,
-                                            .scores = s,
-                                            .dp = room->dp + n % 2 * TILE,
+                                            .scores = room->s + at,
+                                            .dp = room->dp + at,
                                             .slope = has_slope ? room->slope : NULL,
                                             .top = room->top + tile.i0,
                                             .delta = room->delta + tile.i0,
                                             .p_right = room->p_right + right,
                                             .ds_right = room->ds_right + right,
                                             .right_strip = GROUP_STRIPS * ATTN_CELL,
-                                            .ds_left = room->ds_left +
-                                                       (2 * i * GROUP_STRIPS + 2 * j) * ATTN_CELL,
-                                            .left_strip = GROUP_STRIPS * ATTN_CELL};
-        if (has_next) ask_pair(job, room, b, n + 1, next);
-        attn_amx_run_gradient(&gradient, has_next ? BLOCKS_MAX : 0, next);
+                                            .ds_left =
+                                                room->ds_left + (i * GROUP_STRIPS + j) * ATTN_CELL};
+        n_next = unit + 1 < 2 * b->n_pairs ? ask_unit(job, room, b, unit + 1, next) : 0;
+        attn_amx_run_gradient(&gradient, n_next, next);
     }
 }
 
-/* Strips of the seen tiles of a row (or column) of the block; their number. */
-static size_t list_cells(const block *b, bool is_row, size_t at, uint32_t cells[GROUP_STRIPS])
-{
-    size_t n = 0;
-    for (uint32_t i = 0; i < GROUP; i++) {
-        if (!(is_row ? b->is_seen[at][i] : b->is_seen[i][at])) continue;
-        cells[n++] = 2 * i;
-        cells[n++] = 2 * i + 1;
-    }
-    return n;
-}
-
+/* dQ += dS K. What stays near is a strip of K's columns. */
 static void add_queries(const backward_job *job, const head_room *room, const block *b)
 {
     const size_t row = job->key_cells * ATTN_STRIP;
-    for (size_t strip = 0; strip < GROUP_STRIPS; strip++) {
-        uint32_t cells[GROUP_STRIPS];
-        const size_t n = list_cells(b, true, strip / 2, cells);
-        const size_t at = 2 * b->i0 + strip;
-        for (size_t i = 0; n > 0 && i < job->key_cells; i++)
-            attn_amx_multiply(
-                1, &(attn_amx_block){.left = room->ds_left + strip * GROUP_STRIPS * ATTN_CELL,
-                                     .right = room->key_rows +
-                                              (i * job->key_strips + 2 * b->j0) * ATTN_CELL,
-                                     .left_cells = cells,
-                                     .right_cells = cells,
-                                     .n_cells = n,
-                                     .sums = room->dq + at * ATTN_STRIP * row + i * ATTN_STRIP,
-                                     .sums_row = row,
-                                     .adds = true});
+    for (size_t i = 0; i < job->key_cells; i++) {
+        attn_amx_block blocks[GROUP_STRIPS];
+        size_t n = 0;
+        for (size_t strip = 0; strip < GROUP_STRIPS; strip++) {
+            const seen *keys = &b->row[strip / ATTN_TILE_STRIPS];
+            const size_t at = 2 * b->i0 + strip;
+            if (keys->n == 0) continue;
+            blocks[n++] = (attn_amx_block){
+                .left = room->ds_left + strip * GROUP_STRIPS * ATTN_CELL,
+                .right = room->key_rows + (i * job->key_strips + 2 * b->j0) * ATTN_CELL,
+                .left_cells = keys->cells,
+                .right_cells = keys->cells,
+                .n_cells = keys->n,
+                .sums = room->dq + at * ATTN_STRIP * row + i * ATTN_STRIP,
+                .sums_row = row,
+                .adds = true};
+        }
+        attn_amx_multiply(n, blocks);
     }
 }
 
-/* sums += left^T times P or dS, for the strips of `width` of one key strip */
-static void add_keys(const backward_job *job, const block *b, size_t strip, size_t n,
-                     const uint32_t *cells, size_t width_strips, const attn_bf16 *left,
-                     const attn_bf16 *right, float *sums)
+/* sums += left^T times P or dS. What stays near is a strip of the left factor's columns. */
+static void add_keys(const backward_job *job, const block *b, size_t width_strips,
+                     const attn_bf16 *left, const attn_bf16 *right, float *sums)
 {
-    const size_t at = 2 * b->j0 + strip;
-    for (size_t i = 0; i < width_strips; i++)
-        attn_amx_multiply(
-            1, &(attn_amx_block){.left = left + (i * job->query_strips + 2 * b->i0) * ATTN_CELL,
+    for (size_t i = 0; i < width_strips; i++) {
+        attn_amx_block blocks[GROUP_STRIPS];
+        size_t n = 0;
+        for (size_t strip = 0; strip < GROUP_STRIPS; strip++) {
+            const seen *queries = &b->column[strip / ATTN_TILE_STRIPS];
+            const size_t at = 2 * b->j0 + strip;
+            if (queries->n == 0) continue;
+            blocks[n++] =
+                (attn_amx_block){.left = left + (i * job->query_strips + 2 * b->i0) * ATTN_CELL,
                                  .right = right + strip * GROUP_STRIPS * ATTN_CELL,
-                                 .left_cells = cells,
-                                 .right_cells = cells,
-                                 .n_cells = n,
+                                 .left_cells = queries->cells,
+                                 .right_cells = queries->cells,
+                                 .n_cells = queries->n,
                                  .sums = sums + (at * width_strips + i) * SQUARE,
                                  .sums_row = ATTN_STRIP,
-                                 .adds = true});
+                                 .adds = true};
+        }
+        attn_amx_multiply(n, blocks);
+    }
 }
 
 static void run_block(const backward_job *job, const head_room *room, size_t head,
@@ -343,15 +363,8 @@ static void run_block(const backward_job *job, const head_room *room, size_t hea
     if (b->n_pairs == 0) return;
     make_factors(job, room, head, documents, b, work);
     add_queries(job, room, b);
-    for (size_t strip = 0; strip < GROUP_STRIPS; strip++) {
-        uint32_t cells[GROUP_STRIPS];
-        const size_t n = list_cells(b, false, strip / 2, cells);
-        if (n == 0) continue;
-        add_keys(job, b, strip, n, cells, job->value_cells, room->d_o_columns, room->p_right,
-                 room->dv);
-        add_keys(job, b, strip, n, cells, job->key_cells, room->q_columns, room->ds_right,
-                 room->dk);
-    }
+    add_keys(job, b, job->value_cells, room->d_o_columns, room->p_right, room->dv);
+    add_keys(job, b, job->key_cells, room->q_columns, room->ds_right, room->dk);
 }
 
 static void run_kv_head(void *argument, size_t index, size_t worker)
