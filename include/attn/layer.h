@@ -117,7 +117,8 @@ size_t attn_layer_saved_count(const attn_layer *layer, size_t batch, size_t leng
 /** Elements of scratch memory that one call needs with this context. */
 size_t attn_layer_scratch_count(const attn_layer *layer, const attn_context *context, size_t batch,
                                 size_t length);
-/** Elements of the decoding cache or state, for sequences of up to `capacity` tokens. */
+/** Floats of memory for the decoding cache or state, for sequences of up to `capacity` tokens;
+ *  what the mechanism keeps in it may be bfloat16. */
 size_t attn_layer_cache_count(const attn_layer *layer, size_t batch, size_t capacity);
 
 /** The memory of one call. All of it is the caller's; 64-byte alignment is best. */

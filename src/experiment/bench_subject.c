@@ -283,8 +283,7 @@ static double read_bytes(const attn_bench_subject *s)
     double bytes = (double)attn_layer_cache_count(layer, B, T) * sizeof(float);
     if (!s->is_layer) return bytes;
     const size_t packed = attn_layer_packed_count(layer);
-    /* Each weight is packed twice: as forward reads it, and as backward does. */
-    bytes += packed ? (double)packed / 2.0 * sizeof(attn_bf16)
+    bytes += packed ? (double)packed * sizeof(attn_bf16)
                     : (double)layer->parameter_count * sizeof(float);
     return bytes;
 }

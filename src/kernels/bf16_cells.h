@@ -17,4 +17,11 @@ static inline size_t attn_strips(size_t n)
     return (n + ATTN_STRIP - 1) / ATTN_STRIP;
 }
 
+/* Where a right strip holds number k of column `column`. */
+static inline size_t attn_cell_place(size_t k, size_t column)
+{
+    return k / ATTN_STRIP * ATTN_CELL + column / 16 * 512 + k % ATTN_STRIP / 2 * 32 +
+           column % 16 * 2 + k % 2;
+}
+
 #endif

@@ -101,6 +101,12 @@ static void sum_bias_columns(void *argument, size_t index, size_t worker)
 void attn_dense_forward(attn_context *context, size_t rows, size_t in, size_t out, const float *x,
                         const float *w, const float *bias, float *y)
 {
+    if (bias) context->work.other += (uint64_t)rows * out;
+    if (rows <= ATTN_FEW_ROWS) {
+        context->work.matmul += (uint64_t)2 * rows * in * out;
+        attn_dense_few_forward(context->kernels, context->threads, rows, in, out, x, w, bias, y);
+        return;
+    }
     multiply(context, &(attn_matrix_product){.m = rows,
                                              .n = out,
                                              .k = in,
@@ -115,7 +121,6 @@ void attn_dense_forward(attn_context *context, size_t rows, size_t in, size_t ou
     if (!bias) return;
     bias_task task = {.kernels = context->kernels, .rows = rows, .out = out, .bias = bias, .y = y};
     attn_parallel(context->threads, (rows + BIAS_ROWS - 1) / BIAS_ROWS, add_bias_rows, &task);
-    context->work.other += (uint64_t)rows * out;
 }
 
 void attn_dense_input_gradient(attn_context *context, size_t rows, size_t in, size_t out,

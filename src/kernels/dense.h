@@ -1,6 +1,7 @@
 /* Dense layers over all tokens: the large products that make up most of a training step.
  * Weights are [out][in], as in torch.nn.Linear. oneDNN does them where the build has it and
- * the instruction set is not `ref`; dense_plain.c otherwise, and whenever oneDNN declines.
+ * the instruction set is not `ref`; dense_plain.c otherwise, and whenever oneDNN declines. A
+ * forward product of few rows, as in decoding, is dense_few.c's in any case.
  *
  * Each call adds its work to context->work: 2 rows in out, and rows * out for a bias. */
 #ifndef KERNELS_DENSE_H

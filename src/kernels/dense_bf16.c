@@ -71,6 +71,10 @@ static void multiply(attn_context *context, const attn_bf16_product *product)
     const attn_bf16_product *p = &with_row;
     context->work.matmul += (uint64_t)2 * p->m * p->n * p->k;
     if (p->bias) context->work.other += (uint64_t)p->m * p->n;
+    if (p->m <= ATTN_FEW_HALF_ROWS && p->strips) {
+        attn_bf16_few_run(context->kernels, context->threads, p);
+        return;
+    }
     if (p->left_sums) context->work.other += (uint64_t)p->m * p->k;
 #if defined(__x86_64__)
     if (context->isa >= ATTN_ISA_AMX) {

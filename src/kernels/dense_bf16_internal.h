@@ -28,6 +28,13 @@ void attn_bf16_plain_pack(size_t threads, size_t rows, size_t columns, const flo
 /* Always works, at every level. */
 void attn_bf16_plain_run(const attn_kernels *kernels, size_t threads, const attn_bf16_product *p);
 
+/* Numbers of row i of the result from column j0 on, from their sums, to which the bias is added. */
+void attn_bf16_put_row(const attn_kernels *kernels, const attn_bf16_product *p, size_t i, size_t j0,
+                       size_t nj, float *sums);
+
+/* For products of packed weights with at most ATTN_FEW_HALF_ROWS rows. */
+void attn_bf16_few_run(const attn_kernels *kernels, size_t threads, const attn_bf16_product *p);
+
 #if defined(__x86_64__)
 void attn_bf16_amx_pack(size_t threads, size_t rows, size_t columns, const float *w,
                         attn_bf16 *strips);

@@ -16,13 +16,10 @@ static size_t smaller(size_t a, size_t b)
 
 /* ---- packing weights --------------------------------------------------------------------- */
 
-/* Where a right factor's number (k, j) lies: strip and cell, line / 16, pair of k, line % 16, half
- * of the pair. */
+/* Where a right factor's number (k, j) lies, in strips of so many cells. */
 static size_t packed_at(size_t cells, size_t k, size_t j)
 {
-    return (j / ATTN_STRIP * cells + k / ATTN_STRIP) * ATTN_CELL +
-           j % ATTN_STRIP / 16 * (ATTN_CELL / 2) + k % ATTN_STRIP / 2 * ATTN_STRIP + j % 16 * 2 +
-           k % 2;
+    return j / ATTN_STRIP * cells * ATTN_CELL + attn_cell_place(k, j % ATTN_STRIP);
 }
 
 typedef struct packing {
@@ -100,15 +97,15 @@ static void widen_right(const plain_job *job, size_t k0, size_t nk, size_t j0, s
         }
 }
 
-static void put_row(const plain_job *job, size_t i, size_t j0, size_t nj, float *sums)
+void attn_bf16_put_row(const attn_kernels *kernels, const attn_bf16_product *p, size_t i, size_t j0,
+                       size_t nj, float *sums)
 {
-    const attn_bf16_product *p = job->p;
     const size_t at = i * p->out.row + j0;
-    if (p->bias) job->kernels->add(nj, p->bias + j0, sums);
+    if (p->bias) kernels->add(nj, p->bias + j0, sums);
     if (p->out.half)
-        job->kernels->bf16_from_float(nj, sums, p->out.half + at);
+        kernels->bf16_from_float(nj, sums, p->out.half + at);
     else if (p->out.accumulate)
-        job->kernels->add(nj, sums, p->out.single + at);
+        kernels->add(nj, sums, p->out.single + at);
     else
         memcpy(p->out.single + at, sums, nj * sizeof *sums);
 }
@@ -129,7 +126,8 @@ static void run_block(void *argument, size_t index, size_t worker)
         job->kernels->product(ni, nj, nk, a, is_straight ? BLOCK_K : 1, is_straight ? 1 : BLOCK_M,
                               b, BLOCK_N, c, BLOCK_N, k0 > 0);
     }
-    for (size_t i = 0; i < ni; i++) put_row(job, i0 + i, j0, nj, c + i * BLOCK_N);
+    for (size_t i = 0; i < ni; i++)
+        attn_bf16_put_row(job->kernels, p, i0 + i, j0, nj, c + i * BLOCK_N);
 }
 
 enum { SUM_COLUMNS = 128 };

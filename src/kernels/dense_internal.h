@@ -31,6 +31,16 @@ typedef struct attn_matrix_product {
 void attn_dense_plain_run(const attn_kernels *kernels, size_t threads,
                           const attn_matrix_product *p);
 
+/* Up to this many rows, in float32 and with packed bfloat16 weights, what matters is that weights are
+ * read once, at memory's rate (docs/SPEED.md). */
+enum { ATTN_FEW_ROWS = 8, ATTN_FEW_HALF_ROWS = 4 };
+
+/* y[rows][out] = x[rows][in] w^T + bias for few rows; the bits of a row do not depend on how many
+ * there are. */
+void attn_dense_few_forward(const attn_kernels *kernels, size_t threads, size_t rows, size_t in,
+                            size_t out, const float *x, const float *w, const float *bias,
+                            float *y);
+
 #ifdef ATTN_HAVE_ONEDNN
 /* oneDNN behind a small face, so that none of its types leaves its file. */
 typedef struct attn_onednn attn_onednn;

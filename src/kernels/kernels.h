@@ -40,6 +40,13 @@ typedef struct attn_running_rows {
     bool has_whole_tops; /* tops are rounded up to whole numbers: p only changes its exponent */
 } attn_running_rows;
 
+/* Rows of numbers, `row` apart, of one of the two types. */
+typedef struct attn_far_rows {
+    const float *single;
+    const attn_bf16 *half;
+    size_t row;
+} attn_far_rows;
+
 typedef struct attn_kernels {
     attn_isa isa;
 
@@ -68,9 +75,13 @@ typedef struct attn_kernels {
     double (*sum_squares)(size_t n, const float *x);
     float (*dot)(size_t n, const float *x, const float *y);
     double (*dot_double)(size_t n, const float *x, const float *y); /* summed in double */
-    /* out[i] = x . (row i of y), rows y_row apart */
-    void (*dot_rows)(size_t rows, size_t n, const float *x, const float *y, size_t y_row,
-                     float *out);
+    /* out[i][j] = (row i of x) . (row j of y), with m rows of x and `rows` of y. Meant for few rows
+     * of x, which stay near, and rows of y from far away, each of which is read once. */
+    void (*dot_rows)(size_t m, size_t rows, size_t n, const float *x, size_t x_row, attn_far_rows y,
+                     float *out, size_t out_row);
+    /* out[m][n] += w[m][rows] y[rows][n], for few rows of w and rows of y from far away. */
+    void (*weigh_rows)(size_t m, size_t rows, size_t n, const float *w, size_t w_row,
+                       attn_far_rows y, float *out, size_t out_row);
     void (*add)(size_t n, const float *x, float *y);                 /* y += x */
     void (*add_scaled)(size_t n, float a, const float *x, float *y); /* y += a x */
     void (*scale)(size_t n, float a, float *x);                      /* x *= a */
@@ -163,6 +174,11 @@ typedef struct attn_kernels {
     /* Between storage and arithmetic; one rounding there, none back (kernels/bf16.h). */
     void (*bf16_from_float)(size_t n, const float *x, attn_bf16 *y);
     void (*bf16_to_float)(size_t n, const attn_bf16 *x, float *y);
+    /* sums[m][ATTN_STRIP] = x[m][cells of ATTN_STRIP] times a strip of a packed right factor
+     * (kernels/bf16_cells.h), or += when `accumulate`; x are bfloat16 numbers, widened. Meant for few
+     * rows of x and a strip from far away. */
+    void (*bf16_strip)(size_t m, size_t cells, const float *x, size_t x_row, const attn_bf16 *strip,
+                       float *sums, bool accumulate);
 
     /* Loss of one row of logits, -log softmax(logits)[target], in nats. With `gradient_scale`
      * not 0 they are lost, and gradient_scale * (softmax(logits) - onehot(target)) is in

@@ -1,5 +1,6 @@
 /* The plain meaning of every slot: scalar C, one rounding per operation, sums in order. The
  * vector versions are checked against this table and against float64. */
+#include "kernels/bf16_cells.h"
 #include "kernels/kernels.h"
 
 #include <math.h>
@@ -85,10 +86,29 @@ static float dot(size_t n, const float *x, const float *y)
     return s;
 }
 
-static void dot_rows(size_t rows, size_t n, const float *x, const float *y, size_t y_row,
-                     float *out)
+static float far_number(attn_far_rows y, size_t row, size_t at)
 {
-    for (size_t i = 0; i < rows; i++) out[i] = dot(n, x, y + i * y_row);
+    return y.half ? attn_bf16_to_float(y.half[row * y.row + at]) : y.single[row * y.row + at];
+}
+
+static void dot_rows(size_t m, size_t rows, size_t n, const float *x, size_t x_row, attn_far_rows y,
+                     float *out, size_t out_row)
+{
+    for (size_t i = 0; i < m; i++)
+        for (size_t j = 0; j < rows; j++) {
+            float s = 0.0f;
+            for (size_t p = 0; p < n; p++) s += x[i * x_row + p] * far_number(y, j, p);
+            out[i * out_row + j] = s;
+        }
+}
+
+static void weigh_rows(size_t m, size_t rows, size_t n, const float *w, size_t w_row,
+                       attn_far_rows y, float *out, size_t out_row)
+{
+    for (size_t i = 0; i < m; i++)
+        for (size_t j = 0; j < rows; j++)
+            for (size_t p = 0; p < n; p++)
+                out[i * out_row + p] += w[i * w_row + j] * far_number(y, j, p);
 }
 
 static void add(size_t n, const float *x, float *y)
@@ -360,6 +380,18 @@ static void bf16_to_float(size_t n, const attn_bf16 *x, float *y)
     for (size_t i = 0; i < n; i++) y[i] = attn_bf16_to_float(x[i]);
 }
 
+static void bf16_strip(size_t m, size_t cells, const float *x, size_t x_row, const attn_bf16 *strip,
+                       float *sums, bool accumulate)
+{
+    for (size_t i = 0; i < m; i++)
+        for (size_t j = 0; j < ATTN_STRIP; j++) {
+            float s = accumulate ? sums[i * ATTN_STRIP + j] : 0.0f;
+            for (size_t k = 0; k < cells * ATTN_STRIP; k++)
+                s += x[i * x_row + k] * attn_bf16_to_float(strip[attn_cell_place(k, j)]);
+            sums[i * ATTN_STRIP + j] = s;
+        }
+}
+
 static double cross_entropy(size_t n, float *logits, size_t target, float gradient_scale,
                             attn_bf16 *gradient)
 {
@@ -407,6 +439,7 @@ const attn_kernels attn_kernels_ref = {
     .dot = dot,
     .dot_double = dot_double,
     .dot_rows = dot_rows,
+    .weigh_rows = weigh_rows,
     .add = add,
     .add_scaled = add_scaled,
     .scale = scale,
@@ -436,6 +469,7 @@ const attn_kernels attn_kernels_ref = {
     .decayed_scores_gradient = decayed_scores_gradient,
     .bf16_from_float = bf16_from_float,
     .bf16_to_float = bf16_to_float,
+    .bf16_strip = bf16_strip,
     .cross_entropy = cross_entropy,
     .adamw = adamw,
 };

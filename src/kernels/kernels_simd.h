@@ -2,6 +2,7 @@
  * and fills a table with TABLE_NAME is one instruction set; see kernels_avx512.c.
  *
  * Tails are masked, never padded: memory past n is neither read nor written. */
+#include "kernels/bf16_cells.h"
 #include "kernels/kernels.h"
 
 #include <math.h>
@@ -77,6 +78,7 @@ static inline void put(float *p, size_t left, vf a)
 /* Over all vectors of n floats: `at` is the place, `left` what remains from there. */
 #define FOR_VECTORS(n) for (size_t at = 0, left = (n); at < (n); at += LANES, left = (n)-at)
 
+#include "kernels/kernels_simd_few.h"
 #include "kernels/kernels_simd_product.h"
 
 /* ---- rows -------------------------------------------------------------------------------- */
@@ -128,30 +130,6 @@ static float kernel_dot(size_t n, const float *x, const float *y)
     vf s = zero();
     FOR_VECTORS(n) s = fused(take(x + at, left), take(y + at, left), s);
     return sum_lanes(s);
-}
-
-/* Four rows at a time: as many streams from memory, and sums that do not wait for each other. */
-static void kernel_dot_rows(size_t rows, size_t n, const float *x, const float *y, size_t y_row,
-                            float *out)
-{
-    size_t i = 0;
-    for (; i + 4 <= rows; i += 4) {
-        const float *y0 = y + i * y_row, *y1 = y0 + y_row, *y2 = y1 + y_row, *y3 = y2 + y_row;
-        vf s0 = zero(), s1 = zero(), s2 = zero(), s3 = zero();
-        FOR_VECTORS(n)
-        {
-            const vf xi = take(x + at, left);
-            s0 = fused(xi, take(y0 + at, left), s0);
-            s1 = fused(xi, take(y1 + at, left), s1);
-            s2 = fused(xi, take(y2 + at, left), s2);
-            s3 = fused(xi, take(y3 + at, left), s3);
-        }
-        out[i] = sum_lanes(s0);
-        out[i + 1] = sum_lanes(s1);
-        out[i + 2] = sum_lanes(s2);
-        out[i + 3] = sum_lanes(s3);
-    }
-    for (; i < rows; i++) out[i] = kernel_dot(n, x, y + i * y_row);
 }
 
 static void kernel_add(size_t n, const float *x, float *y)
@@ -377,8 +355,9 @@ static void kernel_bf16_to_float(size_t n, const attn_bf16 *x, float *y)
         .isa = level, .product = kernel_product, .product_double = kernel_product_double,          \
         .transpose = kernel_transpose, .copy_rows = kernel_copy_rows, .maximum = kernel_maximum,   \
         .sum = kernel_sum, .sum_squares = kernel_sum_squares, .dot = kernel_dot,                   \
-        .dot_double = kernel_dot_double, .dot_rows = kernel_dot_rows, .add = kernel_add,           \
-        .add_scaled = kernel_add_scaled, .scale = kernel_scale, .exp_shifted = kernel_exp_shifted, \
+        .dot_double = kernel_dot_double, .dot_rows = kernel_dot_rows,                              \
+        .weigh_rows = kernel_weigh_rows, .add = kernel_add, .add_scaled = kernel_add_scaled,       \
+        .scale = kernel_scale, .exp_shifted = kernel_exp_shifted,                                  \
         .online_softmax = kernel_online_softmax,                                                   \
         .online_softmax_gradient = kernel_online_softmax_gradient,                                 \
         .running_softmax = kernel_running_softmax,                                                 \
@@ -394,5 +373,6 @@ static void kernel_bf16_to_float(size_t n, const attn_bf16 *x, float *y)
         .decayed_scores = kernel_decayed_scores,                                                   \
         .decayed_scores_gradient = kernel_decayed_scores_gradient,                                 \
         .bf16_from_float = kernel_bf16_from_float, .bf16_to_float = kernel_bf16_to_float,          \
-        .cross_entropy = kernel_cross_entropy, .adamw = kernel_adamw,                              \
+        .bf16_strip = kernel_bf16_strip, .cross_entropy = kernel_cross_entropy,                    \
+        .adamw = kernel_adamw,                                                                     \
     }

@@ -3,7 +3,6 @@
 #ifndef KERNELS_SIMD_AVX2_H
 #define KERNELS_SIMD_AVX2_H
 
-#include "kernels/bf16.h"
 #include "kernels/simd_unroll.h"
 
 #include <immintrin.h>
@@ -14,6 +13,7 @@ typedef __m256 vf;
 typedef __m256i vmask; /* lanes in use: all bits of the lane */
 
 enum { LANES = 8, PRODUCT_ROWS = 6, PRODUCT_VECTORS = 2 };
+enum { FEW_ROWS = 2, WEIGH_VECTORS = 4 };
 
 static inline vmask first_lanes(size_t n)
 {
@@ -121,6 +121,12 @@ static inline float sum_lanes(vf a)
     s = _mm_add_ps(s, _mm_movehl_ps(s, s));
     return _mm_cvtss_f32(_mm_add_ss(s, _mm_movehdup_ps(s)));
 }
+/* the sums of four vectors behind each other */
+static inline void store_sums(float *p, vf a, vf b, vf c, vf d)
+{
+    const vf s = _mm256_hadd_ps(_mm256_hadd_ps(a, b), _mm256_hadd_ps(c, d));
+    _mm_storeu_ps(p, _mm_add_ps(_mm256_castps256_ps128(s), _mm256_extractf128_ps(s, 1)));
+}
 static inline float largest_lane(vf a)
 {
     __m128 s = _mm_max_ps(_mm256_castps256_ps128(a), _mm256_extractf128_ps(a, 1));
@@ -174,23 +180,7 @@ static inline void transpose_square(vf a[LANES])
         a[i + 4] = _mm256_permute2f128_ps(b[i], b[i + 4], 0x31);
     }
 }
-/* bfloat16 */
-static inline vf load_bf16(const attn_bf16 *p)
-{
-    const __m128i narrow = _mm_loadu_si128((const void *)p);
-    return _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_cvtepu16_epi32(narrow), 16));
-}
-static inline void store_bf16(attn_bf16 *p, vf a)
-{
-    const __m256i bits = _mm256_castps_si256(a), top = _mm256_srli_epi32(bits, 16);
-    const __m256i odd = _mm256_and_si256(top, _mm256_set1_epi32(1));
-    const __m256i half = _mm256_add_epi32(odd, _mm256_set1_epi32(0x7fff));
-    const __m256i rounded = _mm256_srli_epi32(_mm256_add_epi32(bits, half), 16);
-    const __m256i is_nan = _mm256_castps_si256(_mm256_cmp_ps(a, a, _CMP_UNORD_Q));
-    const __m256i quiet = _mm256_or_si256(top, _mm256_set1_epi32(0x40));
-    const __m256i result = _mm256_blendv_epi8(rounded, quiet, is_nan);
-    const __m128i low = _mm256_castsi256_si128(result);
-    _mm_storeu_si128((void *)p, _mm_packus_epi32(low, _mm256_extracti128_si256(result, 1)));
-}
+
+#include "kernels/simd_avx2_bf16.h"
 
 #endif

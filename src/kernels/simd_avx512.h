@@ -3,7 +3,6 @@
 #ifndef KERNELS_SIMD_AVX512_H
 #define KERNELS_SIMD_AVX512_H
 
-#include "kernels/bf16.h"
 #include "kernels/simd_unroll.h"
 
 #include <immintrin.h>
@@ -14,6 +13,7 @@ typedef __m512 vf;
 typedef __mmask16 vmask; /* lanes in use */
 
 enum { LANES = 16, PRODUCT_ROWS = 6, PRODUCT_VECTORS = 4 };
+enum { FEW_ROWS = 4, WEIGH_VECTORS = 4 };
 
 static inline vmask first_lanes(size_t n)
 {
@@ -121,6 +121,15 @@ static inline float sum_lanes(vf a)
 {
     return _mm512_reduce_add_ps(a);
 }
+/* the sums of four vectors behind each other */
+static inline void store_sums(float *p, vf a, vf b, vf c, vf d)
+{
+    const vf ab = add(_mm512_unpacklo_ps(a, b), _mm512_unpackhi_ps(a, b));
+    const vf cd = add(_mm512_unpacklo_ps(c, d), _mm512_unpackhi_ps(c, d));
+    const vf s = add(_mm512_shuffle_ps(ab, cd, 0x44), _mm512_shuffle_ps(ab, cd, 0xee));
+    const __m256 t = _mm256_add_ps(_mm512_castps512_ps256(s), _mm512_extractf32x8_ps(s, 1));
+    _mm_storeu_ps(p, _mm_add_ps(_mm256_castps256_ps128(t), _mm256_extractf128_ps(t, 1)));
+}
 static inline float largest_lane(vf a)
 {
     return _mm512_reduce_max_ps(a);
@@ -172,21 +181,7 @@ static inline void transpose_square(vf a[LANES])
         a[i + 12] = _mm512_shuffle_f32x4(odd0, odd1, 0xdd);
     }
 }
-/* bfloat16; not vcvtneps2bf16, which turns subnormal numbers into 0 */
-static inline vf load_bf16(const attn_bf16 *p)
-{
-    const __m256i narrow = _mm256_loadu_si256((const void *)p);
-    return _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_cvtepu16_epi32(narrow), 16));
-}
-static inline void store_bf16(attn_bf16 *p, vf a)
-{
-    const __m512i bits = _mm512_castps_si512(a), top = _mm512_srli_epi32(bits, 16);
-    const __m512i odd = _mm512_and_si512(top, _mm512_set1_epi32(1));
-    const __m512i half = _mm512_add_epi32(odd, _mm512_set1_epi32(0x7fff));
-    const __m512i rounded = _mm512_srli_epi32(_mm512_add_epi32(bits, half), 16);
-    const __mmask16 is_nan = _mm512_cmp_ps_mask(a, a, _CMP_UNORD_Q);
-    const __m512i result = _mm512_mask_or_epi32(rounded, is_nan, top, _mm512_set1_epi32(0x40));
-    _mm256_storeu_si256((void *)p, _mm512_cvtepi32_epi16(result));
-}
+
+#include "kernels/simd_avx512_bf16.h"
 
 #endif

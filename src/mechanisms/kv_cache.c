@@ -19,19 +19,29 @@ size_t attn_kv_slot_of(const attn_visibility *rule, size_t position)
 size_t attn_kv_cache_count(const attn_layer *layer, const attn_visibility *rule, size_t batch,
                            size_t capacity)
 {
-    return 2 * batch * layer->kv_heads * attn_kv_slot_count(rule, capacity) * layer->head_dim;
+    const size_t numbers =
+        2 * batch * layer->kv_heads * attn_kv_slot_count(rule, capacity) * layer->head_dim;
+    return attn_kv_is_half(layer) ? numbers / 2 : numbers;
 }
 
-/* The slots of one head's keys; its values lie half a cache further. */
-float *attn_kv_keys(const attn_core_call *call, const attn_visibility *rule, size_t index)
+size_t attn_kv_keys(const attn_core_call *call, const attn_visibility *rule, size_t index)
 {
-    return call->cache +
-           index * attn_kv_slot_count(rule, call->cache_capacity) * call->layer->head_dim;
+    return index * attn_kv_slot_count(rule, call->cache_capacity) * call->layer->head_dim;
 }
 
-float *attn_kv_values(const attn_core_call *call, const attn_visibility *rule, size_t index)
+/* Half a cache further. */
+size_t attn_kv_values(const attn_core_call *call, const attn_visibility *rule, size_t index)
 {
     return attn_kv_keys(call, rule, call->batch * call->layer->kv_heads + index);
+}
+
+static void store_row(const attn_core_call *call, const float *from, size_t to)
+{
+    const size_t d = call->layer->head_dim;
+    if (attn_kv_is_half(call->layer))
+        call->context->kernels->bf16_from_float(d, from, attn_kv_halves(call) + to);
+    else
+        memcpy(call->cache + to, from, d * sizeof *from);
 }
 
 void attn_kv_store(const attn_core_call *call, const attn_visibility *rule, size_t index,
@@ -40,8 +50,8 @@ void attn_kv_store(const attn_core_call *call, const attn_visibility *rule, size
     const size_t d = call->layer->head_dim, kv = call->layer->kv_heads;
     const size_t from = (index / kv * call->length + token) * call->row + index % kv * d;
     const size_t to = attn_kv_slot_of(rule, position) * d;
-    memcpy(attn_kv_keys(call, rule, index) + to, call->k + from, d * sizeof *call->cache);
-    memcpy(attn_kv_values(call, rule, index) + to, call->v + from, d * sizeof *call->cache);
+    store_row(call, call->k + from, attn_kv_keys(call, rule, index) + to);
+    store_row(call, call->v + from, attn_kv_values(call, rule, index) + to);
 }
 
 void attn_kv_cache_fill(const attn_core_call *call, const attn_visibility *rule)

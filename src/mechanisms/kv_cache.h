@@ -1,13 +1,19 @@
 /* Decoding with cached keys and values: all of them under any mask and score, or a ring for a
- * window with sinks. */
+ * window with sinks. They are cached in bfloat16 where a core's products take them so. */
 #ifndef MECHANISMS_KV_CACHE_H
 #define MECHANISMS_KV_CACHE_H
 
 #include "mechanisms/tile_engine.h"
 #include "mechanisms/visibility.h"
 
-/* Floats: [batch][kv_heads][slots][d] keys, then the same of values; slots are `capacity`, or
- * sinks + window when that is less. */
+/* Whether the layer's cache holds bfloat16 numbers, two in a float. */
+static inline bool attn_kv_is_half(const attn_layer *layer)
+{
+    return layer->dtype == ATTN_BF16 && layer->mechanism->core->has_bf16;
+}
+
+/* Floats that hold [batch][kv_heads][slots][d] keys, then the same of values; slots are `capacity`,
+ * or sinks + window when that is less. */
 size_t attn_kv_cache_count(const attn_layer *layer, const attn_visibility *rule, size_t batch,
                            size_t capacity);
 
@@ -35,9 +41,14 @@ size_t attn_kv_cache_scratch(const attn_layer *layer, size_t threads, size_t bat
 /* Slots of a head, and that of a token. */
 size_t attn_kv_slot_count(const attn_visibility *rule, size_t capacity);
 size_t attn_kv_slot_of(const attn_visibility *rule, size_t position);
-/* The slots of one head, `index` = b * kv_heads + g. */
-float *attn_kv_keys(const attn_core_call *call, const attn_visibility *rule, size_t index);
-float *attn_kv_values(const attn_core_call *call, const attn_visibility *rule, size_t index);
+/* Where the slots of one head, `index` = b * kv_heads + g, begin in the cache: in its numbers. */
+size_t attn_kv_keys(const attn_core_call *call, const attn_visibility *rule, size_t index);
+size_t attn_kv_values(const attn_core_call *call, const attn_visibility *rule, size_t index);
+/* The cache as bfloat16 numbers. */
+static inline attn_bf16 *attn_kv_halves(const attn_core_call *call)
+{
+    return (attn_bf16 *)(void *)call->cache;
+}
 /* Puts token `token` of the call's k and v into the slot of `position`. */
 void attn_kv_store(const attn_core_call *call, const attn_visibility *rule, size_t index,
                    size_t token, size_t position);

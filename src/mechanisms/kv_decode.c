@@ -1,38 +1,60 @@
 /* Decoding from a key/value cache. The keys are split into parts of fixed size, so that few heads
  * can keep many threads busy: a task attends to one part for all query heads of a key/value head,
- * which read it together. What the parts found is then added up in their order. */
+ * which read it together. What the parts found is then added up in their order.
+ *
+ * In bfloat16 q, keys, values and P are rounded, as in the tile engine, with whole numbers as
+ * references. */
 #include "base/threads.h"
 #include "mechanisms/kv_cache.h"
 
 #include <math.h>
 #include <string.h>
 
-enum { PART = 4 * ATTN_TILE_KEYS };
+/* Keys of a part: long parts are read faster, and short ones keep threads busy. */
+enum { PART_LEAST = 4 * ATTN_TILE_KEYS, PART_MOST = 16 * ATTN_TILE_KEYS, PARTS_WANTED = 16 };
 
 typedef struct decode_job {
     const attn_core_call *call;
     const attn_visibility *slots; /* which slots there are */
     const attn_tile_rule *rule;   /* NULL: every occupied slot is seen */
     size_t live;                  /* occupied slots, the new one included */
-    size_t parts;
-    size_t group; /* query heads of a key/value head */
-    float factor; /* of scores that become exponents of 2 */
+    size_t parts, part;           /* how many, and keys of each */
+    size_t group;                 /* query heads of a key/value head */
+    bool is_half;                 /* the cache holds bfloat16 numbers */
+    float factor;                 /* of scores that become exponents of 2 */
     float *found; /* [batch][kv_heads][parts]: top[group], total[group], o[group][d] */
-    float *rooms; /* [threads]: scores[group][PART], sums[group] of the running softmax */
+    float *rooms; /* [threads]: scores[group][part], sums[group] of the running softmax; rounded
+                     q[group][d] */
     attn_tally tally;
 } decode_job;
 
 /* The query heads of a key/value head and one part of its keys, from key j0 on. */
 typedef struct decode_part {
     size_t first_head, j0, n;
-    const float *q, *keys, *values; /* of the first head; of the part's first key */
-    float *s;                       /* [group][PART] */
-    attn_running_rows state;        /* of the group's heads */
+    const float *q;          /* of the first head */
+    size_t keys, values;     /* of the part's first key, in numbers of the cache */
+    float *s;                /* [group][part] */
+    attn_running_rows state; /* of the group's heads */
+    attn_work *work;
 } decode_part;
+
+static size_t part_keys(size_t keys)
+{
+    size_t part = PART_LEAST;
+    while (part < PART_MOST && keys > PARTS_WANTED * part) part *= 2;
+    return part;
+}
 
 static size_t part_count(size_t keys)
 {
-    return (keys + PART - 1) / PART;
+    return (keys + part_keys(keys) - 1) / part_keys(keys);
+}
+
+/* For any number of keys up to this one. */
+static size_t part_count_most(size_t keys)
+{
+    const size_t most = part_count(keys);
+    return keys > PARTS_WANTED * PART_LEAST && most < PARTS_WANTED ? PARTS_WANTED : most;
 }
 
 /* Floats of what one part finds for a group of heads. */
@@ -43,30 +65,53 @@ static size_t record_count(const attn_layer *layer)
 
 static size_t room_count(const attn_layer *layer)
 {
-    return layer->heads / layer->kv_heads * (PART + ATTN_RUNNING_SUMS);
+    const size_t group = layer->heads / layer->kv_heads, d = layer->head_dim;
+    return group * (PART_MOST + ATTN_RUNNING_SUMS + d);
 }
 
 size_t attn_kv_cache_scratch(const attn_layer *layer, size_t threads, size_t batch)
 {
     return threads * room_count(layer) +
-           batch * layer->kv_heads * part_count(layer->positions) * record_count(layer);
+           batch * layer->kv_heads * part_count_most(layer->positions) * record_count(layer);
 }
 
 /* ---- parts ------------------------------------------------------------------------------- */
 
-/* o += softmax(s) V for n keys, of which the first has its values at `values`, and for `rows`
- * heads whose scores lie PART apart */
-static void add_values(const decode_job *job, size_t rows, size_t n, float *s, const float *values,
-                       const attn_running_rows *state, attn_work *work)
+/* Keys or values of which the first is number `at` of the cache. */
+static attn_far_rows cached_rows(const decode_job *job, size_t at)
+{
+    const attn_core_call *call = job->call;
+    attn_far_rows rows = {.row = call->layer->head_dim};
+    if (job->is_half)
+        rows.half = attn_kv_halves(call) + at;
+    else
+        rows.single = call->cache + at;
+    return rows;
+}
+
+/* s = q K^T for `rows` heads from q on and n keys of the part from `first` on. */
+static void take_scores(const decode_job *job, const decode_part *part, size_t rows, const float *q,
+                        size_t first, size_t n)
+{
+    const size_t d = job->call->layer->head_dim;
+    job->call->context->kernels->dot_rows(
+        rows, n, d, q, d, cached_rows(job, part->keys + first * d), part->s, job->part);
+}
+
+/* o += softmax(s) V for the same heads, whose state is given, and keys. */
+static void add_values(const decode_job *job, const decode_part *part, size_t rows,
+                       const attn_running_rows *state, size_t first, size_t n)
 {
     const attn_kernels *kernels = job->call->context->kernels;
     const size_t d = job->call->layer->head_dim;
-    kernels->running_softmax(rows, n, job->factor, s, PART, state);
-    kernels->product(rows, d, n, s, PART, 1, values, d, state->o, d, true);
-    attn_work_add(work, attn_work_times((attn_work){.matmul = 4 * (uint64_t)n * d,
-                                                    .exponential = n,
-                                                    .other = 4 * (uint64_t)n + 1},
-                                        rows));
+    kernels->running_softmax(rows, n, job->factor, part->s, job->part, state);
+    if (job->is_half) attn_round_rows(kernels, rows, n, part->s, job->part);
+    kernels->weigh_rows(rows, n, d, part->s, job->part, cached_rows(job, part->values + first * d),
+                        state->o, d);
+    attn_work_add(part->work, attn_work_times((attn_work){.matmul = 4 * (uint64_t)n * d,
+                                                          .exponential = n,
+                                                          .other = 4 * (uint64_t)n + 1},
+                                              rows));
 }
 
 /* The next tile of keys [j0, end) that the newest query sees; false when there is none. */
@@ -82,76 +127,77 @@ static bool next_tile(const attn_mask *mask, size_t head, size_t query, size_t j
 }
 
 /* One head under its mask. */
-static void attend_to_seen(const decode_job *job, const decode_part *part, size_t row,
-                           attn_work *work)
+static void attend_to_seen(const decode_job *job, const decode_part *part, size_t row)
 {
     const attn_kernels *kernels = job->call->context->kernels;
     const attn_tile_rule *rule = job->rule;
     const size_t d = job->call->layer->head_dim, end = part->j0 + part->n;
     const size_t head = part->first_head + row;
-    const attn_running_rows state = {part->state.top + row,
-                                     part->state.total + row * ATTN_RUNNING_SUMS,
-                                     part->state.o + row * d,
-                                     d,
-                                     d,
-                                     false};
+    attn_running_rows state = part->state;
+    state.top += row;
+    state.total += row * ATTN_RUNNING_SUMS;
+    state.o += row * d;
     attn_tile tile;
     attn_tile_kind kind;
     for (size_t j0 = part->j0; next_tile(&rule->mask, head, job->live - 1, j0, end, &tile, &kind);
          j0 = tile.j0 + ATTN_TILE_KEYS) {
-        const size_t at = (tile.j0 - part->j0) * d;
-        kernels->dot_rows(tile.nj, d, part->q + row * d, part->keys + at, d, part->s);
+        const size_t first = tile.j0 - part->j0;
+        take_scores(job, part, 1, part->q + row * d, first, tile.nj);
         attn_tile_finish_scores(rule, kernels, head, &tile, kind, NULL, 1.0f / sqrtf((float)d),
                                 part->s, tile.nj, NULL, 0);
-        if (kind == ATTN_TILE_PARTIAL) work->other += tile.nj;
-        if (rule->score) attn_work_add(work, attn_work_times(rule->score->value, tile.nj));
-        add_values(job, 1, tile.nj, part->s, part->values + at, &state, work);
+        if (kind == ATTN_TILE_PARTIAL) part->work->other += tile.nj;
+        if (rule->score) attn_work_add(part->work, attn_work_times(rule->score->value, tile.nj));
+        add_values(job, part, 1, &state, first, tile.nj);
     }
 }
 
-/* The group's heads, which read the values together. */
-static void attend_to_all(const decode_job *job, const decode_part *part, attn_work *work)
+/* The queries of a group as factors: where they lie, or rounded in `room`. */
+static const float *group_queries(const decode_job *job, const float *q, float *room)
 {
-    const size_t d = job->call->layer->head_dim;
-    for (size_t i = 0; i < job->group; i++)
-        job->call->context->kernels->dot_rows(part->n, d, part->q + i * d, part->keys, d,
-                                              part->s + i * PART);
-    add_values(job, job->group, part->n, part->s, part->values, &part->state, work);
+    const size_t count = job->group * job->call->layer->head_dim;
+    if (!job->is_half) return q;
+    memcpy(room, q, count * sizeof *room);
+    attn_round_rows(job->call->context->kernels, 1, count, room, count);
+    return room;
 }
 
 static void run_part(void *argument, size_t index, size_t worker)
 {
     decode_job *job = argument;
     const attn_core_call *call = job->call;
-    const attn_kernels *kernels = call->context->kernels;
     const attn_layer *layer = call->layer;
     const size_t d = layer->head_dim, group = job->group;
-    const size_t kv = index / job->parts, j0 = index % job->parts * PART;
+    const size_t kv = index / job->parts, j0 = index % job->parts * job->part;
     const size_t b = kv / layer->kv_heads, g = kv % layer->kv_heads;
-    const size_t n = attn_smaller(PART, job->live - j0);
+    const size_t n = attn_smaller(job->part, job->live - j0);
     const size_t new_slot = attn_kv_slot_of(job->slots, call->position);
     if (new_slot >= j0 && new_slot - j0 < n) attn_kv_store(call, job->slots, kv, 0, call->position);
 
     float *found = job->found + index * record_count(layer);
     float *room = job->rooms + worker * room_count(layer);
     float *top = attn_cut(&found, group), *total = attn_cut(&found, group), *o = found;
-    float *s = attn_cut(&room, group * PART), *sums = room;
+    float *s = attn_cut(&room, group * job->part),
+          *sums = attn_cut(&room, group * ATTN_RUNNING_SUMS);
     for (size_t i = 0; i < group; i++) top[i] = ATTN_RUNNING_START;
     memset(sums, 0, group * ATTN_RUNNING_SUMS * sizeof *sums);
     memset(o, 0, group * d * sizeof *o);
     const decode_part part = {.first_head = g * group,
                               .j0 = j0,
                               .n = n,
-                              .q = call->q + b * call->row + g * group * d,
+                              .q =
+                                  group_queries(job, call->q + b * call->row + g * group * d, room),
                               .keys = attn_kv_keys(call, job->slots, kv) + j0 * d,
                               .values = attn_kv_values(call, job->slots, kv) + j0 * d,
                               .s = s,
-                              .state = {top, sums, o, d, d, false}};
-    if (!job->rule) attend_to_all(job, &part, &job->tally.of[worker]);
-    for (size_t i = 0; job->rule && i < group; i++)
-        attend_to_seen(job, &part, i, &job->tally.of[worker]);
+                              .state = {top, sums, o, d, d, job->is_half},
+                              .work = &job->tally.of[worker]};
+    if (!job->rule) {
+        take_scores(job, &part, group, part.q, 0, n);
+        add_values(job, &part, group, &part.state, 0, n);
+    }
+    for (size_t i = 0; job->rule && i < group; i++) attend_to_seen(job, &part, i);
     for (size_t i = 0; i < group; i++)
-        total[i] = kernels->sum(ATTN_RUNNING_SUMS, sums + i * ATTN_RUNNING_SUMS);
+        total[i] = call->context->kernels->sum(ATTN_RUNNING_SUMS, sums + i * ATTN_RUNNING_SUMS);
 }
 
 /* ---- their sum --------------------------------------------------------------------------- */
@@ -197,9 +243,11 @@ static void decode(const attn_core_call *call, const attn_visibility *slots,
         .live = attn_smaller(call->position + 1, attn_kv_slot_count(slots, call->cache_capacity)),
         .factor = (float)(1.4426950408889634 * scale),
         .group = layer->heads / layer->kv_heads,
+        .is_half = attn_kv_is_half(layer),
         .rooms = call->scratch,
         .found = call->scratch + threads * room_count(layer)};
     job.parts = part_count(job.live);
+    job.part = part_keys(job.live);
     attn_parallel(threads, call->batch * layer->kv_heads * job.parts, run_part, &job);
     attn_parallel(threads, call->batch * layer->heads, add_parts, &job);
     attn_tally_collect(&job.tally, threads, &call->context->work);

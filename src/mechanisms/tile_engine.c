@@ -80,10 +80,13 @@ void attn_tile_round(const attn_tile_call *call, size_t n, float *x)
 
 void attn_tile_round_rows(const attn_tile_call *call, size_t rows, size_t n, float *x, size_t row)
 {
+    if (call->shape.dtype == ATTN_BF16) attn_round_rows(call->context->kernels, rows, n, x, row);
+}
+
+void attn_round_rows(const attn_kernels *kernels, size_t rows, size_t n, float *x, size_t row)
+{
     enum { PIECE = 512 };
-    const attn_kernels *kernels = call->context->kernels;
     attn_bf16 half[PIECE];
-    if (call->shape.dtype == ATTN_F32) return;
     for (size_t i = 0; i < rows; i++)
         for (size_t j = 0; j < n; j += PIECE) {
             const size_t count = attn_smaller(PIECE, n - j);

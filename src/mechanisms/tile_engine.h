@@ -137,6 +137,8 @@ void attn_tile_finish_scores(const attn_tile_rule *rule, const attn_kernels *ker
 /* Floats rounded to bfloat16 in calls of that dtype. */
 void attn_tile_round(const attn_tile_call *call, size_t n, float *x);
 void attn_tile_round_rows(const attn_tile_call *call, size_t rows, size_t n, float *x, size_t row);
+/* x[rows][n], each to the nearest bfloat16 number. */
+void attn_round_rows(const attn_kernels *kernels, size_t rows, size_t n, float *x, size_t row);
 
 /* Copies one head, rows apart by `row`, to [rows][n] without gaps. */
 void attn_copy_head(size_t rows, size_t n, const float *from, size_t row, float *to);

@@ -11,9 +11,10 @@ typedef struct dense_size {
     size_t rows, in, out;
 } dense_size;
 
-static const dense_size sizes[] = {{1, 1, 1},      {1, 64, 64},   {2, 5, 3},     {5, 37, 129},
-                                   {37, 40, 17},   {64, 64, 192}, {65, 257, 63}, {193, 33, 65},
-                                   {300, 96, 100}, {257, 300, 31}};
+static const dense_size sizes[] = {{1, 1, 1},     {1, 64, 64},   {2, 5, 3},     {5, 37, 129},
+                                   {1, 800, 131}, {8, 131, 70},  {9, 131, 70},  {37, 40, 17},
+                                   {64, 64, 192}, {65, 257, 63}, {193, 33, 65}, {300, 96, 100},
+                                   {257, 300, 31}};
 
 /* One of the three products of a layer as matrices; c starts as `start`. */
 static void check_result_of(check_run *run, const attn_matrix_product *p, const float *start,

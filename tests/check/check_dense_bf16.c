@@ -19,7 +19,8 @@ typedef struct layer_size {
 static const layer_size sizes[] = {{1, 1, 1},      {1, 64, 64},    {2, 5, 3},      {17, 40, 33},
                                    {31, 33, 65},   {64, 96, 64},   {65, 257, 63},  {1023, 100, 31},
                                    {33, 800, 70},  {40, 70, 1700}, {96, 1600, 32}, {1023, 64, 129},
-                                   {1100, 40, 40}, {35, 63, 1090}, {40, 512, 530}};
+                                   {1100, 40, 40}, {35, 63, 1090}, {40, 512, 530}, {1, 1601, 131},
+                                   {4, 800, 70},   {5, 800, 70}};
 
 enum { DY_GAP = 3 }; /* numbers between rows of dy, which no product may read */
 
@@ -258,16 +259,17 @@ static void run_sizes(check_run *run)
 static void run_special(check_run *run)
 {
     static const float specials[] = {NAN, INFINITY, -INFINITY};
-    const layer_size s = {37, 41, 45};
-    for (size_t i = 0; i < sizeof specials / sizeof *specials; i++) {
-        check_case(run, "%g among the factors", (double)specials[i]);
+    for (size_t i = 0; i < 2 * (sizeof specials / sizeof *specials); i++) {
+        const layer_size s = {i % 2 ? 4 : 37, 41, 45};
+        const float special = specials[i / 2];
+        check_case(run, "%g among the factors of %zu rows", (double)special, s.rows);
         attn_context *context = check_context(run, 2);
         layer_data d = data_of(run, s, context);
-        const size_t x_at = 36 * s.in + 40, dy_at = 3 * s.out + 44;
-        d.x[x_at] = attn_bf16_from_float(specials[i]);
-        d.wide_x[x_at] = (double)specials[i];
-        d.dy[3 * d.dy_row + 44] = attn_bf16_from_float(specials[i]);
-        d.wide_dy[dy_at] = (double)specials[i];
+        const size_t x_at = (s.rows - 1) * s.in + 40, dy_at = 3 * s.out + 44;
+        d.x[x_at] = attn_bf16_from_float(special);
+        d.wide_x[x_at] = (double)special;
+        d.dy[3 * d.dy_row + 44] = attn_bf16_from_float(special);
+        d.wide_dy[dy_at] = (double)special;
         float *y = check_floats(run, s.rows * s.out, CHECK_AT_END);
         float *dx = check_floats(run, s.rows * s.in, CHECK_AT_END);
         float *dw = check_floats(run, s.out * s.in, CHECK_AT_END);
@@ -283,7 +285,7 @@ static void run_special(check_run *run)
     }
 }
 
-/* Without scratch memory the results come another way. */
+/* Without scratch memory the results come another way. A product of few rows needs none. */
 static void run_short(check_run *run)
 {
     const layer_size s = {35, 830, 70};

@@ -339,11 +339,18 @@ static check_rule conditioned(check_rule rule, size_t n, const double *moved, co
     return rule;
 }
 
+void check_layer_compare_y(check_run *run, const check_layer *l, const float *y, double tolerance,
+                           const char *what)
+{
+    const check_rule rule = {.tolerance = tolerance};
+    check_compare(run, l->n, (check_numbers){.single = y}, (check_numbers){.real = l->want_y},
+                  conditioned(rule, l->n, l->moved_y, l->want_y), "%s", what);
+}
+
 void check_layer_compare(check_run *run, const check_layer *l, double tolerance)
 {
     const check_rule rule = {.tolerance = tolerance};
-    check_compare(run, l->n, (check_numbers){.single = l->y}, (check_numbers){.real = l->want_y},
-                  conditioned(rule, l->n, l->moved_y, l->want_y), "y");
+    check_layer_compare_y(run, l, l->y, tolerance, "y");
     if (!l->dx) return;
     check_rule dx_rule = rule;
     size_t memory_length = 0, memory_width = 0;

@@ -13,6 +13,7 @@ typedef struct check_subject {
     bool is_average;            /* o is a weighted mean of v: constant v gives constant o */
     bool has_scores;            /* q k^T decides: inputs with extreme scores make sense */
     bool has_norm;              /* each o is divided by its size */
+    bool decodes_single;        /* bfloat16 layers decode with float32 weights in part */
     bool has_jumps;             /* small steps can change a decision, and the output with it */
 } check_subject;
 
@@ -92,6 +93,9 @@ attn_call check_layer_call(const check_layer *l);
 bool check_layer_forward(check_run *run, check_layer *l, attn_context *context);
 void check_layer_backward(check_run *run, check_layer *l, attn_context *context);
 
+/* y against the oracle's. */
+void check_layer_compare_y(check_run *run, const check_layer *l, const float *y, double tolerance,
+                           const char *what);
 /* y, dx, that of the memory and every gradient against the oracle. */
 void check_layer_compare(check_run *run, const check_layer *l, double tolerance);
 /* The floor for the norms of gradients. */

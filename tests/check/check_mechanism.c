@@ -1,6 +1,7 @@
 /* Every mechanism, with each of its options, in every level and with 1 to 3 threads against its
  * float64 oracle: y, dx, every gradient, and the counted work of each call. */
 #include "check_layer.h"
+#include "check_prop.h"
 
 #include <string.h>
 
@@ -21,6 +22,17 @@ static const check_config extreme[] = {
     {.batch = 1, .heads = 6, .head_dim = 16, .length = 130},
 };
 
+/* Decoding rounds what a forward pass rounds: the second half of the tokens, one by one. */
+static void check_half_decoding(check_run *run, const check_layer *l)
+{
+    if (!attn_layer_is_causal(l->layer) || l->documents) return;
+    if (check_subject_find(run->group->subject)->decodes_single) return;
+    float *y = check_floats(run, l->n, CHECK_AT_END);
+    memcpy(y, l->y, l->n * sizeof *y);
+    if (check_prop_decode_behind(run, l, check_context(run, 2), l->T / 2, y))
+        check_layer_compare_y(run, l, y, CHECK_LAYER_TOLERANCE, "y of decoding");
+}
+
 static void check_one(check_run *run, const char *options, const check_config *config,
                       size_t first_threads, size_t last_threads)
 {
@@ -33,6 +45,7 @@ static void check_one(check_run *run, const char *options, const check_config *c
         if (!check_layer_forward(run, &l, context)) break;
         check_layer_backward(run, &l, context);
         check_layer_compare(run, &l, CHECK_LAYER_TOLERANCE);
+        if (threads == first_threads && config->dtype == ATTN_BF16) check_half_decoding(run, &l);
     }
     check_guards(run);
     check_layer_end(&l);

@@ -155,6 +155,7 @@ static bool prefill(check_run *run, const check_layer *l, attn_context *context,
     const attn_call call = {.batch = l->B,
                             .length = count,
                             .parameters = l->parameters,
+                            .packed = l->packed,
                             .x = x,
                             .y = check_floats(run, l->B * count * l->C, CHECK_AT_END),
                             .scratch = check_floats(run, scratch, CHECK_AT_END),
@@ -179,6 +180,7 @@ static bool decode(check_run *run, const check_layer *l, attn_context *context, 
     const attn_call call = {.batch = l->B,
                             .length = 1,
                             .parameters = l->parameters,
+                            .packed = l->packed,
                             .x = x,
                             .y = y_t,
                             .scratch = scratch,
@@ -198,6 +200,24 @@ static bool decode(check_run *run, const check_layer *l, attn_context *context, 
                            attn_layer_work(l->layer, ATTN_PHASE_DECODE, l->B, t, NULL), "decode");
 }
 
+bool check_prop_decode_behind(check_run *run, const check_layer *l, attn_context *context,
+                              size_t first, float *y)
+{
+    attn_context_clear_error(context);
+    const size_t cache_count = attn_layer_cache_count(l->layer, l->B, l->T);
+    float *cache = check_floats(run, cache_count, CHECK_AT_END);
+    /* An empty cache is zeros; a prefilled one may hold anything before. */
+    if (first == 0)
+        memset(cache, 0, cache_count * sizeof *cache);
+    else if (!prefill(run, l, context, first, cache))
+        return false;
+    const size_t scratch_count = attn_layer_scratch_count(l->layer, context, l->B, 1);
+    float *scratch = check_floats(run, scratch_count, CHECK_AT_END);
+    for (size_t t = first; t < l->T; t++)
+        if (!decode(run, l, context, t, scratch, cache, y)) return false;
+    return true;
+}
+
 /* From an empty cache and from prefilled ones. */
 void check_prop_decode(check_run *run, check_layer *l)
 {
@@ -206,20 +226,10 @@ void check_prop_decode(check_run *run, check_layer *l)
         attn_context *context = check_context(run, 1 + i % CHECK_THREADS);
         attn_context_clear_error(context);
         const float *want = check_prop_forward(run, l, context, l->B, l->T, l->x, NULL, false);
-        const size_t first = prefilled[i];
-        const size_t cache_count = attn_layer_cache_count(l->layer, l->B, l->T);
-        float *cache = check_floats(run, cache_count, CHECK_AT_END);
-        /* An empty cache is zeros; a prefilled one may hold anything before. */
-        if (first == 0)
-            memset(cache, 0, cache_count * sizeof *cache);
-        else if (!prefill(run, l, context, first, cache))
-            return;
-        const size_t scratch_count = attn_layer_scratch_count(l->layer, context, l->B, 1);
-        float *scratch = check_floats(run, scratch_count, CHECK_AT_END);
         float *y = check_floats(run, l->n, CHECK_AT_END);
         memcpy(y, want, l->n * sizeof *y);
-        for (size_t t = first; t < l->T; t++)
-            if (!decode(run, l, context, t, scratch, cache, y)) return;
-        compare(run, l->n, y, want, first ? "decoding behind a prefilled cache" : "decoding");
+        if (!check_prop_decode_behind(run, l, context, prefilled[i], y)) return;
+        compare(run, l->n, y, want,
+                prefilled[i] ? "decoding behind a prefilled cache" : "decoding");
     }
 }

@@ -192,30 +192,6 @@ void check_slot_dot(check_run *run, const check_shape *shape)
     check_that(run, isnan(run->kernels->dot(n, x, y)), "a dot product with a NaN is a NaN");
 }
 
-void check_slot_dot_rows(check_run *run, const check_shape *shape)
-{
-    enum { ROWS = 7 };
-    const size_t n = shape->n, row = n + check_below(run, 3);
-    const float *x = check_random(run, shape, n), *y = check_random(run, shape, ROWS * row);
-    float *out[2];
-    double want[ROWS], bounds[ROWS];
-    for (size_t pass = 0; pass < 2; pass++) {
-        out[pass] = check_floats(run, ROWS, shape->place);
-        check_table(run, pass)->dot_rows(ROWS, n, x, y, row, out[pass]);
-    }
-    for (size_t i = 0; i < ROWS; i++) {
-        double terms = 0.0;
-        want[i] = 0.0;
-        for (size_t j = 0; j < n; j++) {
-            const double term = (double)x[j] * (double)y[i * row + j];
-            want[i] += term;
-            terms += fabs(term);
-        }
-        bounds[i] = (double)(n + 1) * (CHECK_UNIT * terms + CHECK_TINY);
-    }
-    check_output(run, ROWS, out[0], out[1], want, bounds, "dots");
-}
-
 void check_slot_dot_double(check_run *run, const check_shape *shape)
 {
     const size_t n = shape->n;

@@ -20,7 +20,7 @@ static const check_subject subjects[] = {
     {"mla",
      OPTIONS("kv_rank=12,q_rank=5,nope_dim=3,rope_dim=4,v_dim=9", "", "rope_dim=0,kv_rank=3",
              "q_rank=12,nope_dim=20,rope_dim=2,v_dim=1"),
-     .is_order_free = false},
+     .decodes_single = true},
     {"sliding",
      OPTIONS("window=7", "window=7,sinks=3", "window=1", "window=1,sinks=3", "window=33,sinks=70",
              "window=64", "window=64,sinks=3"),
