@@ -193,7 +193,8 @@ static void emit(const attn_core_call *call, chunk_room *room, size_t c, bool in
                            room->num, d, true);
     }
     float inverse[ATTN_CHUNK];
-    kernels->dot_rows(c, m, room->z, room->q, m, inverse);
+    const attn_far_rows queries = {.single = room->q, .row = m};
+    kernels->dot_rows(1, c, m, room->z, m, queries, inverse, c);
     for (size_t i = 0; i < c; i++) {
         const float den = inverse[i] + (inner ? kernels->sum(c, room->a + i * ATTN_CHUNK) : 0.0f);
         inverse[i] = 1.0f / den;
