@@ -3,15 +3,15 @@
 #ifndef KERNELS_SIMD_PRODUCT_H
 #define KERNELS_SIMD_PRODUCT_H
 
-#define REAL float
-#define VECTOR vf
-#define WIDTH LANES
+#define REAL     float
+#define VECTOR   vf
+#define WIDTH    LANES
 #define OF(name) name
 #include "kernels/kernels_simd_tile.h"
 
-#define REAL double
-#define VECTOR vd
-#define WIDTH LANES_DOUBLE
+#define REAL     double
+#define VECTOR   vd
+#define WIDTH    LANES_DOUBLE
 #define OF(name) name##_double
 #include "kernels/kernels_simd_tile.h"
 

@@ -121,25 +121,6 @@ static inline float sum_lanes(vf a)
     s = _mm_add_ps(s, _mm_movehl_ps(s, s));
     return _mm_cvtss_f32(_mm_add_ss(s, _mm_movehdup_ps(s)));
 }
-/* doubles: half as many lanes */
-typedef __m256d vd;
-static inline vd widen(const float *p)
-{
-    return _mm256_cvtps_pd(_mm_loadu_ps(p));
-}
-static inline vd zero_double(void)
-{
-    return _mm256_setzero_pd();
-}
-static inline vd fused_double(vd a, vd b, vd c)
-{
-    return _mm256_fmadd_pd(a, b, c);
-}
-static inline double sum_doubles(vd a)
-{
-    const __m128d pair = _mm_add_pd(_mm256_castpd256_pd128(a), _mm256_extractf128_pd(a, 1));
-    return _mm_cvtsd_f64(_mm_add_sd(pair, _mm_unpackhi_pd(pair, pair)));
-}
 static inline float largest_lane(vf a)
 {
     __m128 s = _mm_max_ps(_mm256_castps256_ps128(a), _mm256_extractf128_ps(a, 1));

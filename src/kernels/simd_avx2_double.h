@@ -41,5 +41,15 @@ static inline vd fused_double(vd a, vd b, vd c)
 {
     return _mm256_fmadd_pd(a, b, c);
 }
+/* as many floats as lanes */
+static inline vd load_widened(const float *p)
+{
+    return _mm256_cvtps_pd(_mm_loadu_ps(p));
+}
+static inline double sum_lanes_double(vd a)
+{
+    const __m128d pair = _mm_add_pd(_mm256_castpd256_pd128(a), _mm256_extractf128_pd(a, 1));
+    return _mm_cvtsd_f64(_mm_add_sd(pair, _mm_unpackhi_pd(pair, pair)));
+}
 
 #endif

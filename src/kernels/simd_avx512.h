@@ -121,24 +121,6 @@ static inline float sum_lanes(vf a)
 {
     return _mm512_reduce_add_ps(a);
 }
-/* doubles: half as many lanes */
-typedef __m512d vd;
-static inline vd widen(const float *p)
-{
-    return _mm512_cvtps_pd(_mm256_loadu_ps(p));
-}
-static inline vd zero_double(void)
-{
-    return _mm512_setzero_pd();
-}
-static inline vd fused_double(vd a, vd b, vd c)
-{
-    return _mm512_fmadd_pd(a, b, c);
-}
-static inline double sum_doubles(vd a)
-{
-    return _mm512_reduce_add_pd(a);
-}
 static inline float largest_lane(vf a)
 {
     return _mm512_reduce_max_ps(a);

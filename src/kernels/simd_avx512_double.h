@@ -41,5 +41,14 @@ static inline vd fused_double(vd a, vd b, vd c)
 {
     return _mm512_fmadd_pd(a, b, c);
 }
+/* as many floats as lanes */
+static inline vd load_widened(const float *p)
+{
+    return _mm512_cvtps_pd(_mm256_loadu_ps(p));
+}
+static inline double sum_lanes_double(vd a)
+{
+    return _mm512_reduce_add_pd(a);
+}
 
 #endif
