@@ -108,14 +108,14 @@ static float kernel_sum(size_t n, const float *x)
 
 static double kernel_dot_double(size_t n, const float *x, const float *y)
 {
-    enum { HALF = LANES / 2 };
     vd even = zero_double(), odd = zero_double();
     size_t at = 0;
     for (; at + LANES <= n; at += LANES) {
-        even = fused_double(widen(x + at), widen(y + at), even);
-        odd = fused_double(widen(x + at + HALF), widen(y + at + HALF), odd);
+        even = fused_double(load_widened(x + at), load_widened(y + at), even);
+        odd = fused_double(load_widened(x + at + LANES_DOUBLE), load_widened(y + at + LANES_DOUBLE),
+                           odd);
     }
-    double total = sum_doubles(even) + sum_doubles(odd);
+    double total = sum_lanes_double(even) + sum_lanes_double(odd);
     for (; at < n; at++) total = fma((double)x[at], (double)y[at], total);
     return total;
 }

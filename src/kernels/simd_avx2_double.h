@@ -21,10 +21,6 @@ static inline vd load_some_double(const double *p, vmask m)
 {
     return _mm256_maskload_pd(p, m);
 }
-static inline vd widen(const float *p)
-{
-    return _mm256_cvtps_pd(_mm_loadu_ps(p));
-}
 static inline void store_double(double *p, vd a)
 {
     _mm256_storeu_pd(p, a);
@@ -45,7 +41,12 @@ static inline vd fused_double(vd a, vd b, vd c)
 {
     return _mm256_fmadd_pd(a, b, c);
 }
-static inline double sum_doubles(vd a)
+/* as many floats as lanes */
+static inline vd load_widened(const float *p)
+{
+    return _mm256_cvtps_pd(_mm_loadu_ps(p));
+}
+static inline double sum_lanes_double(vd a)
 {
     const __m128d pair = _mm_add_pd(_mm256_castpd256_pd128(a), _mm256_extractf128_pd(a, 1));
     return _mm_cvtsd_f64(_mm_add_sd(pair, _mm_unpackhi_pd(pair, pair)));

@@ -21,10 +21,6 @@ static inline vd load_some_double(const double *p, vmask m)
 {
     return _mm512_maskz_loadu_pd((__mmask8)m, p);
 }
-static inline vd widen(const float *p)
-{
-    return _mm512_cvtps_pd(_mm256_loadu_ps(p));
-}
 static inline void store_double(double *p, vd a)
 {
     _mm512_storeu_pd(p, a);
@@ -45,7 +41,12 @@ static inline vd fused_double(vd a, vd b, vd c)
 {
     return _mm512_fmadd_pd(a, b, c);
 }
-static inline double sum_doubles(vd a)
+/* as many floats as lanes */
+static inline vd load_widened(const float *p)
+{
+    return _mm512_cvtps_pd(_mm256_loadu_ps(p));
+}
+static inline double sum_lanes_double(vd a)
 {
     return _mm512_reduce_add_pd(a);
 }
