@@ -397,9 +397,8 @@ static void test_memory(void **state)
 /* ---- generation -------------------------------------------------------------------------- */
 
 /* Token by token, what the whole text gives: float32 sums in another order, which move a factor
- * to the other side of the middle between two bfloat16 numbers now and then. `mla` and the cores on
- * the tile engine decode with other factors (docs/numerics.md), so the limit is what roundings make
- * of the logits. */
+ * to the other side of the middle between two bfloat16 numbers now and then. `mla` decodes with
+ * other factors (docs/numerics.md), so the limit is what roundings make of the logits. */
 static void test_decoding(void **state)
 {
     (void)state;
