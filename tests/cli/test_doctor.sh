@@ -30,6 +30,9 @@ check 'virtual machine' 'Meters
   UNAVAILABLE  nvml
                libnvidia-ml.so.1
                why: GPUs of a copied machine cannot be asked here
+  UNAVAILABLE  amdsmi
+               libamd_smi.so
+               why: GPUs of a copied machine cannot be asked here
   UNAVAILABLE  hwmon
                /sys/class/hwmon
                why: no power sensor in /sys/class/hwmon
