@@ -101,12 +101,6 @@ static void sum_bias_columns(void *argument, size_t index, size_t worker)
 void attn_dense_forward(attn_context *context, size_t rows, size_t in, size_t out, const float *x,
                         const float *w, const float *bias, float *y)
 {
-    if (bias) context->work.other += (uint64_t)rows * out;
-    if (rows <= ATTN_FEW_ROWS) {
-        context->work.matmul += (uint64_t)2 * rows * in * out;
-        attn_dense_few_forward(context->kernels, context->threads, rows, in, out, x, w, bias, y);
-        return;
-    }
     multiply(context, &(attn_matrix_product){.m = rows,
                                              .n = out,
                                              .k = in,
@@ -119,8 +113,21 @@ void attn_dense_forward(attn_context *context, size_t rows, size_t in, size_t ou
                                              .c = y,
                                              .c_row = out});
     if (!bias) return;
+    context->work.other += (uint64_t)rows * out;
     bias_task task = {.kernels = context->kernels, .rows = rows, .out = out, .bias = bias, .y = y};
     attn_parallel(context->threads, (rows + BIAS_ROWS - 1) / BIAS_ROWS, add_bias_rows, &task);
+}
+
+void attn_dense_decode(attn_context *context, size_t rows, size_t in, size_t out, const float *x,
+                       const float *w, const float *bias, float *y)
+{
+    if (rows > ATTN_FEW_ROWS) {
+        attn_dense_forward(context, rows, in, out, x, w, bias, y);
+        return;
+    }
+    context->work.matmul += (uint64_t)2 * rows * in * out;
+    if (bias) context->work.other += (uint64_t)rows * out;
+    attn_dense_few_forward(context->kernels, context->threads, rows, in, out, x, w, bias, y);
 }
 
 void attn_dense_input_gradient(attn_context *context, size_t rows, size_t in, size_t out,

@@ -149,8 +149,8 @@ static void decode(attn_context *context, const attn_layer *layer, const attn_ca
     run.rows = attn_cut(&memory, B * C); /* values alone */
     run.o = attn_cut(&memory, B * C);
     run.workers = memory;
-    attn_dense_forward(context, B, C, C, call->x, p + attn_layer_offset(layer, "wv.weight"),
-                       p + attn_layer_offset(layer, "wv.bias"), run.rows);
+    attn_dense_decode(context, B, C, C, call->x, p + attn_layer_offset(layer, "wv.weight"),
+                      p + attn_layer_offset(layer, "wv.bias"), run.rows);
     run_heads(&run, attn_lsh_decode_head);
     attn_projection_forward(context, layer, call, O, B, run.o, call->y);
 }

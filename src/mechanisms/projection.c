@@ -81,7 +81,9 @@ void attn_projection_forward(attn_context *context, const attn_layer *layer, con
     const attn_projection *p = &layer->projections[index];
     const float *bias = bias_of(p, call->parameters);
     if (layer->dtype == ATTN_F32) {
-        attn_dense_forward(context, rows, p->in, p->out, x, call->parameters + p->weight, bias, y);
+        const bool is_decoding = call->cache && call->length == 1;
+        (is_decoding ? attn_dense_decode : attn_dense_forward)(
+            context, rows, p->in, p->out, x, call->parameters + p->weight, bias, y);
         return;
     }
     float *room = room_of(context, layer, call);

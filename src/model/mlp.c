@@ -27,12 +27,16 @@ static void forward_single(attn_stack *s, size_t rows, size_t index, const attn_
     const float *p = attn_model_parameters(s->model);
     const size_t c = width_of(s), f = ATTN_MODEL_EXPANSION * c;
 
+    void (*const product)(attn_context *, size_t, size_t, size_t, const float *, const float *,
+                          const float *, float *) =
+        s->keeps ? attn_dense_forward : attn_dense_decode;
+
     uint64_t since = attn_clock_ns();
-    attn_dense_forward(s->context, rows, c, f, b->norm2, p + at->up_weight, p + at->up_bias, b->up);
+    product(s->context, rows, c, f, b->norm2, p + at->up_weight, p + at->up_bias, b->up);
     since = attn_profile_lap(&s->profile, ATTN_PART_MLP_DENSE, ATTN_PASS_FORWARD, since);
     attn_rows_gelu_forward(s->context, rows * f, b->up, b->gelu);
     since = attn_profile_lap(&s->profile, ATTN_PART_GELU, ATTN_PASS_FORWARD, since);
-    attn_dense_forward(s->context, rows, f, c, b->gelu, p + at->down_weight, p + at->down_bias, y);
+    product(s->context, rows, f, c, b->gelu, p + at->down_weight, p + at->down_bias, y);
     attn_profile_lap(&s->profile, ATTN_PART_MLP_DENSE, ATTN_PASS_FORWARD, since);
 }
 

@@ -148,8 +148,8 @@ void attn_stack_logits(attn_stack *stack, size_t first, size_t step, size_t rows
         float *x = stack->final + first * c;
         for (size_t i = 1; step > 1 && i < rows; i++)
             memmove(x + i * c, x + i * step * c, c * sizeof *x);
-        attn_dense_forward(stack->context, rows, c, v, x,
-                           attn_model_parameters(stack->model) + at->tokens, NULL, logits);
+        attn_dense_decode(stack->context, rows, c, v, x,
+                          attn_model_parameters(stack->model) + at->tokens, NULL, logits);
     }
 }
 

@@ -153,7 +153,7 @@ static void check_context_products(check_run *run, attn_context *context, dense_
     attn_dense_forward(context, s.rows, s.in, s.out, d.x, d.w, NULL, d.y);
     attn_matrix_product p = forward_product(&d);
     check_result_of(run, &p, NULL, d.y, "x w^T");
-    attn_dense_forward(context, s.rows, s.in, s.out, d.x, d.w, d.bias, d.y);
+    attn_dense_decode(context, s.rows, s.in, s.out, d.x, d.w, d.bias, d.y);
     float *biases = check_floats(run, s.rows * s.out, CHECK_AT_START);
     for (size_t i = 0; i < s.rows; i++) memcpy(biases + i * s.out, d.bias, s.out * sizeof *biases);
     check_result_of(run, &p, biases, d.y, "x w^T + bias");
