@@ -320,7 +320,8 @@ def write(path, name, table):
     with open(path, encoding="utf-8") as file:
         text = file.read()
     if text.count(begin) != 1 or text.count(end) != 1:
-        sys.exit(f"{path} lacks one line '{begin}' and one '{end}'")
+        program = os.path.basename(sys.argv[0])
+        sys.exit(f"{program}: {path} lacks one line '{begin}' and one '{end}'")
     before, rest = text.split(begin)
     with open(path, "w", encoding="utf-8") as file:
         file.write(before + begin + "\n" + table + end + rest.split(end)[1])

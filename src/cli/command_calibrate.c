@@ -212,23 +212,23 @@ static void print_probe(const attn_calibration *c, attn_probe probe)
 static void print_factor(double factor)
 {
     if (factor > 0.0)
-        printf(" %8.2f", factor);
+        printf(" %7.2f", factor);
     else
-        printf(" %8s", "-");
+        printf(" %7s", "-");
 }
 
 /* One pair of columns for each type and length. */
 static void print_cores(const attn_calibration *c)
 {
     puts("\ncores: times longer than their operations at these rates, forward and backward");
-    printf("%-16s", "");
+    printf("%-15s", "");
     for (size_t type = 0; type < ATTN_CORE_TYPES; type++)
         for (size_t length = 0; length < ATTN_CORE_LENGTHS; length++)
-            printf(" %12s, %4zu", type == ATTN_CORE_F32 ? "f32" : "bf16", attn_core_length(length));
+            printf("%10s, %4zu", type == ATTN_CORE_F32 ? "f32" : "bf16", attn_core_length(length));
     putchar('\n');
     for (size_t i = 0; i < ATTN_DEVICE_MECHANISMS; i++) {
         if (!(c->cores[ATTN_CORE_F32][ATTN_COST_FORWARD][0][i] > 0.0)) continue;
-        printf("%-16s", attn_mechanism_name(i));
+        printf("%-15s", attn_mechanism_name(i));
         for (size_t type = 0; type < ATTN_CORE_TYPES; type++)
             for (size_t length = 0; length < ATTN_CORE_LENGTHS; length++)
                 for (size_t pass = 0; pass < ATTN_COST_PASSES; pass++)

@@ -165,7 +165,7 @@ awk 'length > 80 && !/^energy|^kept/ { bad = 1; print } END { exit bad }' "$fold
 "$attnscope" cost --devices "$folder/both.json" --device this --dtype bf16 --json | python3 -c '
 import json, sys
 row = json.load(sys.stdin)["rows"][0]
-held = row["memory"]["total_bytes"] + 4 * row["parameters"]
+held = row["memory"]["total_bytes"] + 2 * row["parameters"]
 assert row["predictions"][0]["memory_bytes"] == held, (row["predictions"][0], held)' || fail 'bfloat16 on this machine'
 sed 's/"flash": *[0-9.]*/"flush": 1/' "$folder/both.json" >"$folder/flush.json"
 refuse "$folder/flush.json: device 'this': field 'core_forward' has a number for 'flush', which is not known here" \

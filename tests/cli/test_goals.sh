@@ -81,9 +81,9 @@ check 'linear' \
     '| linear, T = 4096 to 65536: exponent of the time | ≤ 1.05 | 1 | reached | 1 |
 | linear, T = 4096 to 65536: exponent of the memory | ≤ 1 | 1.25 | **missed** | 1 |' \
     "$(rows --only linear | head -2)"
-check 'llm.c' '| float32 step of 4 x 64 tokens, llm.c over ours | ≥ 1 | 3.5 | reached | 1 2 |' \
+check 'llm.c' '| float32 step of 4 x 64 tokens: llm.c over ours | ≥ 1 | 3.5 | reached | 1 2 |' \
     "$(rows --only llmc --llmc "$folder")"
-check 'no llm.c' '| float32 step of 4 x 64 tokens, llm.c over ours | ≥ 1 |  | skipped: llm.c is not here: --llmc FOLDER |  |' \
+check 'no llm.c' '| float32 step of 4 x 64 tokens: llm.c over ours | ≥ 1 |  | skipped: llm.c is not here: --llmc FOLDER |  |' \
     "$(rows --only llmc)"
 check 'no PyTorch' 3 "$(rows --only torch-step --torch "$folder/none" | grep -c 'skipped: ')"
 
@@ -98,7 +98,7 @@ check 'no place for it' "goals.py: $folder/plain.md lacks one line '<!-- goals: 
     "$(python3 "$goals" "$folder/fake" --only llmc --write "$folder/plain.md" 2>&1 >/dev/null |
         grep lacks)"
 check 'no such group' \
-    "goals.py: error: --only: 'speed' is none of step, torch-step, llmc, limit, torch-attention, recurrence, linear, decode, memory" \
+    "goals.py: error: --only: 'speed' is none of step, torch-step, llmc, limit, torch-attention, ggml, recurrence, linear, decode, memory" \
     "$(python3 "$goals" "$folder/fake" --only speed 2>&1 | tail -1)"
 
 # ---- the real program -----------------------------------------------------------------------
