@@ -54,7 +54,7 @@ enum { ATTN_CORE_LENGTHS = 2 };
 typedef double attn_core_factors[ATTN_CORE_TYPES][ATTN_COST_PASSES][ATTN_CORE_LENGTHS]
                                 [ATTN_DEVICE_MECHANISMS];
 
-/* Tokens of each of the lengths: 1024 and 4096. */
+/* Tokens of each of the lengths: 512 and 4096. */
 size_t attn_core_length(size_t index);
 
 /* The field of a device that has them: "core_forward", ..., "core_backward_bf16_long". */

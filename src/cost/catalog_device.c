@@ -69,7 +69,7 @@ static const attn_record_field fields[] = {
 
 size_t attn_core_length(size_t index)
 {
-    static const size_t lengths[ATTN_CORE_LENGTHS] = {1024, 4096};
+    static const size_t lengths[ATTN_CORE_LENGTHS] = {512, 4096};
     return lengths[index];
 }
 

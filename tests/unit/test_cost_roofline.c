@@ -294,17 +294,18 @@ static void test_factors_of_cores(void **state)
         size_t length;
         attn_cost_type type;
         double factor;
-    } cases[] = {{512, ATTN_COST_F32, 2.0},   {1024, ATTN_COST_F32, 2.0},
-                 {2048, ATTN_COST_F32, 4.0},  {4096, ATTN_COST_F32, 8.0},
-                 {8192, ATTN_COST_F32, 8.0},  {1024, ATTN_COST_BF16, 0.5},
-                 {4096, ATTN_COST_BF16, 8.0}, {2048, ATTN_COST_BF16, 2.0}};
+    } cases[] = {
+        {256, ATTN_COST_F32, 1.0},    {512, ATTN_COST_F32, 1.0},   {1024, ATTN_COST_F32, 2.0},
+        {2048, ATTN_COST_F32, 4.0},   {4096, ATTN_COST_F32, 8.0},  {8192, ATTN_COST_F32, 8.0},
+        {512, ATTN_COST_BF16, 0.125}, {1024, ATTN_COST_BF16, 0.5}, {4096, ATTN_COST_BF16, 8.0}};
     for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
         attn_device d = measured_machine();
         e = estimate("gpt2", "flash", ATTN_COST_TRAIN, cases[i].type, 2, cases[i].length);
         const double plain = predict(&e, &d).terms[ATTN_COST_CORE][ATTN_COST_FORWARD].exponential_s;
-        d.cores[ATTN_CORE_F32][ATTN_COST_FORWARD][0][flash] = 2.0;
+        d.cores[ATTN_CORE_F32][ATTN_COST_FORWARD][0][flash] = 1.0;
         d.cores[ATTN_CORE_F32][ATTN_COST_FORWARD][1][flash] = 8.0;
-        d.cores[ATTN_CORE_BF16][ATTN_COST_FORWARD][0][flash] = 0.5; /* the longer one is missing */
+        d.cores[ATTN_CORE_BF16][ATTN_COST_FORWARD][0][flash] =
+            0.125; /* the longer one is missing */
         assert_about(predict(&e, &d).terms[ATTN_COST_CORE][ATTN_COST_FORWARD].exponential_s,
                      cases[i].factor * plain, 1e-12);
     }
