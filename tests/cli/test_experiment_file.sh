@@ -81,6 +81,11 @@ if ! "$attnscope" doctor | grep -q '^  MEASURED .*package'; then
     [[ ! -e attnscope.db ]] || fail '--require measured began a run'
     run 2 "${one[@]}" --sort energy
 fi
+# A meter that falls silent: the run goes to its end and says what it lacks.
+run 3 "${one[@]}" --require measured --meter-cmd \
+    'echo "$(date +%s.%N) 100"; sleep 0.1; echo "$(date +%s.%N) 100"; exec sleep 20'
+grep -qx 'attnscope: flash, round 1: its energy was not measured' err || fail "--require, silent meter: $(<err)"
+rm -f attnscope.db*
 if command -v python3 >/dev/null; then
     # 100 W, with a line for each 50 ms however late it gets to write them.
     cat >meter.py <<'END'
