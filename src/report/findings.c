@@ -180,7 +180,7 @@ static bool find_energy(attn_finding *f, const attn_summary *summary)
     if (summary->n_trials_done == 0 || is_measured(summary, "energy_cpu_package_j")) return false;
     *f = (attn_finding){.label = "Energy", .is_caution = true};
     snprintf(f->subject, sizeof f->subject, "not measured");
-    DETAIL(f, "Reason: %s.", attn_ranking_absence(summary, "energy_cpu_package_j"));
+    DETAIL(f, "Reason: %s.", attn_ranking_energy_absence(summary));
     for (size_t i = 0; i < summary->n_mechanisms; i++) {
         const attn_summary_figure *m =
             attn_summary_find(&summary->mechanisms[i], "energy_modelled_cpu_j");

@@ -349,6 +349,18 @@ static void findings_claim_no_more_than_the_data(void **state)
     assert_string_equal(f[0].subject, "not measured");
     attn_summary_free(s);
 
+    /* The meter that was asked for failed: its reason, not that of counters that are not there. */
+    made_begin(&m, "{}");
+    made_add(&m, "a", 1,
+             attn_figure_unavailable("energy_cpu_package_j", "J", "rapl", "no counters here"));
+    made_add(&m, "a", 2,
+             attn_figure_unavailable("energy_system_j", "J", "wall.csv", "the log ends too early"));
+    s = summarise(&m);
+    n = attn_findings_make(s, f);
+    assert_int_equal(n, 1);
+    assert_string_equal(f[0].detail, "Reason: the log ends too early.");
+    attn_summary_free(s);
+
     /* Unequal numbers of tokens: losses must not be compared. */
     made_begin(&m, "{}");
     attn_store_step steps[2] = {{.tokens = 10}, {.tokens = 10}};
