@@ -208,7 +208,7 @@ static attn_status check_subject(const attn_bench_subject *s, const attn_bench_c
     if (!s->is_layer && !m->core && !m->recurrence)
         return attn_fail(error, ATTN_EUNSUPPORTED,
                          "%s has no core between its projections: use bench layer", layer->name);
-    if (!s->is_layer && layer->dtype == ATTN_BF16 && !(m->core && m->core->has_bf16))
+    if (!s->is_layer && layer->dtype == ATTN_BF16 && !m->has_bf16)
         return attn_fail(error, ATTN_EUNSUPPORTED,
                          "%s has no core in bfloat16; bench layer takes bf16, with float32 between "
                          "the projections",
@@ -306,7 +306,7 @@ attn_bench_work attn_bench_subject_work(const attn_bench_subject *subject,
     } else if (!core) {
         inner -= projection_flop(subject, ATTN_RECURRENT_OWN, direction);
     }
-    const bool is_inner_half = is_half && core && core->has_bf16;
+    const bool is_inner_half = is_half && layer->mechanism->has_bf16;
     return (attn_bench_work){
         .f32_flop = (is_half ? 0.0 : projections) + (is_inner_half ? 0.0 : inner),
         .bf16_flop = (is_half ? projections : 0.0) + (is_inner_half ? inner : 0.0),

@@ -196,7 +196,7 @@ static double pass_of(timing *t, attn_phase phase, attn_work *work)
 bool attn_core_is_apart(const char *mechanism, attn_dtype dtype)
 {
     const attn_mechanism *m = attn_mechanism_find(mechanism);
-    return dtype == ATTN_F32 || (m->core && m->core->has_bf16);
+    return dtype == ATTN_F32 || (m->core && m->has_bf16);
 }
 
 attn_status attn_core_time(attn_context *context, const attn_core_probe *probe, double budget_s,

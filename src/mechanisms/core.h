@@ -36,7 +36,6 @@ typedef struct attn_core {
     void (*forward)(const attn_core_call *call); /* fills the cache too when there is one */
     void (*backward)(const attn_core_call *call);
     void (*decode)(const attn_core_call *call); /* length 1 */
-    bool has_bf16; /* products of bfloat16 layers are in bfloat16; false: still in float32 */
     /* One head of one sequence in float64: q [T][d], k, v; `parameters` are those of the core's
      * own, in their order. */
     attn_node *(*oracle)(attn_tape *tape, const attn_layer *layer, size_t head, attn_node *q,

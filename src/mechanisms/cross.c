@@ -212,6 +212,7 @@ const attn_mechanism attn_mechanism_cross = {
     .options = options,
     .is_bidirectional_only = true,
     .reads_memory = true,
+    .has_bf16 = true,
     .check = check,
     .functions = &functions,
 };

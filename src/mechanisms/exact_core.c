@@ -231,7 +231,6 @@ const attn_core attn_core_flash = {
     .forward = flash_forward,
     .backward = flash_backward,
     .decode = attn_all_decode,
-    .has_bf16 = true,
     .oracle = attn_all_oracle,
     .walk = ATTN_WALK_ONLINE,
     .mask = attn_all_mask,
