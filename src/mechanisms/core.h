@@ -14,6 +14,7 @@ typedef struct attn_core_call {
     const attn_layer *layer;
     size_t batch, length;
     const float *q, *k, *v;
+    const attn_bf16 *q_half, *k_half, *v_half; /* or these, where attn_layer_core_dtype() is bf16 */
     size_t row;
     float *o;
     size_t o_row;
@@ -47,5 +48,9 @@ typedef struct attn_core {
     attn_work (*work)(const attn_layer *layer, attn_phase phase, size_t batch, size_t length,
                       const uint32_t *document_start);
 } attn_core;
+
+/* Points a call with its layer at rows that hold a token's queries, keys and values behind each
+ * other, of type attn_layer_core_dtype(). */
+void attn_core_set_rows(attn_core_call *call, const void *rows);
 
 #endif
