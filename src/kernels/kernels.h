@@ -7,22 +7,11 @@
 #define KERNELS_KERNELS_H
 
 #include "base/cpu.h"
-#include "kernels/bf16.h"
+#include "kernels/kernel_arguments.h"
 
 #include <float.h>
 #include <stdbool.h>
 #include <stddef.h>
-
-/* AdamW with decoupled decay (Loshchilov & Hutter 2019), the numbers of one step. */
-typedef struct attn_adamw_step {
-    float learning_rate;
-    float beta1, beta2;
-    float epsilon;
-    float decay;          /* weight decay of this tensor; 0 for biases and norms */
-    float correction1;    /* 1 - beta1^t */
-    float correction2;    /* 1 - beta2^t */
-    float gradient_scale; /* multiplies every gradient: clipping */
-} attn_adamw_step;
 
 enum { ATTN_DECAY_BLOCK = 16 };
 
@@ -30,22 +19,6 @@ enum { ATTN_DECAY_BLOCK = 16 };
  * would be denormal numbers, which processors are slow at. */
 enum { ATTN_RUNNING_SUMS = 16, ATTN_RUNNING_ROOM = 8, ATTN_RUNNING_LEAST = -100 };
 #define ATTN_RUNNING_START (-FLT_MAX) /* finite: -inf minus it is -inf, and 2^-inf is 0 */
-
-/* What a running softmax keeps of its rows, all of it as multiples of 2^top. */
-typedef struct attn_running_rows {
-    float *top;   /* [rows]; ATTN_RUNNING_START at first, with total and o 0 */
-    float *total; /* [rows][ATTN_RUNNING_SUMS], partial sums: the row's total is their sum */
-    float *o;     /* [rows][width], o_row apart: the weighted sum so far */
-    size_t o_row, width;
-    bool has_whole_tops; /* tops are rounded up to whole numbers: p only changes its exponent */
-} attn_running_rows;
-
-/* Rows of numbers, `row` apart, of one of the two types. */
-typedef struct attn_far_rows {
-    const float *single;
-    const attn_bf16 *half;
-    size_t row;
-} attn_far_rows;
 
 typedef struct attn_kernels {
     attn_isa isa;
@@ -55,6 +28,11 @@ typedef struct attn_kernels {
      * for tiles that live in cache. */
     void (*product)(size_t m, size_t n, size_t k, const float *a, size_t a_row, size_t a_column,
                     const float *b, size_t b_row, float *c, size_t c_row, bool accumulate);
+
+    /* The same, and asks for lines of memory by the way: asked[k / 2]; meant for a tile of 6 rows. */
+    void (*product_asking)(size_t m, size_t n, size_t k, const float *a, size_t a_row,
+                           size_t a_column, const float *b, size_t b_row, float *c, size_t c_row,
+                           bool accumulate, const float *const *asked);
 
     /* The same in double, for small matrices whose inverses would magnify the rounding of float. */
     void (*product_double)(size_t m, size_t n, size_t k, const double *a, size_t a_row,
@@ -118,6 +96,10 @@ typedef struct attn_kernels {
     /* s = cap * tanh(scale * s / cap); slope (NULL: not wanted) = 1 - (s / cap)^2 */
     void (*softcap)(size_t n, float scale, float cap, float *s, float *slope);
 
+    /* Row i of a[rows][n] keeps its first i + 1 numbers, and is 0 behind. With factors[rows], not
+     * NULL, they are multiplied by the last i + 1 of these. */
+    void (*keep_lower)(size_t rows, size_t n, const float *factors, float *a, size_t a_row);
+
     /* row i of x[rows][n] *= factors[i] */
     void (*scale_rows)(size_t rows, size_t n, const float *factors, float *x, size_t x_row);
 
@@ -138,8 +120,9 @@ typedef struct attn_kernels {
     /* dx may be dy; y = gelu(x), unless NULL, with the bits that gelu() gives it */
     void (*gelu_gradient)(size_t n, const float *x, const float *dy, float *dx, float *y);
 
-    /* y = elu(x) + 1: x + 1 above 0, else exp(x) */
-    void (*elu_plus_one)(size_t n, const float *x, float *y);
+    /* y = elu(x) + 1: x + 1 above 0, else exp(x), of rows x_row apart to rows without gaps. Whether
+     * each row has a number that is not below 0. */
+    bool (*elu_plus_one)(size_t rows, size_t n, const float *x, size_t x_row, float *y);
     /* dx = dy * y where x <= 0, else dy * y / (x + 1), for y any multiple of phi(x); dx may be dy */
     void (*elu_plus_one_gradient)(size_t n, const float *x, const float *y, const float *dy,
                                   float *dx);

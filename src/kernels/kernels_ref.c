@@ -20,6 +20,14 @@ static void product(size_t m, size_t n, size_t k, const float *a, size_t a_row, 
     }
 }
 
+static void product_asking(size_t m, size_t n, size_t k, const float *a, size_t a_row,
+                           size_t a_column, const float *b, size_t b_row, float *c, size_t c_row,
+                           bool accumulate, const float *const *asked)
+{
+    (void)asked;
+    product(m, n, k, a, a_row, a_column, b, b_row, c, c_row, accumulate);
+}
+
 static void product_double(size_t m, size_t n, size_t k, const double *a, size_t a_row,
                            size_t a_column, const double *b, size_t b_row, double *c, size_t c_row,
                            bool accumulate)
@@ -222,6 +230,13 @@ static void softcap(size_t n, float factor, float cap, float *s, float *slope)
     }
 }
 
+static void keep_lower(size_t rows, size_t n, const float *factors, float *a, size_t a_row)
+{
+    for (size_t i = 0; i < rows; i++, a += a_row)
+        for (size_t j = 0; j < n; j++)
+            a[j] = j > i ? 0.0f : factors ? a[j] * factors[rows - 1 - i + j] : a[j];
+}
+
 static void scale_rows(size_t rows, size_t n, const float *factors, float *x, size_t x_row)
 {
     for (size_t i = 0; i < rows; i++) scale(n, factors[i], x + i * x_row);
@@ -287,9 +302,16 @@ static void gelu_gradient(size_t n, const float *x, const float *dy, float *dx, 
     }
 }
 
-static void elu_plus_one(size_t n, const float *x, float *y)
+static bool elu_plus_one(size_t rows, size_t n, const float *x, size_t x_row, float *y)
 {
-    for (size_t i = 0; i < n; i++) y[i] = x[i] > 0.0f ? x[i] + 1.0f : expf(x[i]);
+    size_t found = 0; /* rows with a number that is not below 0 */
+    for (size_t i = 0; i < rows; i++, x += x_row, y += n) {
+        bool any = false;
+        for (size_t j = 0; j < n; j++) any = any || x[j] >= 0.0f;
+        for (size_t j = 0; j < n; j++) y[j] = x[j] > 0.0f ? x[j] + 1.0f : expf(x[j]);
+        found += any;
+    }
+    return found == rows;
 }
 
 static void elu_plus_one_gradient(size_t n, const float *x, const float *y, const float *dy,
@@ -430,6 +452,7 @@ static void adamw(size_t n, const attn_adamw_step *step, const float *g, float *
 const attn_kernels attn_kernels_ref = {
     .isa = ATTN_ISA_REF,
     .product = product,
+    .product_asking = product_asking,
     .product_double = product_double,
     .transpose = transpose,
     .copy_rows = copy_rows,
@@ -450,6 +473,7 @@ const attn_kernels attn_kernels_ref = {
     .running_softmax_gradient = running_softmax_gradient,
     .add_ramp = add_ramp,
     .softcap = softcap,
+    .keep_lower = keep_lower,
     .scale_rows = scale_rows,
     .softmax_gradient = softmax_gradient,
     .layer_norm = layer_norm,

@@ -216,6 +216,20 @@ static void kernel_online_softmax_gradient(size_t rows, size_t n, float factor, 
     }
 }
 
+static void kernel_keep_lower(size_t rows, size_t n, const float *factors, float *a, size_t a_row)
+{
+    for (size_t i = 0; i < rows; i++, a += a_row) {
+        const float *by = factors ? factors + rows - 1 - i : NULL;
+        FOR_VECTORS(n)
+        {
+            const size_t kept = i + 1 <= at ? 0 : i + 1 - at < left ? i + 1 - at : left;
+            vf x = first_of(take(a + at, left), kept);
+            if (by && kept) x = mul(x, take(by + at, kept));
+            put(a + at, left, x);
+        }
+    }
+}
+
 static void kernel_scale_rows(size_t rows, size_t n, const float *factors, float *x, size_t x_row)
 {
     for (size_t i = 0; i < rows; i++) kernel_scale(n, factors[i], x + i * x_row);
@@ -306,14 +320,21 @@ static void kernel_gelu_gradient(size_t n, const float *x, const float *dy, floa
     }
 }
 
-static void kernel_elu_plus_one(size_t n, const float *x, float *y)
+static bool kernel_elu_plus_one(size_t rows, size_t n, const float *x, size_t x_row, float *y)
 {
-    const vf one = all(1.0f);
-    FOR_VECTORS(n)
-    {
-        const vf xi = take(x + at, left);
-        put(y + at, left, choose_greater(xi, zero(), add(xi, one), exponential(xi)));
+    const vf one = all(1.0f), lowest = all(-INFINITY), below_zero = all(-FLT_TRUE_MIN);
+    bool each = true;
+    for (size_t i = 0; i < rows; i++, x += x_row, y += n) {
+        vf top = lowest;
+        FOR_VECTORS(n)
+        {
+            const vf xi = take(x + at, left);
+            top = larger(fill_after(xi, left, lowest), top);
+            put(y + at, left, choose_greater(xi, zero(), add(xi, one), exponential(xi)));
+        }
+        each = each && any_greater(top, below_zero);
     }
+    return each;
 }
 
 static void kernel_elu_plus_one_gradient(size_t n, const float *x, const float *y, const float *dy,
@@ -352,20 +373,21 @@ static void kernel_bf16_to_float(size_t n, const attn_bf16 *x, float *y)
 
 #define KERNELS_TABLE(level)                                                                       \
     {                                                                                              \
-        .isa = level, .product = kernel_product, .product_double = kernel_product_double,          \
-        .transpose = kernel_transpose, .copy_rows = kernel_copy_rows, .maximum = kernel_maximum,   \
-        .sum = kernel_sum, .sum_squares = kernel_sum_squares, .dot = kernel_dot,                   \
-        .dot_double = kernel_dot_double, .dot_rows = kernel_dot_rows,                              \
-        .weigh_rows = kernel_weigh_rows, .add = kernel_add, .add_scaled = kernel_add_scaled,       \
-        .scale = kernel_scale, .exp_shifted = kernel_exp_shifted,                                  \
+        .isa = level, .product = kernel_product, .product_asking = kernel_product_asking,          \
+        .product_double = kernel_product_double, .transpose = kernel_transpose,                    \
+        .copy_rows = kernel_copy_rows, .maximum = kernel_maximum, .sum = kernel_sum,               \
+        .sum_squares = kernel_sum_squares, .dot = kernel_dot, .dot_double = kernel_dot_double,     \
+        .dot_rows = kernel_dot_rows, .weigh_rows = kernel_weigh_rows, .add = kernel_add,           \
+        .add_scaled = kernel_add_scaled, .scale = kernel_scale, .exp_shifted = kernel_exp_shifted, \
         .online_softmax = kernel_online_softmax,                                                   \
         .online_softmax_gradient = kernel_online_softmax_gradient,                                 \
         .running_softmax = kernel_running_softmax,                                                 \
         .running_softmax_gradient = kernel_running_softmax_gradient, .add_ramp = kernel_add_ramp,  \
-        .softcap = kernel_softcap, .scale_rows = kernel_scale_rows,                                \
-        .softmax_gradient = kernel_softmax_gradient, .layer_norm = kernel_layer_norm,              \
-        .layer_norm_gradient = kernel_layer_norm_gradient, .gelu = kernel_gelu,                    \
-        .gelu_gradient = kernel_gelu_gradient, .elu_plus_one = kernel_elu_plus_one,                \
+        .softcap = kernel_softcap, .keep_lower = kernel_keep_lower,                                \
+        .scale_rows = kernel_scale_rows, .softmax_gradient = kernel_softmax_gradient,              \
+        .layer_norm = kernel_layer_norm, .layer_norm_gradient = kernel_layer_norm_gradient,        \
+        .gelu = kernel_gelu, .gelu_gradient = kernel_gelu_gradient,                                \
+        .elu_plus_one = kernel_elu_plus_one,                                                       \
         .elu_plus_one_gradient = kernel_elu_plus_one_gradient, .multiply = kernel_multiply,        \
         .add_product = kernel_add_product, .silu = kernel_silu,                                    \
         .silu_gradient = kernel_silu_gradient, .log_sigmoid = kernel_log_sigmoid,                  \

@@ -15,6 +15,13 @@
 #define OF(name) name##_double
 #include "kernels/kernels_simd_tile.h"
 
+static void kernel_product_asking(size_t m, size_t n, size_t k, const float *a, size_t a_row,
+                                  size_t a_column, const float *b, size_t b_row, float *c,
+                                  size_t c_row, bool accumulate, const float *const *asked)
+{
+    whole_product(m, n, k, a, a_row, a_column, b, b_row, c, c_row, accumulate, asked);
+}
+
 /* Squares of LANES x LANES in registers; the edges one by one. */
 static void kernel_transpose(size_t rows, size_t columns, const float *in, size_t in_row,
                              float *out, size_t out_row)

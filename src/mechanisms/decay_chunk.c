@@ -53,10 +53,9 @@ static const float *falling_powers(const attn_decay_input *in, size_t c)
 /* Row i times decay^(i - j), j <= i; 0 behind. */
 static void decay_lower(const attn_decay_input *in, float *a)
 {
-    for (size_t i = 0; i < in->length; i++) {
-        attn_counted_multiply(in->on, i + 1, falling_powers(in, i + 1), a + i * C);
-        memset(a + i * C + i + 1, 0, (in->length - i - 1) * sizeof *a);
-    }
+    const size_t c = in->length;
+    in->on.kernels->keep_lower(c, c, falling_powers(in, c), a, C);
+    in->on.work->other += (uint64_t)c * (c + 1) / 2;
 }
 
 static void scores_of_constant(const attn_decay_input *in, const attn_decay_chunk *chunk, float *da,

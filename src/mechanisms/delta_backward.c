@@ -95,11 +95,11 @@ static void score_gradients(const attn_delta_input *in, const attn_delta_chunk *
     on.kernels->transpose(c, dv, chunk->u, dv, chunk->turned, C);
     attn_counted_product(on, c, c, dv, d_o, dv, 1, chunk->turned, C, room->dp, C, false);
     attn_counted_product(on, c, c, dv, room->du, dv, 1, chunk->turned, C, room->dm, C, false);
+    on.kernels->keep_lower(c, c, NULL, room->dp, C);
+    attn_delta_keep_strict(in, room->dm);
     memset(room->below, 0, c * sizeof(float));
     for (size_t i = c; i-- > 0;) {
         float *dp = room->dp + i * C, *dm = room->dm + i * C;
-        memset(dp + i + 1, 0, (c - i - 1) * sizeof *dp);
-        memset(dm + i, 0, (c - i) * sizeof *dm);
         if (in->log_decay) {
             /* m is -diag(b) M, and dm so far dU U^T */
             memcpy(room->z, dp, i * sizeof *dp);

@@ -29,6 +29,9 @@ void attn_delta_fill_gamma(const attn_delta_input *in, const attn_delta_chunk *c
 void attn_delta_scores(const attn_delta_input *in, const attn_delta_chunk *chunk,
                        const float *row_factors, const float *column_factors);
 
+/* Row i of a [c][c] keeps its first i numbers, and is 0 behind. */
+void attn_delta_keep_strict(const attn_delta_input *in, float *a);
+
 /* Row i of x [c][n] times factors[i]; nothing without decays. */
 void attn_delta_weigh(const attn_delta_input *in, const float *factors, size_t n, float *x);
 

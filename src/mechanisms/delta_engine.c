@@ -75,12 +75,11 @@ void attn_delta_weigh(const attn_delta_input *in, const float *factors, size_t n
 
 /* ---- matrices of a chunk ----------------------------------------------------------------- */
 
-/* Row i of a keeps its first `count` entries, times row i of gamma. */
-static void decay_row(const attn_delta_input *in, const attn_delta_chunk *chunk, size_t i,
-                      size_t count, float *a)
+void attn_delta_keep_strict(const attn_delta_input *in, float *a)
 {
-    if (in->log_decay) attn_counted_multiply(in->on, count, chunk->gamma + i * C, a + i * C);
-    memset(a + i * C + count, 0, (in->length - count) * sizeof *a);
+    const size_t c = in->length;
+    memset(a, 0, c * sizeof *a);
+    in->on.kernels->keep_lower(c - 1, c, NULL, a + C, C);
 }
 
 void attn_delta_scores(const attn_delta_input *in, const attn_delta_chunk *chunk,
@@ -91,9 +90,13 @@ void attn_delta_scores(const attn_delta_input *in, const attn_delta_chunk *chunk
     on.kernels->transpose(c, dk, in->k, dk, chunk->turned, C);
     attn_counted_product(on, c, c, dk, in->q, dk, 1, chunk->turned, C, chunk->p, C, false);
     attn_counted_product(on, c, c, dk, in->k, dk, 1, chunk->turned, C, chunk->m, C, false);
+    on.kernels->keep_lower(c, c, NULL, chunk->p, C);
+    attn_delta_keep_strict(in, chunk->m);
     for (size_t i = 0; i < c; i++) {
-        decay_row(in, chunk, i, i + 1, chunk->p);
-        decay_row(in, chunk, i, i, chunk->m);
+        if (in->log_decay) {
+            attn_counted_multiply(on, i + 1, chunk->gamma + i * C, chunk->p + i * C);
+            attn_counted_multiply(on, i, chunk->gamma + i * C, chunk->m + i * C);
+        }
         if (column_factors) attn_counted_multiply(on, i, column_factors, chunk->m + i * C);
         attn_counted_scale(on, i, row_factors ? -row_factors[i] : -1.0f, chunk->m + i * C);
     }

@@ -50,56 +50,62 @@ static inline void attn_claim_row(size_t n, float *to)
 }
 
 /* Rows that the next chunk of a walk reads or writes, to be asked for while products of this one
- * run: a few lines at a time, since the machine stops where more than some 16 are on their way. */
+ * run: spread over their steps, since the machine stops where more than some 16 lines are on their
+ * way. */
 typedef struct attn_ahead {
-    size_t rows, n_parts, part, next, credit; /* rows of each part; where to go on */
+    size_t rows, n_parts, part, next; /* rows of each part; where to go on */
     struct attn_ahead_part {
         const float *from;
-        size_t row, n;
-        bool is_written;
+        size_t row, lines;
     } parts[10];
 } attn_ahead;
 
-static inline void attn_ahead_add(attn_ahead *ahead, size_t n, const float *from, size_t row,
-                                  bool is_written)
+static inline void attn_ahead_add(attn_ahead *ahead, size_t n, const float *from, size_t row)
 {
-    ahead->parts[ahead->n_parts++] = (struct attn_ahead_part){from, row, n, is_written};
+    ahead->parts[ahead->n_parts++] =
+        (struct attn_ahead_part){from, row, (n + ATTN_LINE_FLOATS - 1) / ATTN_LINE_FLOATS};
 }
 
-/* ROWS of a product at a time, and a line for each COST multiply-adds: that keeps the memory busy
- * without stopping the products much. */
-enum { ATTN_AHEAD_ROWS = 6, ATTN_AHEAD_COST = 512 };
-
-static inline void attn_ahead_step(attn_ahead *ahead, size_t multiplications)
+/* The lines of the next whole rows, `wanted` at most; `near` behind them. */
+static inline void attn_ahead_take(attn_ahead *ahead, size_t wanted, const float *near,
+                                   const float **lines)
 {
-    for (ahead->credit += multiplications; ahead->part < ahead->n_parts;) {
+    size_t n = 0;
+    while (ahead->part < ahead->n_parts && n + ahead->parts[ahead->part].lines <= wanted) {
         const struct attn_ahead_part *part = &ahead->parts[ahead->part];
-        const size_t cost = part->n / ATTN_LINE_FLOATS * ATTN_AHEAD_COST;
         const float *from = part->from + ahead->next * part->row;
-        if (ahead->credit < cost) return;
-        ahead->credit -= cost;
-        if (part->is_written)
-            for (size_t j = 0; j < part->n; j += ATTN_LINE_FLOATS) __builtin_prefetch(from + j, 1);
-        else
-            for (size_t j = 0; j < part->n; j += ATTN_LINE_FLOATS)
-                __builtin_prefetch(from + j, 0, 1);
+        for (size_t i = 0; i < part->lines; i++) lines[n++] = from + i * ATTN_LINE_FLOATS;
         if (++ahead->next < ahead->rows) continue;
         ahead->next = 0;
         ahead->part++;
     }
+    while (n < wanted) lines[n++] = near;
 }
 
-/* kernels->product(), with a step after each few of its rows. */
+/* Products go by tiles of so many rows and columns, which ask for a line every other step: that
+ * keeps the memory busy without stopping them much. */
+enum { ATTN_AHEAD_ROWS = 6, ATTN_AHEAD_COLUMNS = 64, ATTN_AHEAD_LINES = 128 };
+
+/* kernels->product(), with what stands in `ahead` asked for by the way. */
 static inline void attn_ahead_product(const attn_kernels *kernels, attn_ahead *ahead, size_t m,
                                       size_t n, size_t k, const float *a, size_t a_row,
                                       size_t a_column, const float *b, size_t b_row, float *c,
                                       size_t c_row, bool accumulate)
 {
-    for (size_t i = 0; i < m; i += ATTN_AHEAD_ROWS) {
-        const size_t rows = m - i < ATTN_AHEAD_ROWS ? m - i : ATTN_AHEAD_ROWS;
-        kernels->product(rows, n, k, a + i * a_row, a_row, a_column, b, b_row, c + i * c_row, c_row,
-                         accumulate);
-        attn_ahead_step(ahead, rows * n * k);
+    const float *lines[ATTN_AHEAD_LINES];
+    for (size_t j = 0; j < n; j += ATTN_AHEAD_COLUMNS) {
+        const size_t columns = n - j < ATTN_AHEAD_COLUMNS ? n - j : ATTN_AHEAD_COLUMNS;
+        size_t i = 0;
+        for (;
+             k / 2 <= ATTN_AHEAD_LINES && ahead->part < ahead->n_parts && i + ATTN_AHEAD_ROWS <= m;
+             i += ATTN_AHEAD_ROWS) {
+            attn_ahead_take(ahead, k / 2, c, lines);
+            kernels->product_asking(ATTN_AHEAD_ROWS, columns, k, a + i * a_row, a_row, a_column,
+                                    b + j, b_row, c + i * c_row + j, c_row, accumulate, lines);
+        }
+        if (i < m)
+            kernels->product(m - i, columns, k, a + i * a_row, a_row, a_column, b + j, b_row,
+                             c + i * c_row + j, c_row, accumulate);
     }
 }
 

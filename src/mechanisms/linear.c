@@ -61,18 +61,16 @@ static void queries(const attn_feature_walk *walk, size_t rows, const float *q, 
     const attn_core_call *call = walk->call;
     const attn_kernels *kernels = call->context->kernels;
     const size_t d = call->layer->head_dim;
+    walk->work->exponential += (uint64_t)rows * d;
+    walk->work->other += (uint64_t)2 * rows * d;
+    if (!has_reference(walk) && kernels->elu_plus_one(rows, d, q, call->row, phi)) return;
     for (size_t i = 0; i < rows; i++) {
         const float *x = q + i * call->row;
         float *row = phi + i * d;
-        if (!has_reference(walk) && kernels->maximum(d, x) >= 0.0f) {
-            kernels->elu_plus_one(d, x, row);
-            continue;
-        }
+        if (!has_reference(walk) && kernels->elu_plus_one(1, d, x, d, row)) continue;
         for (size_t r = 0; r < d; r++) row[r] = exponent_of(x[r]) + walk->own[r];
         apply_exponents(kernels, d, kernels->maximum(d, row), x, row);
     }
-    walk->work->exponential += (uint64_t)rows * d;
-    walk->work->other += (uint64_t)2 * rows * d;
 }
 
 static void start_reference(float *rho, size_t d, const float *x)
@@ -112,17 +110,17 @@ static size_t keys(const attn_feature_walk *walk, size_t rows, bool is_first, co
     size_t i = 0;
     *has_carry = false;
     if (is_first) start_reference(rho, d, k);
+    if (!has_reference(walk)) { /* nor will it have one before the next document */
+        kernels->elu_plus_one(rows, d, k, call->row, phi);
+        i = rows;
+    }
     for (; i < rows; i++) {
         const float *x = k + i * call->row;
         float *row = phi + i * d;
-        if (has_reference(walk) && exceeds_reference(rho, d, x)) {
+        if (exceeds_reference(rho, d, x)) {
             if (i > 0) break;
             raise_reference(rho, d, x, carry);
             *has_carry = true;
-        }
-        if (!has_reference(walk)) {
-            kernels->elu_plus_one(d, x, row);
-            continue;
         }
         for (size_t r = 0; r < d; r++) row[r] = exponent_of(x[r]) - rho[r];
         apply_exponents(kernels, d, 0.0f, x, row);

@@ -178,7 +178,7 @@ static void query_gradient(const place *p, const float *state)
                            ATTN_CHUNK, false);
         for (size_t i = 0; i < c; i++)
             for (size_t j = 0; j < c; j++) da[i * ATTN_CHUNK + j] += r->dden[i];
-        attn_clear_upper(c, da);
+        kernels->keep_lower(c, c, NULL, da, ATTN_CHUNK);
         attn_ahead_product(kernels, &r->ahead, c, m, c, da, ATTN_CHUNK, 1, r->k, m, dq, m, true);
     }
     for (size_t i = 0; i < c; i++) kernels->add_scaled(m, r->dden[i], z, dq + i * m);
@@ -211,7 +211,7 @@ static void key_gradient(const place *p)
         kernels->transpose(c, m, r->k, m, r->turned, ATTN_CHUNK);
         attn_ahead_product(kernels, &r->ahead, c, c, m, r->q, m, 1, r->turned, ATTN_CHUNK, r->a,
                            ATTN_CHUNK, false);
-        attn_clear_upper(c, r->a);
+        kernels->keep_lower(c, c, NULL, r->a, ATTN_CHUNK);
         attn_ahead_product(kernels, &r->ahead, c, m, c, r->da, 1, ATTN_CHUNK, r->q, m, dk, m, true);
         attn_ahead_product(kernels, &r->ahead, c, d, c, r->a, 1, ATTN_CHUNK, r->dnum, d, dv, d,
                            true);
@@ -348,15 +348,15 @@ static void look_ahead(task_walk *w, size_t h, size_t t, size_t end, bool is_all
     attn_ahead *ahead = &w->room.ahead;
     *ahead = (attn_ahead){.rows = end - t};
     if (t == end) return;
-    attn_ahead_add(ahead, d, call->k + at, call->row, false);
-    attn_ahead_add(ahead, d, call->v + at, call->row, false);
+    attn_ahead_add(ahead, d, call->k + at, call->row);
+    attn_ahead_add(ahead, d, call->v + at, call->row);
     if (!is_all) return;
-    attn_ahead_add(ahead, d, call->q + at, call->row, false);
-    attn_ahead_add(ahead, d, call->d_o + o_at, call->o_row, false);
-    attn_ahead_add(ahead, d, call->o + o_at, call->o_row, false);
-    attn_ahead_add(ahead, d, call->dq + at, call->row, true);
-    attn_ahead_add(ahead, d, call->dv + at, call->row, true);
-    attn_ahead_add(ahead, d, call->dk + at, call->row, true);
+    attn_ahead_add(ahead, d, call->q + at, call->row);
+    attn_ahead_add(ahead, d, call->d_o + o_at, call->o_row);
+    attn_ahead_add(ahead, d, call->o + o_at, call->o_row);
+    attn_ahead_add(ahead, d, call->dq + at, call->row);
+    attn_ahead_add(ahead, d, call->dv + at, call->row);
+    attn_ahead_add(ahead, d, call->dk + at, call->row);
 }
 
 static void backward_heads(void *argument, size_t task, size_t worker)

@@ -18,9 +18,6 @@ void attn_recurrence_prepare(const attn_core_call *call);
 /* Whether chunks have an A of their own: not when all tokens see all others. */
 bool attn_recurrence_inner(const attn_layer *layer, size_t length);
 
-/* a(i, j) = 0 for j > i; rows are ATTN_CHUNK apart */
-void attn_clear_upper(size_t c, float *a);
-
 /* sum [n] += the rows of x [rows][n], each times its factor; factors NULL: all 1 */
 void attn_add_rows(const attn_kernels *kernels, size_t rows, size_t n, const float *factors,
                    const float *x, float *sum);

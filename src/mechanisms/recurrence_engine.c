@@ -132,11 +132,6 @@ static chunk_room divide_room(float *memory, attn_recurrence_sizes s)
     return room;
 }
 
-void attn_clear_upper(size_t c, float *a)
-{
-    for (size_t i = 0; i < c; i++) memset(a + i * ATTN_CHUNK + i + 1, 0, (c - i - 1) * sizeof *a);
-}
-
 void attn_add_rows(const attn_kernels *kernels, size_t rows, size_t n, const float *factors,
                    const float *x, float *sum)
 {
@@ -188,7 +183,7 @@ static void emit(const attn_core_call *call, chunk_room *room, size_t c, bool in
         kernels->transpose(c, m, room->k, m, room->k_transposed, ATTN_CHUNK);
         attn_ahead_product(kernels, &room->ahead, c, c, m, room->q, m, 1, room->k_transposed,
                            ATTN_CHUNK, room->a, ATTN_CHUNK, false);
-        attn_clear_upper(c, room->a);
+        kernels->keep_lower(c, c, NULL, room->a, ATTN_CHUNK);
         attn_ahead_product(kernels, &room->ahead, c, d, c, room->a, ATTN_CHUNK, 1, room->v, d,
                            room->num, d, true);
     }
@@ -267,10 +262,10 @@ static void look_ahead(const attn_core_call *call, const attn_head_range *heads,
     const size_t at = first * call->row + h * d;
     *ahead = (attn_ahead){.rows = end - t};
     if (t == end) return;
-    attn_ahead_add(ahead, d, call->k + at, call->row, false);
-    attn_ahead_add(ahead, d, call->v + at, call->row, false);
-    attn_ahead_add(ahead, d, call->q + at, call->row, false);
-    attn_ahead_add(ahead, d, call->o + first * call->o_row + h * d, call->o_row, true);
+    attn_ahead_add(ahead, d, call->k + at, call->row);
+    attn_ahead_add(ahead, d, call->v + at, call->row);
+    attn_ahead_add(ahead, d, call->q + at, call->row);
+    attn_ahead_add(ahead, d, call->o + first * call->o_row + h * d, call->o_row);
 }
 
 static void forward_heads(void *argument, size_t task, size_t worker)

@@ -16,6 +16,7 @@ typedef struct slot {
         "kernel." #name, check_slot_##name                                                         \
     }
 static const slot slots[] = {SLOT(product),
+                             SLOT(product_asking),
                              SLOT(product_double),
                              SLOT(transpose),
                              SLOT(copy_rows),
@@ -29,6 +30,7 @@ static const slot slots[] = {SLOT(product),
                              SLOT(add),
                              SLOT(add_scaled),
                              SLOT(scale),
+                             SLOT(keep_lower),
                              SLOT(scale_rows),
                              SLOT(add_ramp),
                              SLOT(softcap),

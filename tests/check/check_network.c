@@ -161,20 +161,26 @@ void check_slot_gelu_gradient(check_run *run, const check_shape *shape)
 
 void check_slot_elu_plus_one(check_run *run, const check_shape *shape)
 {
-    const size_t n = shape->n;
-    float *x = arguments(run, shape), *y[2];
+    enum { ROWS = 2 };
+    const size_t n = shape->n, all = ROWS * n, gap = check_below(run, 2) * 3;
+    float *x = check_random(run, shape, ROWS * (n + gap)), *y[2];
     if (n > 3) x[check_below(run, n)] = -INFINITY, x[check_below(run, n)] = 0.0f;
-    double *want = check_doubles(run, n), *bounds = check_doubles(run, n);
-    for (size_t pass = 0; pass < 2; pass++) {
-        y[pass] = check_floats(run, n, shape->place);
-        check_table(run, pass)->elu_plus_one(n, x, y[pass]);
-    }
-    for (size_t i = 0; i < n; i++) {
-        const double xi = (double)x[i];
+    const bool is_below = check_below(run, 2); /* row 1 */
+    for (size_t i = 0; is_below && i < n; i++) x[n + gap + i] = -fabsf(x[n + gap + i]) - 1e-30f;
+    double *want = check_doubles(run, all), *bounds = check_doubles(run, all);
+    bool any[ROWS] = {false};
+    for (size_t i = 0; i < all; i++) {
+        const double xi = (double)x[i / n * (n + gap) + i % n];
         want[i] = xi > 0.0 ? xi + 1.0 : exp(xi);
         bounds[i] = want[i] * CHECK_EXP_ERROR + CHECK_EXP_FLOOR;
+        any[i / n] = any[i / n] || xi >= 0.0;
     }
-    check_output(run, n, y[0], y[1], want, bounds, "y");
+    for (size_t pass = 0; pass < 2; pass++) {
+        y[pass] = check_floats(run, all, shape->place);
+        const bool each = check_table(run, pass)->elu_plus_one(ROWS, n, x, n + gap, y[pass]);
+        check_that(run, each == (any[0] && any[1]), "whether each row has a number not below 0");
+    }
+    check_output(run, all, y[0], y[1], want, bounds, "y");
 }
 
 /* y is phi(x) times a factor that differs from element to element. */
@@ -183,7 +189,7 @@ void check_slot_elu_plus_one_gradient(check_run *run, const check_shape *shape)
     const size_t n = shape->n;
     float *x = arguments(run, shape), *y = check_floats(run, n, shape->place);
     const float *dy = check_random(run, shape, n), *factors = check_random(run, shape, n);
-    attn_kernels_ref.elu_plus_one(n, x, y);
+    attn_kernels_ref.elu_plus_one(1, n, x, n, y);
     double *want = check_doubles(run, n), *bounds = check_doubles(run, n);
     for (size_t i = 0; i < n; i++) {
         const double xi = (double)x[i];

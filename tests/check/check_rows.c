@@ -60,6 +60,44 @@ void check_slot_product(check_run *run, const check_shape *shape)
                                       .is_transposed = variant & 2});
 }
 
+void check_slot_keep_lower(check_run *run, const check_shape *shape)
+{
+    const size_t n = shape->n, rows = check_below(run, 40), a_row = n + check_below(run, 2) * 3;
+    const float *start = check_random(run, shape, rows * a_row);
+    const float *factors = check_below(run, 2) ? check_random(run, shape, rows) : NULL;
+    float *want = check_copy(run, shape, rows * a_row, start);
+    for (size_t i = 0; i < rows; i++)
+        for (size_t j = 0; j < n; j++) {
+            float *at = want + i * a_row + j;
+            *at = j > i ? 0.0f : factors ? *at * factors[rows - 1 - i + j] : *at;
+        }
+    for (size_t pass = 0; pass < 2; pass++) {
+        float *got = check_copy(run, shape, rows * a_row, start);
+        check_table(run, pass)->keep_lower(rows, n, factors, got, a_row);
+        check_same_bits(run, rows * a_row, got, want, "%zu x %zu%s", rows, n,
+                        factors ? " with factors" : "");
+    }
+}
+
+/* What is asked for changes nothing, wherever it lies. */
+void check_slot_product_asking(check_run *run, const check_shape *shape)
+{
+    static const size_t inner[] = {0, 1, 2, 17, 64};
+    const size_t m = check_below(run, 7), k = inner[check_below(run, 5)], n = shape->n;
+    const float *a = check_random(run, shape, m * k), *b = check_random(run, shape, k * n);
+    const float *start = check_random(run, shape, m * n), *lines[32] = {0};
+    for (size_t i = 0; i < k / 2; i++) lines[i] = i % 3 ? b + i * n : NULL;
+    for (size_t variant = 0; variant < 4; variant++) {
+        const bool accumulate = variant & 1;
+        const size_t a_row = variant & 2 ? 1 : k, a_column = variant & 2 ? m : 1;
+        float *want = check_copy(run, shape, m * n, start);
+        float *got = check_copy(run, shape, m * n, start);
+        run->kernels->product(m, n, k, a, a_row, a_column, b, n, want, n, accumulate);
+        run->kernels->product_asking(m, n, k, a, a_row, a_column, b, n, got, n, accumulate, lines);
+        check_same_bits(run, m * n, got, want, "%zu x %zu x %zu, asking", m, n, k);
+    }
+}
+
 /* Whose last number touches the page behind. */
 static double *widened_at_end(check_run *run, size_t count, const float *from)
 {

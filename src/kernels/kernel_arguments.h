@@ -1,0 +1,37 @@
+/* What slots are given in structs (kernels/kernels.h). */
+#ifndef KERNELS_KERNEL_ARGUMENTS_H
+#define KERNELS_KERNEL_ARGUMENTS_H
+
+#include "kernels/bf16.h"
+
+#include <stdbool.h>
+#include <stddef.h>
+
+/* AdamW with decoupled decay (Loshchilov & Hutter 2019), the numbers of one step. */
+typedef struct attn_adamw_step {
+    float learning_rate;
+    float beta1, beta2;
+    float epsilon;
+    float decay;          /* weight decay of this tensor; 0 for biases and norms */
+    float correction1;    /* 1 - beta1^t */
+    float correction2;    /* 1 - beta2^t */
+    float gradient_scale; /* multiplies every gradient: clipping */
+} attn_adamw_step;
+
+/* What a running softmax keeps of its rows, all of it as multiples of 2^top. */
+typedef struct attn_running_rows {
+    float *top;   /* [rows]; ATTN_RUNNING_START at first, with total and o 0 */
+    float *total; /* [rows][ATTN_RUNNING_SUMS], partial sums: the row's total is their sum */
+    float *o;     /* [rows][width], o_row apart: the weighted sum so far */
+    size_t o_row, width;
+    bool has_whole_tops; /* tops are rounded up to whole numbers: p only changes its exponent */
+} attn_running_rows;
+
+/* Rows of numbers, `row` apart, of one of the two types. */
+typedef struct attn_far_rows {
+    const float *single;
+    const attn_bf16 *half;
+    size_t row;
+} attn_far_rows;
+
+#endif
