@@ -108,6 +108,7 @@ static void run_core(timing *t, attn_phase phase)
 {
     const size_t d = t->layer->d_model, kv = t->layer->kv_heads * t->layer->head_dim;
     const attn_core_call call = {.context = t->context,
+                                 .kernels = attn_core_kernels(t->context, t->layer),
                                  .layer = t->layer,
                                  .batch = 1,
                                  .length = t->length,

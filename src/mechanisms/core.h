@@ -11,6 +11,7 @@
  * `row` apart (o_row for o and do). k and v have kv_heads heads. */
 typedef struct attn_core_call {
     attn_context *context;
+    const attn_kernels *kernels; /* attn_core_kernels() */
     const attn_layer *layer;
     size_t batch, length;
     const float *q, *k, *v;
@@ -28,6 +29,10 @@ typedef struct attn_core_call {
     float *gradients;        /* backward: the same, overwritten where a core's own are */
 } attn_core_call;
 
+/* What the core of a layer runs with: the context's kernels, which at level `amx` multiply factors of
+ * two bfloat16 parts where the layer is bfloat16 and its mechanism multiplies_parts. */
+const attn_kernels *attn_core_kernels(const attn_context *context, const attn_layer *layer);
+
 typedef struct attn_core {
     void (*declare)(attn_layer *layer); /* parameters of the core's own, behind wo; NULL: none */
     size_t (*saved)(const attn_layer *layer, size_t batch, size_t length);
@@ -36,7 +41,7 @@ typedef struct attn_core {
     void (*forward)(const attn_core_call *call); /* fills the cache too when there is one */
     void (*backward)(const attn_core_call *call);
     void (*decode)(const attn_core_call *call); /* length 1 */
-    bool has_bf16; /* products of bfloat16 layers are in bfloat16; false: still in float32 */
+    bool has_bf16; /* products of bfloat16 layers round their factors to bfloat16 */
     /* One head of one sequence in float64: q [T][d], k, v; `parameters` are those of the core's
      * own, in their order. */
     attn_node *(*oracle)(attn_tape *tape, const attn_layer *layer, size_t head, attn_node *q,

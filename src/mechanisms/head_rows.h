@@ -5,12 +5,13 @@
 #ifndef MECHANISMS_HEAD_ROWS_H
 #define MECHANISMS_HEAD_ROWS_H
 
+#include "kernels/ahead.h"
 #include "kernels/kernels.h"
 
 #include <stdbool.h>
 #include <stddef.h>
 
-enum { ATTN_ROWS_AHEAD = 8, ATTN_LINE_FLOATS = 16 };
+enum { ATTN_ROWS_AHEAD = 8 };
 
 /* Heads that one task walks together: as many as leave two tasks a thread. No head's result depends
  * on its company. */
@@ -49,52 +50,16 @@ static inline void attn_claim_row(size_t n, float *to)
     for (size_t j = 0; j < n; j += ATTN_LINE_FLOATS) __builtin_prefetch(to + j, 1);
 }
 
-/* Rows that the next chunk of a walk reads or writes, to be asked for while products of this one
- * run: a few lines at a time, since the machine stops where more than some 16 are on their way. */
-typedef struct attn_ahead {
-    size_t rows, n_parts, part, next, credit; /* rows of each part; where to go on */
-    struct attn_ahead_part {
-        const float *from;
-        size_t row, n;
-        bool is_written;
-    } parts[10];
-} attn_ahead;
-
-static inline void attn_ahead_add(attn_ahead *ahead, size_t n, const float *from, size_t row,
-                                  bool is_written)
-{
-    ahead->parts[ahead->n_parts++] = (struct attn_ahead_part){from, row, n, is_written};
-}
-
-/* ROWS of a product at a time, and a line for each COST multiply-adds: that keeps the memory busy
- * without stopping the products much. */
-enum { ATTN_AHEAD_ROWS = 6, ATTN_AHEAD_COST = 512 };
-
-static inline void attn_ahead_step(attn_ahead *ahead, size_t multiplications)
-{
-    for (ahead->credit += multiplications; ahead->part < ahead->n_parts;) {
-        const struct attn_ahead_part *part = &ahead->parts[ahead->part];
-        const size_t cost = part->n / ATTN_LINE_FLOATS * ATTN_AHEAD_COST;
-        const float *from = part->from + ahead->next * part->row;
-        if (ahead->credit < cost) return;
-        ahead->credit -= cost;
-        if (part->is_written)
-            for (size_t j = 0; j < part->n; j += ATTN_LINE_FLOATS) __builtin_prefetch(from + j, 1);
-        else
-            for (size_t j = 0; j < part->n; j += ATTN_LINE_FLOATS)
-                __builtin_prefetch(from + j, 0, 1);
-        if (++ahead->next < ahead->rows) continue;
-        ahead->next = 0;
-        ahead->part++;
-    }
-}
-
 /* kernels->product(), with a step after each few of its rows. */
 static inline void attn_ahead_product(const attn_kernels *kernels, attn_ahead *ahead, size_t m,
                                       size_t n, size_t k, const float *a, size_t a_row,
                                       size_t a_column, const float *b, size_t b_row, float *c,
                                       size_t c_row, bool accumulate)
 {
+    if (kernels->product_ahead) {
+        kernels->product_ahead(m, n, k, a, a_row, a_column, b, b_row, c, c_row, accumulate, ahead);
+        return;
+    }
     for (size_t i = 0; i < m; i += ATTN_AHEAD_ROWS) {
         const size_t rows = m - i < ATTN_AHEAD_ROWS ? m - i : ATTN_AHEAD_ROWS;
         kernels->product(rows, n, k, a + i * a_row, a_row, a_column, b, b_row, c + i * c_row, c_row,

@@ -53,6 +53,7 @@ static attn_core_call core_call(attn_context *context, const attn_layer *layer,
 {
     const size_t d = layer->head_dim;
     return (attn_core_call){.context = context,
+                            .kernels = attn_core_kernels(context, layer),
                             .layer = layer,
                             .batch = call->batch,
                             .length = call->length,

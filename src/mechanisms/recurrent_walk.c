@@ -93,7 +93,7 @@ static attn_recurrent_head chunk_of(walk *w, size_t h, size_t t, size_t end)
                                  .length = end - t,
                                  .first = w->heads.sequence * j->run.call->length + t,
                                  .position = t - (w->documents ? w->documents[t] : 0),
-                                 .on = {j->run.context->kernels, &w->work, &w->ahead},
+                                 .on = {j->run.kernels, &w->work, &w->ahead},
                                  .room = w->room.own};
 }
 
