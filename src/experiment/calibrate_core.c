@@ -1,5 +1,6 @@
-/* A core between the projections of heads.c is called as it is. A mechanism that owns its
- * projections is run as a layer, and in turns with it its dense products alone. */
+/* A core between the projections of heads.c is called as it is, and so is what a recurrence does between
+ * its own in bfloat16. Any other mechanism that owns its projections is run as a layer, and in turns
+ * with it its dense products alone. */
 #include "experiment/calibrate_core.h"
 
 #include "base/clock.h"
@@ -9,6 +10,7 @@
 #include "base/statistics.h"
 #include "kernels/dense.h"
 #include "mechanisms/mechanism.h"
+#include "mechanisms/recurrent_layer.h"
 
 #include <math.h>
 
@@ -26,6 +28,11 @@ typedef struct timing {
 static bool is_core(const timing *t)
 {
     return t->layer->mechanism->core != NULL;
+}
+
+static bool is_inner(const timing *t)
+{
+    return t->layer->mechanism->recurrence && t->layer->dtype == ATTN_BF16;
 }
 
 /* Floats of a row of x: what a core reads, or the layer's own width. */
@@ -99,6 +106,8 @@ static attn_status set_up(timing *t, const attn_label *mechanism, attn_dtype dty
     t->saved = attn_cut(&room, saved);
     t->scratch = room;
     initialise(t);
+    for (size_t i = 0; is_inner(t) && i < saved + scratch; i++) /* a recurrence's rows */
+        t->saved[i] = t->x[i % (t->length * t->row)];
     return ATTN_OK;
 }
 
@@ -145,7 +154,9 @@ static void run_layer(timing *t, attn_phase phase)
                             .dx = t->dx,
                             .gradients = t->gradients};
     /* arguments are right by construction: these are the functions behind attn_layer_forward() */
-    if (phase == ATTN_PHASE_FORWARD)
+    if (is_inner(t))
+        attn_recurrent_inner(t->context, t->layer, &call, phase);
+    else if (phase == ATTN_PHASE_FORWARD)
         t->layer->mechanism->functions->forward(t->context, t->layer, &call);
     else
         t->layer->mechanism->functions->backward(t->context, t->layer, &call);
@@ -186,6 +197,7 @@ static double time_of(timing *t, void (*run)(timing *, attn_phase), attn_phase p
 static double pass_of(timing *t, attn_phase phase, attn_work *work)
 {
     if (is_core(t)) return time_of(t, run_core, phase, work);
+    if (is_inner(t)) return time_of(t, run_layer, phase, work);
     attn_work products;
     const double layer_s = time_of(t, run_layer, phase, work);
     const double products_s = time_of(t, run_projections, phase, &products);
@@ -197,7 +209,7 @@ static double pass_of(timing *t, attn_phase phase, attn_work *work)
 bool attn_core_is_apart(const char *mechanism, attn_dtype dtype)
 {
     const attn_mechanism *m = attn_mechanism_find(mechanism);
-    return dtype == ATTN_F32 || (m->core && m->core->has_bf16);
+    return dtype == ATTN_F32 || m->multiplies_parts || (m->core && m->core->has_bf16);
 }
 
 attn_status attn_core_time(attn_context *context, const attn_core_probe *probe, double budget_s,
