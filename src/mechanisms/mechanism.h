@@ -90,6 +90,7 @@ struct attn_mechanism {
     bool is_causal_only;        /* cannot run bidirectionally */
     bool is_bidirectional_only; /* sees the future by design: no use for a language model */
     bool reads_memory;          /* keys and values come from attn_call.memory */
+    bool has_bf16; /* in bfloat16 layers, products between the projections are too; else float32 */
     /* In bfloat16 layers its core's float32 products may be those of two bfloat16 parts of each factor
      * (kernels/product_amx.h). False: they stay as they are, where that gains nothing or where
      * bits must not depend on places within a sum. */
