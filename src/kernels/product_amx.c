@@ -39,7 +39,7 @@ typedef struct product {
     size_t c_row;
     bool adds;
     attn_ahead *ahead; /* NULL: nothing to be asked for */
-    size_t step;       /* multiply-adds for which each call of look_ahead() stands */
+    size_t step;       /* multiply-adds for which each turn asks */
 } product;
 
 /* The cells of both factors in the order in which the tiles need them first: those of the first
@@ -228,7 +228,7 @@ typedef struct pace {
 typedef struct block {
     packer *packer;
     pace *pace;
-    size_t needed, reach; /* items before the block's second cell, and those there is room for */
+    size_t needed, reach; /* items that its first cell needs, and those there is room for */
     size_t needed_per_cell;
     const parts_cell *left, *right;
 } block;
