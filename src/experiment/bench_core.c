@@ -177,7 +177,8 @@ static double limit_s(const bench *b, const attn_bench_work *work, size_t repeat
 {
     const double fma = *peak_at(b, ATTN_PEAK_FMA, repeat);
     const double tiles = *peak_at(b, ATTN_PEAK_TILES, repeat);
-    *products_s = work->f32_flop / fma + work->bf16_flop / (isnan(tiles) ? fma : tiles);
+    *products_s = work->f32_flop / fma + work->bf16_flop / (isnan(tiles) ? fma : tiles) +
+                  work->parts_flop / (isnan(tiles) ? fma : tiles / 3.0);
     return *products_s + work->exponentials / *peak_at(b, ATTN_PEAK_EXPONENTIAL, repeat);
 }
 
@@ -196,7 +197,7 @@ static void add_row(bench *b, size_t variant, attn_bench_direction direction)
                             .heads = s->size.heads,
                             .head_dim = s->size.head_dim,
                             .useful_flop = useful_flop(s->size, s->is_layer, direction),
-                            .executed_flop = work.f32_flop + work.bf16_flop,
+                            .executed_flop = work.f32_flop + work.bf16_flop + work.parts_flop,
                             .exponentials = work.exponentials,
                             .read_bytes = work.read_bytes,
                             .held_bytes = (double)s->held_bytes};

@@ -105,6 +105,7 @@ static attn_status prepare_core(attn_bench_subject *s, const attn_bench_core_opt
     float *d_qkv = keeps ? take(s, B * T * row, 0, o->seed, &status, error) : NULL;
     float *parameters = take(s, layer->parameter_count, 0, o->seed, &status, error);
     s->core = (attn_core_call){.context = s->context,
+                               .kernels = attn_core_kernels(s->context, layer),
                                .layer = layer,
                                .batch = B,
                                .length = T,
@@ -210,7 +211,7 @@ static attn_status check_subject(const attn_bench_subject *s, const attn_bench_c
     if (!s->is_layer && !m->core && !m->recurrence)
         return attn_fail(error, ATTN_EUNSUPPORTED,
                          "%s has no core between its projections: use bench layer", layer->name);
-    if (!s->is_layer && layer->dtype == ATTN_BF16 && !m->has_bf16)
+    if (!s->is_layer && layer->dtype == ATTN_BF16 && !m->has_bf16 && !m->multiplies_parts)
         return attn_fail(error, ATTN_EUNSUPPORTED,
                          "%s has no core in bfloat16; bench layer takes bf16, with float32 between "
                          "the projections",
@@ -309,9 +310,12 @@ attn_bench_work attn_bench_subject_work(const attn_bench_subject *subject,
         inner -= projection_flop(subject, ATTN_RECURRENT_OWN, direction);
     }
     const bool is_inner_half = is_half && layer->mechanism->has_bf16;
+    const bool has_parts = is_half && layer->mechanism->multiplies_parts &&
+                           direction != ATTN_BENCH_DECODE; /* too few rows */
     return (attn_bench_work){
-        .f32_flop = (is_half ? 0.0 : projections) + (is_inner_half ? 0.0 : inner),
+        .f32_flop = (is_half ? 0.0 : projections) + (is_inner_half || has_parts ? 0.0 : inner),
         .bf16_flop = (is_half ? projections : 0.0) + (is_inner_half ? inner : 0.0),
+        .parts_flop = has_parts ? inner : 0.0,
         .exponentials = (double)all.exponential,
         .read_bytes = direction == ATTN_BENCH_DECODE ? read_bytes(subject) : 0.0};
 }

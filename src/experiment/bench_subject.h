@@ -36,6 +36,7 @@ ATTN_MUST_CHECK attn_status attn_bench_subject_run(attn_bench_subject *subject,
 /* What one call does. */
 typedef struct attn_bench_work {
     double f32_flop, bf16_flop; /* of matrix products, by the type of their factors */
+    double parts_flop;          /* of two bfloat16 parts: three products of tiles stand for one */
     double exponentials;
     double read_bytes; /* of the cache and the weights, when decoding */
 } attn_bench_work;

@@ -1,5 +1,6 @@
-/* A core between the projections of heads.c is called as it is. A mechanism that owns its
- * projections is run as a layer, and in turns with it its dense products alone. */
+/* A core between the projections of heads.c is called as it is, and so is what a recurrence does between
+ * its own in bfloat16. Any other mechanism that owns its projections is run as a layer, and in turns
+ * with it its dense products alone. */
 #include "experiment/calibrate_core.h"
 
 #include "base/clock.h"
@@ -10,6 +11,7 @@
 #include "kernels/dense.h"
 #include "kernels/dense_bf16.h"
 #include "mechanisms/projection.h"
+#include "mechanisms/recurrent_layer.h"
 
 #include <math.h>
 
@@ -28,6 +30,11 @@ typedef struct timing {
 static bool is_core(const timing *t)
 {
     return t->layer->mechanism->core != NULL;
+}
+
+static bool is_inner(const timing *t)
+{
+    return t->layer->mechanism->recurrence && t->layer->dtype == ATTN_BF16;
 }
 
 /* Floats of a row of x: what a core reads, or the layer's own width. */
@@ -105,6 +112,8 @@ static attn_status set_up(timing *t, const attn_label *mechanism, attn_dtype dty
     t->halves = is_half ? (attn_bf16 *)(void *)attn_cut(&room, halves) : NULL;
     t->scratch = room;
     initialise(t);
+    for (size_t i = 0; is_inner(t) && i < saved + scratch; i++) /* a recurrence's rows */
+        t->saved[i] = t->x[i % (t->length * t->row)];
     return ATTN_OK;
 }
 
@@ -114,6 +123,7 @@ static void run_core(timing *t, attn_phase phase)
 {
     const size_t d = t->layer->d_model, kv = t->layer->kv_heads * t->layer->head_dim;
     attn_core_call call = {.context = t->context,
+                           .kernels = attn_core_kernels(t->context, t->layer),
                            .layer = t->layer,
                            .batch = 1,
                            .length = t->length,
@@ -147,7 +157,9 @@ static void run_layer(timing *t, attn_phase phase)
                             .dx = t->dx,
                             .gradients = t->gradients};
     /* arguments are right by construction: these are the functions behind attn_layer_forward() */
-    if (phase == ATTN_PHASE_FORWARD)
+    if (is_inner(t))
+        attn_recurrent_inner(t->context, t->layer, &call, phase);
+    else if (phase == ATTN_PHASE_FORWARD)
         t->layer->mechanism->functions->forward(t->context, t->layer, &call);
     else
         t->layer->mechanism->functions->backward(t->context, t->layer, &call);
@@ -188,6 +200,7 @@ static double time_of(timing *t, void (*run)(timing *, attn_phase), attn_phase p
 static double pass_of(timing *t, attn_phase phase, attn_work *work)
 {
     if (is_core(t)) return time_of(t, run_core, phase, work);
+    if (is_inner(t)) return time_of(t, run_layer, phase, work);
     attn_work products;
     const double layer_s = time_of(t, run_layer, phase, work);
     const double products_s = time_of(t, run_projections, phase, &products);
@@ -199,7 +212,7 @@ static double pass_of(timing *t, attn_phase phase, attn_work *work)
 bool attn_core_is_apart(const char *mechanism, attn_dtype dtype)
 {
     const attn_mechanism *m = attn_mechanism_find(mechanism);
-    return dtype == ATTN_F32 || (m->core && m->has_bf16);
+    return dtype == ATTN_F32 || m->multiplies_parts || (m->core && m->has_bf16);
 }
 
 attn_status attn_core_time(attn_context *context, const attn_core_probe *probe, double budget_s,

@@ -351,8 +351,8 @@ static attn_status put_size_figures(attn_figure_sink *sink, const workshop *w, a
     attn_sink_value(sink, "product_factor_bits", "bit", is_half ? 16.0 : 32.0, ATTN_COUNTED,
                     is_half ? "factors of dense products in bfloat16" : "everything in float32");
     attn_sink_value(sink, "core_factor_bits", "bit", is_half_inside ? 16.0 : 32.0, ATTN_COUNTED,
-                    "factors of products between the projections of attention; the widest of any "
-                    "layer");
+                    "factors of products between the projections of attention, the widest of any "
+                    "layer; 32: float32, which tiles take as two bfloat16 parts");
     attn_sink_value(sink, "parameters", "", (double)parameters, ATTN_COUNTED,
                     "trained parameters of the model");
     attn_sink_value(sink, "attention_parameters", "", (double)attention, ATTN_COUNTED,

@@ -5,6 +5,7 @@
 #include "base/memory.h"
 #include "base/threads.h"
 #include "kernels/dense_internal.h"
+#include "kernels/product_amx.h"
 
 const attn_kernels *attn_kernels_for(attn_isa isa)
 {
@@ -15,6 +16,14 @@ const attn_kernels *attn_kernels_for(attn_isa isa)
     (void)isa;
 #endif
     return &attn_kernels_ref;
+}
+
+const attn_kernels *attn_kernels_in_parts(attn_isa isa)
+{
+#if defined(__x86_64__)
+    if (isa >= ATTN_ISA_AMX) return &attn_kernels_parts;
+#endif
+    return attn_kernels_for(isa);
 }
 
 attn_status attn_context_create(attn_context **out, size_t threads, const char *isa,

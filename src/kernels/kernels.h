@@ -7,6 +7,7 @@
 #define KERNELS_KERNELS_H
 
 #include "base/cpu.h"
+#include "kernels/ahead.h"
 #include "kernels/kernel_arguments.h"
 
 #include <float.h>
@@ -14,7 +15,6 @@
 #include <stddef.h>
 
 enum { ATTN_DECAY_BLOCK = 16 };
-
 /* 2^x below 2^ATTN_RUNNING_LEAST is 0 in them: it changes no sum of a softmax, and products with it
  * would be denormal numbers, which processors are slow at. */
 enum { ATTN_RUNNING_SUMS = 16, ATTN_RUNNING_ROOM = 8, ATTN_RUNNING_LEAST = -100 };
@@ -22,6 +22,7 @@ enum { ATTN_RUNNING_SUMS = 16, ATTN_RUNNING_ROOM = 8, ATTN_RUNNING_LEAST = -100 
 
 typedef struct attn_kernels {
     attn_isa isa;
+    attn_product_steps *product_ahead; /* NULL: product() is cut by rows, with steps between */
 
     /* c[m][n] = a b, or c += a b when `accumulate`. a(i, p) lies at a[i * a_row + p * a_column],
      * so a may be a transpose; b is [k][n] and c is [m][n], rows apart by b_row, c_row. Meant
@@ -136,8 +137,7 @@ typedef struct attn_kernels {
     /* dx = dy (1 - sigmoid(x)); dx may be dy */
     void (*log_sigmoid_gradient)(size_t n, const float *x, const float *dy, float *dx);
 
-    /* Turns the pairs (x[i], x[i + n]) by angles of the given cosine and sine, i < n; y may be
-     * x. `sign` -1 turns back. */
+    /* Turns the pairs (x[i], x[i + n]), i < n, by angles; y may be x. `sign` -1 turns back. */
     void (*rotate)(size_t n, const float *cosine, const float *sine, float sign, const float *x,
                    float *y);
 

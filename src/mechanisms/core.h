@@ -11,6 +11,7 @@
  * `row` apart (o_row for o and do). k and v have kv_heads heads. */
 typedef struct attn_core_call {
     attn_context *context;
+    const attn_kernels *kernels; /* attn_core_kernels() */
     const attn_layer *layer;
     size_t batch, length;
     const float *q, *k, *v;
@@ -28,6 +29,10 @@ typedef struct attn_core_call {
     const float *parameters; /* the layer's whole block, for what core->declare() added */
     float *gradients;        /* backward: the same, overwritten where a core's own are */
 } attn_core_call;
+
+/* What the core of a layer runs with: the context's kernels, which at level `amx` multiply factors of
+ * two bfloat16 parts where the layer is bfloat16 and its mechanism multiplies_parts. */
+const attn_kernels *attn_core_kernels(const attn_context *context, const attn_layer *layer);
 
 typedef struct attn_core {
     void (*declare)(attn_layer *layer); /* parameters of the core's own, behind wo; NULL: none */

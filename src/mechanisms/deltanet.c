@@ -460,6 +460,7 @@ const attn_mechanism attn_mechanism_deltanet = {
     .title = "the delta rule: a state that corrects what it holds at each key",
     .source = "Yang et al., Parallelizing Linear Transformers with the Delta Rule, 2024; without "
               "convolutions",
+    .multiplies_parts = true,
     .is_causal_only = true,
     .functions = &attn_recurrent_functions,
     .recurrence = &plain,
@@ -468,6 +469,7 @@ const attn_mechanism attn_mechanism_deltanet = {
 const attn_mechanism attn_mechanism_gated_deltanet = {
     .title = "the delta rule with a decay that the tokens decide",
     .source = "Yang et al., Gated Delta Networks, 2024; without convolutions",
+    .multiplies_parts = true,
     .is_causal_only = true,
     .initialise = initialise,
     .functions = &attn_recurrent_functions,

@@ -5,12 +5,13 @@
 #ifndef MECHANISMS_HEAD_ROWS_H
 #define MECHANISMS_HEAD_ROWS_H
 
+#include "kernels/ahead.h"
 #include "kernels/kernels.h"
 
 #include <stdbool.h>
 #include <stddef.h>
 
-enum { ATTN_ROWS_AHEAD = 8, ATTN_LINE_FLOATS = 16 };
+enum { ATTN_ROWS_AHEAD = 8 };
 
 /* Heads that one task walks together: as many as leave two tasks a thread. No head's result depends
  * on its company. */
@@ -49,21 +50,10 @@ static inline void attn_claim_row(size_t n, float *to)
     for (size_t j = 0; j < n; j += ATTN_LINE_FLOATS) __builtin_prefetch(to + j, 1);
 }
 
-/* Rows that the next chunk of a walk reads or writes, to be asked for while products of this one
- * run: spread over their steps, since the machine stops where more than some 16 lines are on their
- * way. */
-typedef struct attn_ahead {
-    size_t rows, n_parts, part, next; /* rows of each part; where to go on */
-    struct attn_ahead_part {
-        const float *from;
-        size_t row, lines;
-    } parts[10];
-} attn_ahead;
-
-static inline void attn_ahead_add(attn_ahead *ahead, size_t n, const float *from, size_t row)
+/* Of the next row. */
+static inline size_t attn_ahead_lines(const attn_ahead *ahead)
 {
-    ahead->parts[ahead->n_parts++] =
-        (struct attn_ahead_part){from, row, (n + ATTN_LINE_FLOATS - 1) / ATTN_LINE_FLOATS};
+    return (ahead->parts[ahead->part].n + ATTN_LINE_FLOATS - 1) / ATTN_LINE_FLOATS;
 }
 
 /* The lines of the next whole rows, `wanted` at most; `near` behind them. */
@@ -71,10 +61,10 @@ static inline void attn_ahead_take(attn_ahead *ahead, size_t wanted, const float
                                    const float **lines)
 {
     size_t n = 0;
-    while (ahead->part < ahead->n_parts && n + ahead->parts[ahead->part].lines <= wanted) {
+    while (ahead->part < ahead->n_parts && n + attn_ahead_lines(ahead) <= wanted) {
         const struct attn_ahead_part *part = &ahead->parts[ahead->part];
         const float *from = part->from + ahead->next * part->row;
-        for (size_t i = 0; i < part->lines; i++) lines[n++] = from + i * ATTN_LINE_FLOATS;
+        for (size_t j = 0; j < part->n; j += ATTN_LINE_FLOATS) lines[n++] = from + j;
         if (++ahead->next < ahead->rows) continue;
         ahead->next = 0;
         ahead->part++;
@@ -92,6 +82,10 @@ static inline void attn_ahead_product(const attn_kernels *kernels, attn_ahead *a
                                       size_t a_column, const float *b, size_t b_row, float *c,
                                       size_t c_row, bool accumulate)
 {
+    if (kernels->product_ahead) {
+        kernels->product_ahead(m, n, k, a, a_row, a_column, b, b_row, c, c_row, accumulate, ahead);
+        return;
+    }
     const float *lines[ATTN_AHEAD_LINES];
     for (size_t j = 0; j < n; j += ATTN_AHEAD_COLUMNS) {
         const size_t columns = n - j < ATTN_AHEAD_COLUMNS ? n - j : ATTN_AHEAD_COLUMNS;

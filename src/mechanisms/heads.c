@@ -80,6 +80,7 @@ static attn_core_call core_call(attn_context *context, const attn_layer *layer,
                                 const attn_call *call, const float *qkv, float *o)
 {
     attn_core_call core = {.context = context,
+                           .kernels = attn_core_kernels(context, layer),
                            .layer = layer,
                            .batch = call->batch,
                            .length = call->length,

@@ -3,6 +3,7 @@
 #include "base/error.h"
 #include "base/memory.h"
 #include "base/nearest.h"
+#include "kernels/product_amx.h"
 #include "mechanisms/projection.h"
 
 #include <errno.h>
@@ -375,6 +376,13 @@ attn_status attn_layer_decode(attn_context *context, const attn_layer *layer, co
     const attn_status status = check_packed(context, layer, call);
     if (status == ATTN_OK) layer->mechanism->functions->decode(context, layer, call);
     return status;
+}
+
+const attn_kernels *attn_core_kernels(const attn_context *context, const attn_layer *layer)
+{
+    const bool is_level = context->kernels == attn_kernels_for(context->isa); /* not a test's own */
+    const bool has_parts = layer->dtype == ATTN_BF16 && layer->mechanism->multiplies_parts;
+    return is_level && has_parts ? attn_kernels_in_parts(context->isa) : context->kernels;
 }
 
 attn_work attn_layer_work(const attn_layer *layer, attn_phase phase, size_t batch, size_t length,

@@ -59,7 +59,7 @@ static void apply_exponents(const attn_kernels *kernels, size_t d, float shift, 
 static void queries(const attn_feature_walk *walk, size_t rows, const float *q, float *phi)
 {
     const attn_core_call *call = walk->call;
-    const attn_kernels *kernels = call->context->kernels;
+    const attn_kernels *kernels = call->kernels;
     const size_t d = call->layer->head_dim;
     walk->work->exponential += (uint64_t)rows * d;
     walk->work->other += (uint64_t)2 * rows * d;
@@ -104,7 +104,7 @@ static size_t keys(const attn_feature_walk *walk, size_t rows, bool is_first, co
                    float *phi, float *carry, bool *has_carry)
 {
     const attn_core_call *call = walk->call;
-    const attn_kernels *kernels = call->context->kernels;
+    const attn_kernels *kernels = call->kernels;
     const size_t d = call->layer->head_dim;
     float *rho = walk->own;
     size_t i = 0;
@@ -139,8 +139,8 @@ static void features_gradient(const attn_feature_walk *walk, size_t rows, const 
     const size_t d = call->layer->head_dim;
     attn_fetch_rows(rows, d, x, call->row);
     for (size_t i = 0; i < rows; i++)
-        call->context->kernels->elu_plus_one_gradient(d, x + i * call->row, phi + i * d,
-                                                      dphi + i * d, dx + i * call->row);
+        call->kernels->elu_plus_one_gradient(d, x + i * call->row, phi + i * d, dphi + i * d,
+                                             dx + i * call->row);
     walk->work->other += (uint64_t)3 * rows * d;
 }
 
@@ -193,6 +193,7 @@ static const attn_core core = {
 const attn_mechanism attn_mechanism_linear = {
     .title = "linear attention with elu + 1 features: O(T) work, a state instead of a cache",
     .source = "Katharopoulos et al., Transformers are RNNs, 2020",
+    .multiplies_parts = true,
     .functions = &attn_heads_functions,
     .core = &core,
     .features = &map,

@@ -227,6 +227,7 @@ const attn_mechanism attn_mechanism_linformer = {
         "keys and values compressed along the sequence by learned matrices, segment by segment",
     .source = "Wang et al., Linformer, 2020; causal by segments: Zhu et al., Long-Short "
               "Transformer, 2021",
+    .multiplies_parts = true,
     .options = options,
     .check = check,
     .initialise = initialise,

@@ -11,7 +11,7 @@ static void backward_block(const attn_linformer_job *j, const attn_linformer_hea
                            const attn_linformer_block *b)
 {
     const attn_core_call *call = j->call;
-    const attn_kernels *kernels = call->context->kernels;
+    const attn_kernels *kernels = call->kernels;
     const attn_linformer_sizes *z = &j->z;
     const attn_linformer_room *r = &s->room;
     const size_t d = z->d, w = z->width, row = call->row, at = b->first * row;
@@ -52,7 +52,7 @@ static void backward_block(const attn_linformer_job *j, const attn_linformer_hea
 static void expand(const attn_linformer_job *j, const float *x, const float *weight,
                    const float *gathered, size_t at, float *turned, float *dx, float *d_weight)
 {
-    const attn_kernels *kernels = j->call->context->kernels;
+    const attn_kernels *kernels = j->call->kernels;
     const attn_linformer_sizes *z = &j->z;
     const size_t d = z->d, row = j->call->row;
     gathered += at * d;
@@ -72,7 +72,7 @@ static void backward_document(const attn_linformer_job *j, const attn_linformer_
 {
     const attn_core_call *call = j->call;
     const attn_layer *layer = call->layer;
-    const attn_kernels *kernels = call->context->kernels;
+    const attn_kernels *kernels = call->kernels;
     const attn_linformer_sizes *z = &j->z;
     const attn_linformer_room *r = &s->room;
     const size_t document = b->document, n_far = z->far * z->d;
@@ -123,6 +123,6 @@ void attn_linformer_backward(const attn_core_call *call)
     attn_linformer_run(call, backward_head, call->length);
     memset(gradient, 0, count * sizeof *gradient);
     for (size_t i = 0; i < call->batch * layer->heads; i++)
-        call->context->kernels->add(count, call->scratch + i * count, gradient);
+        call->kernels->add(count, call->scratch + i * count, gradient);
     call->context->work.other += call->batch * layer->heads * count;
 }

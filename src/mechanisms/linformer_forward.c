@@ -71,7 +71,7 @@ attn_linformer_head attn_linformer_head_of(const attn_linformer_job *j, size_t i
     }
     const size_t parts = call->d_o ? call->batch * layer->heads * attn_linformer_part(layer) : 0;
     s.room = divide_room(call->scratch + parts + worker * worker_count(&j->z), &j->z);
-    const attn_kernels *kernels = call->context->kernels;
+    const attn_kernels *kernels = call->kernels;
     kernels->transpose(j->z.rank, j->z.n, j->e, j->z.columns, s.room.e_t, j->z.rank);
     kernels->transpose(j->z.rank, j->z.n, j->f, j->z.columns, s.room.f_t, j->z.rank);
     return s;
@@ -80,7 +80,7 @@ attn_linformer_head attn_linformer_head_of(const attn_linformer_job *j, size_t i
 void attn_linformer_compress(const attn_linformer_job *j, const attn_linformer_head *s, size_t at,
                              size_t row)
 {
-    const attn_kernels *kernels = j->call->context->kernels;
+    const attn_kernels *kernels = j->call->kernels;
     const attn_linformer_sizes *z = &j->z;
     const size_t step = j->call->row;
     kernels->product(z->d, z->rank, z->n, s->k + row, 1, step, s->room.e_t, z->rank,
@@ -92,7 +92,7 @@ void attn_linformer_compress(const attn_linformer_job *j, const attn_linformer_h
 void attn_linformer_score(const attn_linformer_job *j, const attn_linformer_head *s,
                           const attn_linformer_block *b)
 {
-    const attn_kernels *kernels = j->call->context->kernels;
+    const attn_kernels *kernels = j->call->kernels;
     const attn_linformer_sizes *z = &j->z;
     const size_t step = j->call->row;
     const float *q = s->q + b->first * step;
@@ -132,7 +132,7 @@ static void forward_block(const attn_linformer_job *j, const attn_linformer_head
                           const attn_linformer_block *b)
 {
     const attn_core_call *call = j->call;
-    const attn_kernels *kernels = call->context->kernels;
+    const attn_kernels *kernels = call->kernels;
     const attn_linformer_sizes *z = &j->z;
     const attn_linformer_room *r = &s->room;
     float *o = call->o + s->o_at + b->first * call->o_row;
@@ -169,7 +169,7 @@ static void fill_cache(const attn_linformer_job *j, const attn_linformer_head *s
     const attn_linformer_sizes *z = &j->z,
                                c = attn_linformer_sizes_of(call->layer, call->cache_capacity);
     float *values = cache + c.far * z->d, *open = values + c.far * z->d;
-    call->context->kernels->transpose(z->d, last->far, s->room.far_k_t, z->far, cache, z->d);
+    call->kernels->transpose(z->d, last->far, s->room.far_k_t, z->far, cache, z->d);
     memcpy(values, s->room.far_v, last->far * z->d * sizeof *values);
     attn_copy_head(last->ni, z->d, s->k + last->first * call->row, call->row, open);
     attn_copy_head(last->ni, z->d, s->v + last->first * call->row, call->row,
@@ -221,7 +221,7 @@ static void decode_head(void *argument, size_t index, size_t worker)
     attn_linformer_job *j = argument;
     const attn_core_call *call = j->call;
     const attn_layer *layer = call->layer;
-    const attn_kernels *kernels = call->context->kernels;
+    const attn_kernels *kernels = call->kernels;
     const attn_linformer_sizes *z = &j->z;
     const size_t d = z->d, slot = call->position % z->n;
     const size_t far = call->position / z->n * z->rank, n = far + slot + 1;

@@ -91,6 +91,10 @@ struct attn_mechanism {
     bool is_bidirectional_only; /* sees the future by design: no use for a language model */
     bool reads_memory;          /* keys and values come from attn_call.memory */
     bool has_bf16; /* in bfloat16 layers, products between the projections are too; else float32 */
+    /* In bfloat16 layers its core's float32 products may be those of two bfloat16 parts of each factor
+     * (kernels/product_amx.h). False: they stay as they are, where that gains nothing or where
+     * bits must not depend on places within a sum. */
+    bool multiplies_parts;
     /* Checks options against sizes and derives kv_heads; may be NULL. */
     attn_status (*check)(attn_layer *layer, attn_error *error);
     /* Checks a call's length where not every one up to the positions fits; may be NULL. */

@@ -89,7 +89,7 @@ static size_t shared_count(const attn_layer *layer)
 
 static void prepare(const attn_core_call *call, float *shared)
 {
-    const attn_kernels *kernels = call->context->kernels;
+    const attn_kernels *kernels = call->kernels;
     const size_t m = count(call->layer), d = call->layer->head_dim;
     memcpy(shared, call->parameters + attn_layer_offset(call->layer, "features.weight"),
            m * d * sizeof *shared);
@@ -107,14 +107,13 @@ static void project(const attn_feature_walk *walk, size_t rows, const float *x, 
 {
     const attn_core_call *call = walk->call;
     const size_t m = count(call->layer), d = call->layer->head_dim;
-    call->context->kernels->product(rows, m, d, x, call->row, 1, walk->shared + m * d, m, out, m,
-                                    false);
+    call->kernels->product(rows, m, d, x, call->row, 1, walk->shared + m * d, m, out, m, false);
     walk->work->matmul += (uint64_t)2 * rows * m * d;
 }
 
 static void queries(const attn_feature_walk *walk, size_t rows, const float *q, float *phi)
 {
-    const attn_kernels *kernels = walk->call->context->kernels;
+    const attn_kernels *kernels = walk->call->kernels;
     const size_t m = count(walk->call->layer);
     project(walk, rows, q, phi);
     for (size_t i = 0; i < rows; i++) {
@@ -145,7 +144,7 @@ static size_t keys(const attn_feature_walk *walk, size_t rows, bool is_first, co
                    float *phi, float *carry, bool *has_carry)
 {
     const attn_core_call *call = walk->call;
-    const attn_kernels *kernels = call->context->kernels;
+    const attn_kernels *kernels = call->kernels;
     const size_t m = count(call->layer), d = call->layer->head_dim;
     const float half = 0.5f / sqrtf((float)d); /* |u'|^2 / 2 = half |u|^2 */
     size_t i = 0;
@@ -179,7 +178,7 @@ static void features_gradient(const attn_feature_walk *walk, size_t rows, const 
                               float *dphi, float *dx)
 {
     const attn_core_call *call = walk->call;
-    const attn_kernels *kernels = call->context->kernels;
+    const attn_kernels *kernels = call->kernels;
     const size_t m = count(call->layer), d = call->layer->head_dim;
     kernels->softmax_gradient(rows * m, 1.0f, phi, dphi, 0.0f, dphi);
     kernels->product(rows, d, m, dphi, m, 1, walk->shared, d, dx, call->row, false);
@@ -198,7 +197,7 @@ static void keys_gradient(const attn_feature_walk *walk, size_t rows, const floa
                           const float *phi, float *dphi, float *dk)
 {
     const attn_core_call *call = walk->call;
-    const attn_kernels *kernels = call->context->kernels;
+    const attn_kernels *kernels = call->kernels;
     const size_t m = count(call->layer), d = call->layer->head_dim;
     const float factor = -1.0f / sqrtf((float)d);
     features_gradient(walk, rows, phi, dphi, dk);
@@ -274,6 +273,7 @@ static const attn_core core = {
 const attn_mechanism attn_mechanism_performer = {
     .title = "softmax attention estimated by positive random features: O(T) work, a fixed state",
     .source = "Choromanski et al., Rethinking Attention with Performers, 2021",
+    .multiplies_parts = true,
     .options = options,
     .initialise = initialise,
     .functions = &attn_heads_functions,

@@ -116,7 +116,7 @@ static bool take_keys(place *p, size_t end, float *state)
 /* S^T += V^T K, z += colsum(K) */
 static void absorb(const place *p, float *state)
 {
-    const attn_kernels *kernels = p->job->call->context->kernels;
+    const attn_kernels *kernels = p->job->call->kernels;
     const size_t m = p->room->m, d = p->room->d;
     kernels->copy_rows(p->c, d, 1.0f, NULL, row_of(p, p->job->call->v), p->job->call->row,
                        p->room->v, d);
@@ -142,7 +142,7 @@ static void advance(place *p, size_t end, const float *before, float *state)
 static void load_values(const place *p)
 {
     const attn_core_call *call = p->job->call;
-    const attn_kernels *kernels = call->context->kernels;
+    const attn_kernels *kernels = call->kernels;
     room *r = p->room;
     const size_t d = r->d, o_at = p->o_row + p->t * call->o_row;
     const float *den = call->saved + p->index * call->length + p->t;
@@ -166,7 +166,7 @@ static void load_values(const place *p)
 static void query_gradient(const place *p, const float *state)
 {
     const attn_core_call *call = p->job->call;
-    const attn_kernels *kernels = call->context->kernels;
+    const attn_kernels *kernels = call->kernels;
     room *r = p->room;
     const size_t m = r->m, d = r->d, c = p->c;
     float *dq = r->sum, *da = r->da;
@@ -189,7 +189,7 @@ static void query_gradient(const place *p, const float *state)
 /* dS += Q^T dnum, dz += Q^T dden */
 static void absorb_gradient(const place *p)
 {
-    const attn_kernels *kernels = p->job->call->context->kernels;
+    const attn_kernels *kernels = p->job->call->kernels;
     room *r = p->room;
     attn_ahead_product(kernels, &r->ahead, r->m, r->d, p->c, r->q, 1, r->m, r->dnum, r->d, p->ds,
                        r->d, true);
@@ -200,7 +200,7 @@ static void absorb_gradient(const place *p)
 static void key_gradient(const place *p)
 {
     const attn_core_call *call = p->job->call;
-    const attn_kernels *kernels = call->context->kernels;
+    const attn_kernels *kernels = call->kernels;
     room *r = p->room;
     const size_t m = r->m, d = r->d, c = p->c, row = p->row + p->t * call->row;
     float *dk = r->sum, *dv = r->v; /* in place of v, once dk has read it */
@@ -225,7 +225,7 @@ static void key_gradient(const place *p)
 static void part_gradients(const place *p, bool has_carry, const float *state)
 {
     const attn_core_call *call = p->job->call;
-    const attn_kernels *kernels = call->context->kernels;
+    const attn_kernels *kernels = call->kernels;
     room *r = p->room;
     if (p->inner) {
         p->job->map->queries(&p->walk, p->c, row_of(p, call->q), r->q);
@@ -348,15 +348,15 @@ static void look_ahead(task_walk *w, size_t h, size_t t, size_t end, bool is_all
     attn_ahead *ahead = &w->room.ahead;
     *ahead = (attn_ahead){.rows = end - t};
     if (t == end) return;
-    attn_ahead_add(ahead, d, call->k + at, call->row);
-    attn_ahead_add(ahead, d, call->v + at, call->row);
+    attn_ahead_add(ahead, d, call->k + at, call->row, false);
+    attn_ahead_add(ahead, d, call->v + at, call->row, false);
     if (!is_all) return;
-    attn_ahead_add(ahead, d, call->q + at, call->row);
-    attn_ahead_add(ahead, d, call->d_o + o_at, call->o_row);
-    attn_ahead_add(ahead, d, call->o + o_at, call->o_row);
-    attn_ahead_add(ahead, d, call->dq + at, call->row);
-    attn_ahead_add(ahead, d, call->dv + at, call->row);
-    attn_ahead_add(ahead, d, call->dk + at, call->row);
+    attn_ahead_add(ahead, d, call->q + at, call->row, false);
+    attn_ahead_add(ahead, d, call->d_o + o_at, call->o_row, false);
+    attn_ahead_add(ahead, d, call->o + o_at, call->o_row, false);
+    attn_ahead_add(ahead, d, call->dq + at, call->row, true);
+    attn_ahead_add(ahead, d, call->dv + at, call->row, true);
+    attn_ahead_add(ahead, d, call->dk + at, call->row, true);
 }
 
 static void backward_heads(void *argument, size_t task, size_t worker)

@@ -148,7 +148,7 @@ static void clear_state(chunk_room *room)
 static size_t load_keys(const forward_job *job, const attn_feature_walk *walk, chunk_room *room,
                         size_t at, size_t c, bool is_first)
 {
-    const attn_kernels *kernels = job->call->context->kernels;
+    const attn_kernels *kernels = job->call->kernels;
     bool has_carry = false;
     const size_t taken =
         job->map->keys(walk, c, is_first, job->call->k + at, room->k, room->carry, &has_carry);
@@ -175,7 +175,7 @@ static void absorb(const attn_kernels *kernels, chunk_room *room, size_t c, cons
 static void emit(const attn_core_call *call, chunk_room *room, size_t c, bool inner,
                  const float *alone, float *o, float *den_saved)
 {
-    const attn_kernels *kernels = call->context->kernels;
+    const attn_kernels *kernels = call->kernels;
     const size_t m = room->m, d = room->d;
     attn_ahead_product(kernels, &room->ahead, c, d, m, room->q, m, 1, room->state, d, room->num, d,
                        false);
@@ -225,7 +225,7 @@ static void absorb_chunk(const forward_job *job, const attn_feature_walk *walk, 
     for (size_t t = at.t, c; t < at.end; t += c) {
         const size_t row = (first + t) * call->row + column;
         c = load_keys(job, walk, room, row, at.end - t, at.starts_document && t == at.t);
-        absorb(call->context->kernels, room, c, call->v + row, call->row);
+        absorb(call->kernels, room, c, call->v + row, call->row);
     }
 }
 
@@ -233,7 +233,7 @@ static void forward_chunk(const forward_job *job, const attn_feature_walk *walk,
                           chunk at, bool inner)
 {
     const attn_core_call *call = job->call;
-    const attn_kernels *kernels = call->context->kernels;
+    const attn_kernels *kernels = call->kernels;
     const size_t column = at.h * room->d, first = at.sequence * call->length;
     const size_t kept = (at.sequence * call->layer->heads + at.h) * call->length;
     if (at.starts_document && inner) clear_state(room);
@@ -262,10 +262,10 @@ static void look_ahead(const attn_core_call *call, const attn_head_range *heads,
     const size_t at = first * call->row + h * d;
     *ahead = (attn_ahead){.rows = end - t};
     if (t == end) return;
-    attn_ahead_add(ahead, d, call->k + at, call->row);
-    attn_ahead_add(ahead, d, call->v + at, call->row);
-    attn_ahead_add(ahead, d, call->q + at, call->row);
-    attn_ahead_add(ahead, d, call->o + first * call->o_row + h * d, call->o_row);
+    attn_ahead_add(ahead, d, call->k + at, call->row, false);
+    attn_ahead_add(ahead, d, call->v + at, call->row, false);
+    attn_ahead_add(ahead, d, call->q + at, call->row, false);
+    attn_ahead_add(ahead, d, call->o + first * call->o_row + h * d, call->o_row, true);
 }
 
 static void forward_heads(void *argument, size_t task, size_t worker)
@@ -329,7 +329,7 @@ void attn_recurrence_forward(const attn_core_call *call)
 void attn_recurrence_decode(const attn_core_call *call)
 {
     const attn_layer *layer = call->layer;
-    const attn_kernels *kernels = call->context->kernels;
+    const attn_kernels *kernels = call->kernels;
     const attn_feature_map *map = layer->mechanism->features;
     const attn_recurrence_sizes s = attn_recurrence_sizes_of(layer);
     const forward_job job = {.call = call, .map = map, .sizes = s};

@@ -95,8 +95,11 @@ static void start(attn_recurrent_job *j, attn_context *context, const attn_layer
                   const attn_call *call)
 {
     const size_t rows = call->batch * call->length;
-    j->run = (attn_recurrent_run){
-        .context = context, .layer = layer, .call = call, .shape = shape_of(layer)};
+    j->run = (attn_recurrent_run){.context = context,
+                                  .kernels = attn_core_kernels(context, layer),
+                                  .layer = layer,
+                                  .call = call,
+                                  .shape = shape_of(layer)};
     j->place = divide(layer, call->batch, call->length, call->scratch);
     j->run.shared = j->place.shared;
     j->run.rows = call->saved ? call->saved : j->place.rows;

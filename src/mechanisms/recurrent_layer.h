@@ -29,6 +29,7 @@ typedef struct attn_recurrent_shape {
 /* One call, as the recurrence sees it. */
 typedef struct attn_recurrent_run {
     attn_context *context;
+    const attn_kernels *kernels; /* attn_core_kernels() */
     const attn_layer *layer;
     const attn_call *call;
     attn_recurrent_shape shape;

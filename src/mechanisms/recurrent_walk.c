@@ -93,7 +93,7 @@ static attn_recurrent_head chunk_of(walk *w, size_t h, size_t t, size_t end)
                                  .length = end - t,
                                  .first = w->heads.sequence * j->run.call->length + t,
                                  .position = t - (w->documents ? w->documents[t] : 0),
-                                 .on = {j->run.context->kernels, &w->work, &w->ahead},
+                                 .on = {j->run.kernels, &w->work, &w->ahead},
                                  .room = w->room.own};
 }
 
@@ -222,22 +222,22 @@ static void look_ahead(walk *w, size_t h, size_t t, size_t end, bool is_backward
     attn_ahead *ahead = &w->ahead;
     *ahead = (attn_ahead){.rows = end - t};
     if (t == end) return;
-    attn_ahead_add(ahead, dk, rows + s->k + h * dk, s->row);
-    attn_ahead_add(ahead, dv, rows + s->v + h * dv, s->row);
+    attn_ahead_add(ahead, dk, rows + s->k + h * dk, s->row, false);
+    attn_ahead_add(ahead, dv, rows + s->v + h * dv, s->row, false);
     if (!is_all) return;
-    attn_ahead_add(ahead, dk, rows + s->q + h * dk, s->row);
+    attn_ahead_add(ahead, dk, rows + s->q + h * dk, s->row, false);
     if (is_backward) {
-        attn_ahead_add(ahead, dv, j->o + value, width);
-        attn_ahead_add(ahead, dv, j->place.d_gated + value, width);
-        attn_ahead_add(ahead, dk, j->run.d_rows + at + s->q + h * dk, s->row);
-        attn_ahead_add(ahead, dk, j->run.d_rows + at + s->k + h * dk, s->row);
-        attn_ahead_add(ahead, dv, j->run.d_rows + at + s->v + h * dv, s->row);
+        attn_ahead_add(ahead, dv, j->o + value, width, false);
+        attn_ahead_add(ahead, dv, j->place.d_gated + value, width, false);
+        attn_ahead_add(ahead, dk, j->run.d_rows + at + s->q + h * dk, s->row, true);
+        attn_ahead_add(ahead, dk, j->run.d_rows + at + s->k + h * dk, s->row, true);
+        attn_ahead_add(ahead, dv, j->run.d_rows + at + s->v + h * dv, s->row, true);
     } else if (j->o) {
-        attn_ahead_add(ahead, dv, j->o + value, width);
+        attn_ahead_add(ahead, dv, j->o + value, width, true);
     }
     if (recurrence_of(j->run.layer)->has_gate)
-        attn_ahead_add(ahead, dv, rows + s->gate + h * dv, s->row);
-    attn_ahead_add(ahead, dv, j->place.gated + value, width);
+        attn_ahead_add(ahead, dv, rows + s->gate + h * dv, s->row, false);
+    attn_ahead_add(ahead, dv, j->place.gated + value, width, true);
 }
 
 void attn_recurrent_forward_task(void *argument, size_t task, size_t worker)

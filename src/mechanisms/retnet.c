@@ -207,6 +207,7 @@ static const attn_recurrence retention = {
 const attn_mechanism attn_mechanism_retnet = {
     .title = "retention: a state that forgets at a fixed rate in each head, rotary positions",
     .source = "Sun et al., Retentive Network, 2023",
+    .multiplies_parts = true,
     .is_causal_only = true,
     .check = check,
     .functions = &attn_recurrent_functions,

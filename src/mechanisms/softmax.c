@@ -79,7 +79,7 @@ static void multiply_tiles(const attn_kernels *kernels, size_t ni, size_t T, siz
 
 static void softmax_row(const job *j, size_t T, size_t i, size_t document, float *s)
 {
-    const attn_kernels *kernels = j->call->context->kernels;
+    const attn_kernels *kernels = j->call->kernels;
     kernels->scale(T, j->scale, s);
     j->mask.hide(j->mask.rule, 0, i, 0, T, document, s);
     kernels->scale(T, 1.0f / kernels->exp_shifted(T, kernels->maximum(T, s), s), s);
@@ -89,7 +89,7 @@ static void forward_head(void *argument, size_t index, size_t worker)
 {
     job *j = argument;
     const attn_core_call *call = j->call;
-    const attn_kernels *kernels = call->context->kernels;
+    const attn_kernels *kernels = call->kernels;
     const head s = head_of(j, index, worker);
     const size_t T = s.T, d = s.d, n = attn_packed_count(T, d);
     float *keys = s.room, *values = s.room + n;
@@ -117,7 +117,7 @@ static void backward_head(void *argument, size_t index, size_t worker)
 {
     job *j = argument;
     const attn_core_call *call = j->call;
-    const attn_kernels *kernels = call->context->kernels;
+    const attn_kernels *kernels = call->kernels;
     const head s = head_of(j, index, worker);
     const size_t T = s.T, d = s.d, n = attn_packed_count(T, d);
     float *values = s.room, *k = values + n, *q = k + n, *d_o = q + n, *dq = d_o + n, *dk = dq + n,
@@ -203,6 +203,7 @@ static const attn_core core = {
 const attn_mechanism attn_mechanism_softmax = {
     .title = "exact attention with every T x T matrix kept: O(T^2) work and memory",
     .source = "Vaswani et al., Attention Is All You Need, 2017; as in GPT-2",
+    .multiplies_parts = true,
     .functions = &attn_heads_functions,
     .core = &core,
 };

@@ -86,6 +86,7 @@ typedef struct check_mode {
 extern const check_mode check_modes[]; /* ends with a NULL name */
 
 void check_collect_kernels(check_list *list);
+void check_collect_parts(check_list *list);
 void check_collect_dense(check_list *list);
 void check_collect_bf16(check_list *list);
 void check_collect_dense_bf16(check_list *list);

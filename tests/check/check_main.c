@@ -19,6 +19,7 @@
 static void collect_test(check_list *list)
 {
     check_collect_kernels(list);
+    check_collect_parts(list);
     check_collect_dense(list);
     check_collect_bf16(list);
     check_collect_dense_bf16(list);

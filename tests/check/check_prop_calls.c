@@ -118,6 +118,8 @@ void check_prop_core_threads(check_run *run, check_layer *l)
         o[i] = check_floats(run, l->n, CHECK_AT_END);
         d_qkv[i] = check_floats(run, rows * row, CHECK_AT_END);
         const attn_core_call call = {.context = check_context(run, i + 1),
+                                     .kernels =
+                                         attn_core_kernels(check_context(run, i + 1), l->layer),
                                      .layer = l->layer,
                                      .batch = l->B,
                                      .length = l->T,

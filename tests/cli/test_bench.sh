@@ -124,9 +124,9 @@ message=$("$attnscope" bench core --seq 16 --mechanisms mla 2>&1)
 check 'no core: status' 1 $?
 check 'no core: text' 'attnscope: mla has no core between its projections: use bench layer' \
     "$message"
-message=$("$attnscope" bench core --seq 16 --mechanisms linear --dtype bf16 2>&1)
+message=$("$attnscope" bench core --seq 16 --mechanisms gla --dtype bf16 2>&1)
 check 'no bfloat16 core: status' 1 $?
-check 'no bfloat16 core: text' 'attnscope: linear has no core in bfloat16; bench layer takes '\
+check 'no bfloat16 core: text' 'attnscope: gla has no core in bfloat16; bench layer takes '\
 'bf16, with float32 between the projections' "$message"
 
 [ "$failures" -eq 0 ]

@@ -57,6 +57,7 @@ static results run_core(const char *isa, size_t threads, const char *mechanism, 
     float *scratch = floats(core->scratch(layer, threads, BATCH, length), 0);
     results r = {.o = floats(tokens * C, 0), .d_qkv = floats(tokens * row, 0)};
     const attn_core_call call = {.context = context,
+                                 .kernels = attn_core_kernels(context, layer),
                                  .layer = layer,
                                  .batch = BATCH,
                                  .length = length,
