@@ -32,7 +32,7 @@ def read_arguments():
                                      formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("attnscope", help="the program to measure")
     parser.add_argument("--only", default="", help="groups: " + ", ".join(GROUPS))
-    parser.add_argument("--rounds", type=int, default=3, help="readings of everything")
+    parser.add_argument("--rounds", type=int, default=3, help="turns with each peer; attnscope alone takes 2 ROUNDS + 1 readings")
     parser.add_argument("--torch", default=sys.executable, metavar="PYTHON",
                         help="an interpreter that has PyTorch (default: this one)")
     parser.add_argument("--ggml", metavar="FOLDER",
@@ -82,7 +82,7 @@ class Bench:
 
     def own(self, what, *words):
         command = [self.arguments.attnscope, "bench", what, *words,
-                   "--repeats", str(self.arguments.rounds), "--json"]
+                   "--repeats", str(2 * self.arguments.rounds + 1), "--json"]
         return json.loads(self.text(command))
 
     def rows(self, what, *words):

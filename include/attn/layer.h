@@ -87,6 +87,10 @@ bool attn_layer_is_causal(const attn_layer *layer);
 /** That of its configuration. */
 attn_dtype attn_layer_dtype(const attn_layer *layer);
 
+/** Of the products between the projections: ATTN_F32 in a bfloat16 layer whose mechanism has them
+ *  in float32 alone. */
+attn_dtype attn_layer_core_dtype(const attn_layer *layer);
+
 /** The memory that the layer reads beside x, [B][length][width]; both 0 when it reads none. */
 void attn_layer_memory(const attn_layer *layer, size_t *length, size_t *width);
 

@@ -10,17 +10,11 @@
 #include <stdio.h>
 
 typedef struct settings {
-    size_t run_id;
     const char *csv;
     double offset_s;
 } settings;
 
 static const cli_option options[] = {
-    {.name = "run",
-     .kind = CLI_SIZE,
-     .offset = offsetof(settings, run_id),
-     .argument = "ID",
-     .help = "The run; 'attnscope list' names them. Without it, the newest."},
     {.name = "meter-csv",
      .kind = CLI_TEXT,
      .offset = offsetof(settings, csv),
@@ -69,8 +63,8 @@ static int run(const void *settings_pointer, size_t n_operands, char *const *ope
         status = attn_fail(&error, ATTN_EARGUMENT,
                            "which log is to be attached? Name it with --meter-csv");
     if (status == ATTN_OK)
-        status = cli_run_open(n_operands > 0 ? operands[0] : "attnscope.db", wanted->run_id,
-                              ATTN_STORE_WRITE, &store, &run_id, &error);
+        status = cli_run_open(n_operands > 0 ? operands[0] : "attnscope.db", 0, ATTN_STORE_WRITE,
+                              &store, &run_id, &error);
     if (status == ATTN_OK)
         status = attn_attach_log(store, run_id, wanted->csv, wanted->offset_s, &attached, &error);
     attn_store_close(store);

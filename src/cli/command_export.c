@@ -2,6 +2,7 @@
 #include "base/error.h"
 #include "cli/options.h"
 #include "cli/run_operand.h"
+#include "cli/shared_options.h"
 #include "report/export.h"
 #include "report/ranking.h"
 #include "report/report.h"
@@ -15,11 +16,7 @@ typedef struct settings {
 } settings;
 
 static const cli_option options[] = {
-    {.name = "run",
-     .kind = CLI_SIZE,
-     .offset = offsetof(settings, run_id),
-     .argument = "ID",
-     .help = "The run; 'attnscope list' names them. Without it, the newest."},
+    CLI_OPTION_RUN(settings),
     {.name = "out",
      .kind = CLI_TEXT,
      .offset = offsetof(settings, out),

@@ -3,6 +3,7 @@
 #include "cli/gnuplot.h"
 #include "cli/options.h"
 #include "cli/run_operand.h"
+#include "cli/shared_options.h"
 #include "cli/terminal.h"
 #include "report/figures.h"
 #include "report/overlay.h"
@@ -18,11 +19,7 @@ typedef struct settings {
 } settings;
 
 static const cli_option options[] = {
-    {.name = "run",
-     .kind = CLI_SIZE,
-     .offset = offsetof(settings, run_id),
-     .argument = "ID",
-     .help = "The run to show; 'attnscope list' names them. Without it, the newest."},
+    CLI_OPTION_RUN(settings),
     {.name = "out",
      .kind = CLI_TEXT,
      .offset = offsetof(settings, out),

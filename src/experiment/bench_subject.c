@@ -4,6 +4,7 @@
 #include "base/error.h"
 #include "base/memory.h"
 #include "base/random.h"
+#include "kernels/dense_bf16.h"
 #include "mechanisms/recurrent_layer.h"
 
 #include <math.h>
@@ -97,6 +98,9 @@ static attn_status prepare_core(attn_bench_subject *s, const attn_bench_core_opt
     const bool keeps = o->directions[ATTN_BENCH_BACKWARD];
     attn_status status = ATTN_OK;
     const float *qkv = take(s, B * T * row, B * T * row, o->seed, &status, error);
+    attn_bf16 *half = NULL;
+    if (attn_layer_core_dtype(layer) == ATTN_BF16)
+        half = (attn_bf16 *)take(s, (B * T * row + 1) / 2, 0, o->seed, &status, error);
     const float *d_o = keeps ? take(s, B * T * H, B * T * H, o->seed, &status, error) : NULL;
     float *d_qkv = keeps ? take(s, B * T * row, 0, o->seed, &status, error) : NULL;
     float *parameters = take(s, layer->parameter_count, 0, o->seed, &status, error);
@@ -104,8 +108,6 @@ static attn_status prepare_core(attn_bench_subject *s, const attn_bench_core_opt
                                .layer = layer,
                                .batch = B,
                                .length = T,
-                               .q = qkv,
-                               .row = row,
                                .o_row = H,
                                .d_o = d_o,
                                .dq = d_qkv,
@@ -120,8 +122,8 @@ static attn_status prepare_core(attn_bench_subject *s, const attn_bench_core_opt
     if (o->directions[ATTN_BENCH_DECODE])
         s->core.cache = take(s, core->cache(layer, B, T), 0, o->seed, &status, error);
     if (status != ATTN_OK) return status;
-    s->core.k = qkv + H;
-    s->core.v = qkv + H + kv;
+    if (half) attn_dense_bf16_round(s->context, B * T * row, qkv, half);
+    attn_core_set_rows(&s->core, half ? (const void *)half : qkv);
     if (keeps) {
         s->core.dk = d_qkv + H;
         s->core.dv = d_qkv + H + kv;
@@ -208,7 +210,7 @@ static attn_status check_subject(const attn_bench_subject *s, const attn_bench_c
     if (!s->is_layer && !m->core && !m->recurrence)
         return attn_fail(error, ATTN_EUNSUPPORTED,
                          "%s has no core between its projections: use bench layer", layer->name);
-    if (!s->is_layer && layer->dtype == ATTN_BF16 && !(m->core && m->core->has_bf16))
+    if (!s->is_layer && layer->dtype == ATTN_BF16 && !m->has_bf16)
         return attn_fail(error, ATTN_EUNSUPPORTED,
                          "%s has no core in bfloat16; bench layer takes bf16, with float32 between "
                          "the projections",
@@ -306,7 +308,7 @@ attn_bench_work attn_bench_subject_work(const attn_bench_subject *subject,
     } else if (!core) {
         inner -= projection_flop(subject, ATTN_RECURRENT_OWN, direction);
     }
-    const bool is_inner_half = is_half && core && core->has_bf16;
+    const bool is_inner_half = is_half && layer->mechanism->has_bf16;
     return (attn_bench_work){
         .f32_flop = (is_half ? 0.0 : projections) + (is_inner_half ? 0.0 : inner),
         .bf16_flop = (is_half ? projections : 0.0) + (is_inner_half ? inner : 0.0),

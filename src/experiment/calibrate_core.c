@@ -8,7 +8,8 @@
 #include "base/random.h"
 #include "base/statistics.h"
 #include "kernels/dense.h"
-#include "mechanisms/mechanism.h"
+#include "kernels/dense_bf16.h"
+#include "mechanisms/projection.h"
 
 #include <math.h>
 
@@ -20,7 +21,8 @@ typedef struct timing {
     size_t length;
     float *block; /* all that follows */
     float *parameters, *gradients, *x, *y, *dx, *dy, *saved, *scratch;
-    size_t row; /* of the core's x: q, k and v beside each other */
+    attn_bf16 *halves; /* x rounded, where a core takes it so; or NULL */
+    size_t row;        /* of the core's x: q, k and v beside each other */
 } timing;
 
 static bool is_core(const timing *t)
@@ -62,6 +64,7 @@ static void initialise(timing *t)
     }
     attn_random_fill_normal(1, stream, 1.0, t->length * t->row, t->x);
     attn_random_fill_normal(2, stream, 1.0, t->length * t->row, t->dy);
+    if (t->halves) attn_dense_bf16_round(t->context, t->length * t->row, t->x, t->halves);
 }
 
 static attn_status set_up(timing *t, const attn_label *mechanism, attn_dtype dtype,
@@ -84,8 +87,10 @@ static attn_status set_up(timing *t, const attn_label *mechanism, attn_dtype dty
     const size_t saved = attn_rounded(attn_layer_saved_count(t->layer, 1, t->length));
     const size_t scratch =
         attn_rounded(attn_layer_scratch_count(t->layer, t->context, 1, t->length));
-    t->block = attn_alloc_array(ATTN_MEMORY_OTHER, 2 * parameters + 4 * rows + saved + scratch,
-                                sizeof *t->block);
+    const bool is_half = is_core(t) && attn_layer_core_dtype(t->layer) == ATTN_BF16;
+    const size_t halves = is_half ? attn_halves(t->length * t->row) : 0;
+    t->block = attn_alloc_array(
+        ATTN_MEMORY_OTHER, 2 * parameters + 4 * rows + saved + halves + scratch, sizeof *t->block);
     if (!t->block)
         return attn_fail(error, ATTN_EMEMORY, "no memory for %s with %zu tokens", mechanism->name,
                          t->length);
@@ -97,6 +102,7 @@ static attn_status set_up(timing *t, const attn_label *mechanism, attn_dtype dty
     t->dx = attn_cut(&room, rows);
     t->dy = attn_cut(&room, rows);
     t->saved = attn_cut(&room, saved);
+    t->halves = is_half ? (attn_bf16 *)(void *)attn_cut(&room, halves) : NULL;
     t->scratch = room;
     initialise(t);
     return ATTN_OK;
@@ -107,24 +113,21 @@ static attn_status set_up(timing *t, const attn_label *mechanism, attn_dtype dty
 static void run_core(timing *t, attn_phase phase)
 {
     const size_t d = t->layer->d_model, kv = t->layer->kv_heads * t->layer->head_dim;
-    const attn_core_call call = {.context = t->context,
-                                 .layer = t->layer,
-                                 .batch = 1,
-                                 .length = t->length,
-                                 .q = t->x,
-                                 .k = t->x + d,
-                                 .v = t->x + d + kv,
-                                 .row = t->row,
-                                 .o = t->y,
-                                 .o_row = d,
-                                 .saved = t->saved,
-                                 .scratch = t->scratch,
-                                 .d_o = t->dy,
-                                 .dq = t->dx,
-                                 .dk = t->dx + d,
-                                 .dv = t->dx + d + kv,
-                                 .parameters = t->parameters,
-                                 .gradients = t->gradients};
+    attn_core_call call = {.context = t->context,
+                           .layer = t->layer,
+                           .batch = 1,
+                           .length = t->length,
+                           .o = t->y,
+                           .o_row = d,
+                           .saved = t->saved,
+                           .scratch = t->scratch,
+                           .d_o = t->dy,
+                           .dq = t->dx,
+                           .dk = t->dx + d,
+                           .dv = t->dx + d + kv,
+                           .parameters = t->parameters,
+                           .gradients = t->gradients};
+    attn_core_set_rows(&call, t->halves ? (const void *)t->halves : t->x);
     if (phase == ATTN_PHASE_FORWARD)
         t->layer->mechanism->core->forward(&call);
     else
@@ -196,7 +199,7 @@ static double pass_of(timing *t, attn_phase phase, attn_work *work)
 bool attn_core_is_apart(const char *mechanism, attn_dtype dtype)
 {
     const attn_mechanism *m = attn_mechanism_find(mechanism);
-    return dtype == ATTN_F32 || (m->core && m->core->has_bf16);
+    return dtype == ATTN_F32 || (m->core && m->has_bf16);
 }
 
 attn_status attn_core_time(attn_context *context, const attn_core_probe *probe, double budget_s,

@@ -342,12 +342,17 @@ static attn_status put_size_figures(attn_figure_sink *sink, const workshop *w, a
     const size_t parameters = attn_model_parameter_count(w->model);
     size_t attention = 0, n_kinds = 0;
     const attn_model_kind *kinds = attn_model_kinds(w->model, &n_kinds);
-    for (size_t i = 0; i < n_kinds; i++)
+    bool is_half_inside = true;
+    for (size_t i = 0; i < n_kinds; i++) {
         attention += kinds[i].n_blocks * attn_layer_parameter_count(kinds[i].layer);
+        is_half_inside = is_half_inside && attn_layer_core_dtype(kinds[i].layer) == ATTN_BF16;
+    }
     const bool is_half = attn_model_configuration(w->model)->dtype == ATTN_BF16;
     attn_sink_value(sink, "product_factor_bits", "bit", is_half ? 16.0 : 32.0, ATTN_COUNTED,
-                    is_half ? "factors of dense products in bfloat16, all else in float32"
-                            : "everything in float32");
+                    is_half ? "factors of dense products in bfloat16" : "everything in float32");
+    attn_sink_value(sink, "core_factor_bits", "bit", is_half_inside ? 16.0 : 32.0, ATTN_COUNTED,
+                    "factors of products between the projections of attention; the widest of any "
+                    "layer");
     attn_sink_value(sink, "parameters", "", (double)parameters, ATTN_COUNTED,
                     "trained parameters of the model");
     attn_sink_value(sink, "attention_parameters", "", (double)attention, ATTN_COUNTED,

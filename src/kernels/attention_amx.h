@@ -14,8 +14,8 @@
 
 /* ---- packing ----------------------------------------------------------------------------- */
 
-/* Rows of floats as factors of products, rounded to the nearest; subnormal numbers are 0. Rows are
- * packed in whole pairs of strips, so that 64 of them always lie together. NULL: not wanted. */
+/* Rows as factors of products, floats rounded to the nearest; subnormal ones are 0. Rows are packed
+ * in whole pairs of strips, so that 64 of them always lie together. NULL: not wanted. */
 typedef struct attn_amx_forms {
     attn_bf16 *left;       /* a left factor, k along the columns */
     attn_bf16 *right;      /* its transpose as a right factor, k along the columns */
@@ -36,8 +36,8 @@ static inline size_t attn_amx_form_count(size_t rows, size_t columns)
     return attn_amx_row_strips(rows) * attn_strips(columns) * ATTN_CELL;
 }
 
-/* The rows from `strip` * ATTN_STRIP on, `rows` of them, which lie `from_row` apart from `from` on. */
-void attn_amx_pack(size_t strip, size_t rows, size_t columns, const float *from, size_t from_row,
+/* The rows from `strip` * ATTN_STRIP on, `rows` of them, which begin at `from`. */
+void attn_amx_pack(size_t strip, size_t rows, size_t columns, attn_far_rows from,
                    const attn_amx_forms *to);
 
 /* ---- products ---------------------------------------------------------------------------- */

@@ -28,23 +28,35 @@ static void put_forms(__m512i square[32], size_t strip, size_t cell, size_t cell
     }
 }
 
-void attn_amx_pack(size_t strip, size_t rows, size_t columns, const float *from, size_t from_row,
+/* The first `columns` of 32 numbers of a row, with a later row asked for. */
+static inline __m512i take_half(const attn_bf16 *at, size_t row, size_t columns)
+{
+    _mm_prefetch((const char *)(at + AHEAD * row), _MM_HINT_T0);
+    return _mm512_maskz_loadu_epi16(first_32(columns), at);
+}
+
+static inline __m512i take_single(const float *at, size_t row, size_t columns)
+{
+    const __mmask16 low = first_16(columns), high = first_16(columns > 16 ? columns - 16 : 0);
+    _mm_prefetch((const char *)(at + AHEAD * row), _MM_HINT_T0);
+    _mm_prefetch((const char *)(at + AHEAD * row + 16), _MM_HINT_T0);
+    return (__m512i)_mm512_cvtne2ps_pbh(_mm512_maskz_loadu_ps(high, at + 16),
+                                        _mm512_maskz_loadu_ps(low, at));
+}
+
+void attn_amx_pack(size_t strip, size_t rows, size_t columns, attn_far_rows from,
                    const attn_amx_forms *to)
 {
     const size_t cells = attn_strips(columns), last = strip + attn_amx_row_strips(rows);
     for (size_t s = strip; s < last; s++)
         for (size_t cell = 0; cell < cells; cell++) {
             const size_t first = (s - strip) * ATTN_STRIP, left = columns - cell * ATTN_STRIP;
-            const __mmask16 low = first_16(left), high = first_16(left > 16 ? left - 16 : 0);
             __m512i square[32];
             for (size_t i = 0; i < 32; i++) {
-                const float *at = from + (first + i) * from_row + cell * ATTN_STRIP;
-                _mm_prefetch((const char *)(at + AHEAD * from_row), _MM_HINT_T0);
-                _mm_prefetch((const char *)(at + AHEAD * from_row + 16), _MM_HINT_T0);
-                square[i] = first + i >= rows
-                                ? _mm512_setzero_si512()
-                                : (__m512i)_mm512_cvtne2ps_pbh(_mm512_maskz_loadu_ps(high, at + 16),
-                                                               _mm512_maskz_loadu_ps(low, at));
+                const size_t at = (first + i) * from.row + cell * ATTN_STRIP;
+                square[i] = first + i >= rows ? _mm512_setzero_si512()
+                            : from.half       ? take_half(from.half + at, from.row, left)
+                                              : take_single(from.single + at, from.row, left);
             }
             put_forms(square, s, cell, cells, to);
         }

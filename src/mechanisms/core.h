@@ -14,6 +14,7 @@ typedef struct attn_core_call {
     const attn_layer *layer;
     size_t batch, length;
     const float *q, *k, *v;
+    const attn_bf16 *q_half, *k_half, *v_half; /* or these, where attn_layer_core_dtype() is bf16 */
     size_t row;
     float *o;
     size_t o_row;
@@ -36,7 +37,6 @@ typedef struct attn_core {
     void (*forward)(const attn_core_call *call); /* fills the cache too when there is one */
     void (*backward)(const attn_core_call *call);
     void (*decode)(const attn_core_call *call); /* length 1 */
-    bool has_bf16; /* products of bfloat16 layers are in bfloat16; false: still in float32 */
     /* One head of one sequence in float64: q [T][d], k, v; `parameters` are those of the core's
      * own, in their order. */
     attn_node *(*oracle)(attn_tape *tape, const attn_layer *layer, size_t head, attn_node *q,
@@ -48,5 +48,9 @@ typedef struct attn_core {
     attn_work (*work)(const attn_layer *layer, attn_phase phase, size_t batch, size_t length,
                       const uint32_t *document_start);
 } attn_core;
+
+/* Points a call with its layer at rows that hold a token's queries, keys and values behind each
+ * other, of type attn_layer_core_dtype(). */
+void attn_core_set_rows(attn_core_call *call, const void *rows);
 
 #endif

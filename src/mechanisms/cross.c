@@ -114,9 +114,9 @@ static attn_tile_call tile_call(attn_context *context, const attn_layer *layer,
                             .k_at = memory,
                             .v_at = memory,
                             .o_at = tokens,
-                            .q = at->q,
-                            .k = at->kv,
-                            .v = at->kv + C,
+                            .q = {.single = at->q},
+                            .k = {.single = at->kv},
+                            .v = {.single = at->kv + C},
                             .o = at->o};
 }
 
@@ -212,6 +212,7 @@ const attn_mechanism attn_mechanism_cross = {
     .options = options,
     .is_bidirectional_only = true,
     .reads_memory = true,
+    .has_bf16 = true,
     .check = check,
     .functions = &functions,
 };

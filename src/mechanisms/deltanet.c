@@ -229,16 +229,17 @@ typedef struct inverse_lengths {
 } inverse_lengths;
 
 /* Keys, b and decays; the rest only where more than the state is wanted. */
-static attn_delta_input load(const attn_recurrent_head *head, bool is_whole, float **memory,
+static attn_delta_input load(const attn_recurrent_head *head, bool is_whole,
                              inverse_lengths *inverses)
 {
     const attn_recurrent_shape *s = &head->run->shape;
     const size_t d = s->key_dim, block = ATTN_CHUNK * d;
     const float *rows = head->run->rows + attn_recurrent_at(head, head->h * d);
-    float *q = attn_cut(memory, block), *k = attn_cut(memory, block), *v = attn_cut(memory, block);
-    float *rate = attn_cut(memory, ATTN_CHUNK), *log_decay = attn_cut(memory, ATTN_CHUNK);
-    inverses->q = attn_cut(memory, ATTN_CHUNK);
-    inverses->k = attn_cut(memory, ATTN_CHUNK);
+    float *room = head->room, *q = attn_cut(&room, block), *k = attn_cut(&room, block);
+    float *v = attn_cut(&room, block), *rate = attn_cut(&room, ATTN_CHUNK);
+    float *log_decay = attn_cut(&room, ATTN_CHUNK);
+    inverses->q = attn_cut(&room, ATTN_CHUNK);
+    inverses->k = attn_cut(&room, ATTN_CHUNK);
     if (is_whole) {
         load_rows(head, rows + s->q, 1.0f / sqrtf((float)d), q, inverses->q);
         load_rows(head, rows + s->v, 1.0f, v, NULL);
@@ -253,7 +254,8 @@ static attn_delta_input load(const attn_recurrent_head *head, bool is_whole, flo
                               .k = k,
                               .v = v,
                               .rate = rate,
-                              .log_decay = is_gated(head->run->layer) ? log_decay : NULL};
+                              .log_decay = is_gated(head->run->layer) ? log_decay : NULL,
+                              .room = room};
 }
 
 /* The chunk's rows of R, which the forward pass keeps; NULL: inference. */
@@ -266,20 +268,17 @@ static float *kept_updates(const attn_recurrent_head *head)
 
 static void forward(const attn_recurrent_head *head, float *state, float *o)
 {
-    float *memory = head->room, *kept = kept_updates(head);
+    float *kept = kept_updates(head);
     inverse_lengths inverses;
-    attn_delta_input in = load(head, true, &memory, &inverses);
-    float *r = attn_cut(&memory, ATTN_CHUNK * in.value_dim);
-    in.room = memory;
+    attn_delta_input in = load(head, true, &inverses);
+    float *r = attn_cut(&in.room, ATTN_CHUNK * in.value_dim);
     attn_delta_forward(&in, state, o, kept ? kept : r);
 }
 
 static void advance(const attn_recurrent_head *head, const float *state, float *next)
 {
-    float *memory = head->room;
     inverse_lengths inverses;
-    attn_delta_input in = load(head, false, &memory, &inverses);
-    in.room = memory;
+    const attn_delta_input in = load(head, false, &inverses);
     attn_delta_advance(&in, kept_updates(head), state, next);
 }
 
@@ -290,15 +289,14 @@ static void backward(const attn_recurrent_head *head, const attn_chunk_states *s
     const size_t d = s->key_dim, block = ATTN_CHUNK * d;
     const size_t at = attn_recurrent_at(head, head->h * d);
     const float *rows = head->run->rows + at;
-    float *d_rows = head->run->d_rows + at, *memory = head->room;
+    float *d_rows = head->run->d_rows + at;
     inverse_lengths inverses;
-    attn_delta_input in = load(head, true, &memory, &inverses);
-    const attn_delta_gradients to = {.dq = attn_cut(&memory, block),
-                                     .dk = attn_cut(&memory, block),
-                                     .dv = attn_cut(&memory, block),
-                                     .d_rate = attn_cut(&memory, ATTN_CHUNK),
-                                     .d_log_decay = attn_cut(&memory, ATTN_CHUNK)};
-    in.room = memory;
+    attn_delta_input in = load(head, true, &inverses);
+    const attn_delta_gradients to = {.dq = attn_cut(&in.room, block),
+                                     .dk = attn_cut(&in.room, block),
+                                     .dv = attn_cut(&in.room, block),
+                                     .d_rate = attn_cut(&in.room, ATTN_CHUNK),
+                                     .d_log_decay = attn_cut(&in.room, ATTN_CHUNK)};
     attn_delta_backward(&in, states, kept_updates(head), d_o, &to);
     load_rows_gradient(head, rows + s->q, 1.0f / sqrtf((float)d), in.q, inverses.q, to.dq,
                        d_rows + s->q);

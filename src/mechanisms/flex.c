@@ -326,7 +326,6 @@ static const attn_core core = {
     .forward = forward,
     .backward = backward,
     .decode = decode,
-    .has_bf16 = true,
     .oracle = oracle,
     .walk = ATTN_WALK_SCORED,
     .mask = mask,
@@ -337,6 +336,7 @@ const attn_mechanism attn_mechanism_flex = {
     .title = "flash with a function of every score (ALiBi, soft cap, your own) and a choice of "
              "masks",
     .source = "Dong et al., Flex Attention, 2024; Press et al., ALiBi, 2022; Gemma 2, 2024",
+    .has_bf16 = true,
     .options = options,
     .check = check,
     .functions = &attn_heads_functions,

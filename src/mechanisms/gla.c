@@ -147,15 +147,15 @@ static size_t gate_at(const attn_recurrent_head *head)
            head->h * head->run->shape.key_dim;
 }
 
-/* q is left as it is where only the state is wanted. */
-static attn_decay_input load(const attn_recurrent_head *head, bool with_queries, float **memory)
+/* At the start of the worker's room; q is left as it is where only the state is wanted. */
+static attn_decay_input load(const attn_recurrent_head *head, bool with_queries)
 {
     const attn_recurrent_shape *s = &head->run->shape;
     const size_t c = head->length, dk = s->key_dim, dv = s->value_dim, block = ATTN_CHUNK * dk;
     const float *rows = head->run->rows + attn_recurrent_at(head, 0);
     const float *z = decays_of(head->run).z + gate_at(head);
-    float *q = attn_cut(memory, block), *k = attn_cut(memory, block);
-    float *v = attn_cut(memory, ATTN_CHUNK * dv), *log_a = attn_cut(memory, block);
+    float *room = head->room, *q = attn_cut(&room, block), *k = attn_cut(&room, block);
+    float *v = attn_cut(&room, ATTN_CHUNK * dv), *log_a = attn_cut(&room, block);
     const attn_kernels *kernels = head->on.kernels;
     if (with_queries) {
         kernels->copy_rows(c, dk, 1.0f / sqrtf((float)dk), NULL, rows + s->q + head->h * dk, s->row,
@@ -176,22 +176,19 @@ static attn_decay_input load(const attn_recurrent_head *head, bool with_queries,
                               .q = q,
                               .k = k,
                               .v = v,
-                              .log_decay = log_a};
+                              .log_decay = log_a,
+                              .room = room};
 }
 
 static void forward(const attn_recurrent_head *head, float *state, float *o)
 {
-    float *memory = head->room;
-    attn_decay_input in = load(head, true, &memory);
-    in.room = memory;
+    const attn_decay_input in = load(head, true);
     attn_decay_forward(&in, state, o);
 }
 
 static void advance(const attn_recurrent_head *head, const float *state, float *next)
 {
-    float *memory = head->room;
-    attn_decay_input in = load(head, false, &memory);
-    in.room = memory;
+    const attn_decay_input in = load(head, false);
     attn_decay_advance(&in, state, next);
 }
 
@@ -204,14 +201,12 @@ static void backward(const attn_recurrent_head *head, const attn_chunk_states *s
     const size_t keys = head->run->layer->options[KEY_DIM].size;
     const decays all = decays_of(head->run);
     const float *z = all.z + gate_at(head);
-    float *memory = head->room, *d_rows = head->run->d_rows + attn_recurrent_at(head, 0);
-    float *d_z = all.d_z + gate_at(head);
-    attn_decay_input in = load(head, true, &memory);
-    const attn_decay_gradients to = {.dq = attn_cut(&memory, block),
-                                     .dk = attn_cut(&memory, block),
-                                     .d_log_decay = attn_cut(&memory, block),
-                                     .dv = attn_cut(&memory, ATTN_CHUNK * dv)};
-    in.room = memory;
+    float *d_rows = head->run->d_rows + attn_recurrent_at(head, 0), *d_z = all.d_z + gate_at(head);
+    attn_decay_input in = load(head, true);
+    const attn_decay_gradients to = {.dq = attn_cut(&in.room, block),
+                                     .dk = attn_cut(&in.room, block),
+                                     .d_log_decay = attn_cut(&in.room, block),
+                                     .dv = attn_cut(&in.room, ATTN_CHUNK * dv)};
     attn_decay_backward(&in, states, d_o, &to);
     attn_counted_scale(head->on, c * dk, exponent, to.d_log_decay);
     kernels->copy_rows(c, dk, 1.0f / sqrtf((float)dk), NULL, to.dq, dk,

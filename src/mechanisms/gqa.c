@@ -48,6 +48,7 @@ static attn_status check_single(attn_layer *layer, attn_error *error)
 const attn_mechanism attn_mechanism_gqa = {
     .title = "flash with key/value heads shared by groups of query heads: a smaller cache",
     .source = "Ainslie et al., GQA, 2023",
+    .has_bf16 = true,
     .options = options,
     .check = check,
     .functions = &attn_heads_functions,
@@ -57,6 +58,7 @@ const attn_mechanism attn_mechanism_gqa = {
 const attn_mechanism attn_mechanism_mqa = {
     .title = "flash with one key/value head for all query heads: the smallest cache",
     .source = "Shazeer, Fast Transformer Decoding, 2019",
+    .has_bf16 = true,
     .check = check_single,
     .functions = &attn_heads_functions,
     .core = &attn_core_flash,

@@ -1,7 +1,8 @@
 /* The projections around a core: [q | k | v] = x Wqkv^T + b, o = core(q, k, v), y = o Wo^T + b.
  *
  * wq, wk and wv lie behind each other, and so do their biases: one product does all three, and
- * a token's row of W = (H + 2 Hkv) d floats holds its queries, keys and values. */
+ * a token's row of W = (H + 2 Hkv) d numbers holds its queries, keys and values: bfloat16 where the
+ * core's products take them so, else floats. */
 #include "mechanisms/kv_cache.h"
 #include "mechanisms/projection.h"
 
@@ -29,10 +30,22 @@ static void heads_declare(attn_layer *layer)
     if (layer->mechanism->core->declare) layer->mechanism->core->declare(layer);
 }
 
+static bool has_half_rows(const attn_layer *layer)
+{
+    return attn_layer_core_dtype(layer) == ATTN_BF16;
+}
+
+/* Floats of so many rows. */
+static size_t rows_count(const attn_layer *layer, size_t rows)
+{
+    const size_t numbers = rows * row_width(layer);
+    return has_half_rows(layer) ? attn_halves(numbers) : attn_rounded(numbers);
+}
+
 static size_t heads_saved(const attn_layer *layer, size_t batch, size_t length)
 {
     const size_t rows = batch * length;
-    return attn_rounded(rows * row_width(layer)) + attn_rounded(rows * layer->d_model) +
+    return rows_count(layer, rows) + attn_rounded(rows * layer->d_model) +
            attn_rounded(layer->mechanism->core->saved(layer, batch, length));
 }
 
@@ -47,27 +60,39 @@ static size_t heads_scratch(const attn_layer *layer, size_t threads, size_t batc
            (core > decode ? core : decode);
 }
 
+void attn_core_set_rows(attn_core_call *call, const void *rows)
+{
+    const attn_layer *layer = call->layer;
+    const size_t d = layer->head_dim, k = layer->heads * d, v = k + layer->kv_heads * d;
+    const attn_bf16 *halves = has_half_rows(layer) ? rows : NULL;
+    const float *singles = halves ? NULL : rows;
+    call->row = row_width(layer);
+    call->q = singles;
+    call->k = singles ? singles + k : NULL;
+    call->v = singles ? singles + v : NULL;
+    call->q_half = halves;
+    call->k_half = halves ? halves + k : NULL;
+    call->v_half = halves ? halves + v : NULL;
+}
+
 /* A core call over rows of qkv; gradients are set by the caller. */
 static attn_core_call core_call(attn_context *context, const attn_layer *layer,
                                 const attn_call *call, const float *qkv, float *o)
 {
-    const size_t d = layer->head_dim;
-    return (attn_core_call){.context = context,
-                            .layer = layer,
-                            .batch = call->batch,
-                            .length = call->length,
-                            .q = qkv,
-                            .k = qkv + layer->heads * d,
-                            .v = qkv + (layer->heads + layer->kv_heads) * d,
-                            .row = row_width(layer),
-                            .o = o,
-                            .o_row = layer->d_model,
-                            .document_start = call->document_start,
-                            .cache = call->cache,
-                            .cache_capacity = call->cache_capacity,
-                            .position = call->position,
-                            .parameters = call->parameters,
-                            .gradients = call->gradients};
+    attn_core_call core = {.context = context,
+                           .layer = layer,
+                           .batch = call->batch,
+                           .length = call->length,
+                           .o = o,
+                           .o_row = layer->d_model,
+                           .document_start = call->document_start,
+                           .cache = call->cache,
+                           .cache_capacity = call->cache_capacity,
+                           .position = call->position,
+                           .parameters = call->parameters,
+                           .gradients = call->gradients};
+    attn_core_set_rows(&core, qkv);
+    return core;
 }
 
 typedef void core_function(const attn_core_call *call);
@@ -75,11 +100,15 @@ typedef void core_function(const attn_core_call *call);
 static void project_around(attn_context *context, const attn_layer *layer, const attn_call *call,
                            core_function *core)
 {
-    const size_t rows = call->batch * call->length, C = layer->d_model, W = row_width(layer);
+    const size_t rows = call->batch * call->length, C = layer->d_model;
     float *qkv = call->saved ? call->saved : call->scratch;
-    float *o = qkv + attn_rounded(rows * W), *rest = o + attn_rounded(rows * C);
+    float *o = qkv + rows_count(layer, rows), *rest = o + attn_rounded(rows * C);
 
-    attn_projection_forward(context, layer, call, QKV, rows, call->x, qkv);
+    if (has_half_rows(layer))
+        attn_projection_forward_half(context, layer, call, QKV, rows, call->x,
+                                     (attn_bf16 *)(void *)qkv);
+    else
+        attn_projection_forward(context, layer, call, QKV, rows, call->x, qkv);
     attn_core_call inner = core_call(context, layer, call, qkv, o);
     inner.saved = call->saved ? rest : NULL;
     inner.scratch = call->saved ? call->scratch : rest;
@@ -101,7 +130,7 @@ static void heads_backward(attn_context *context, const attn_layer *layer, const
 {
     const size_t rows = call->batch * call->length, C = layer->d_model, W = row_width(layer);
     const size_t d = layer->head_dim;
-    float *qkv = call->saved, *o = qkv + attn_rounded(rows * W);
+    float *qkv = call->saved, *o = qkv + rows_count(layer, rows);
     float *d_qkv = call->scratch, *d_o = d_qkv + attn_rounded(rows * W);
 
     /* y = o Wo^T + b */

@@ -35,13 +35,17 @@ size_t attn_kv_values(const attn_core_call *call, const attn_visibility *rule, s
     return attn_kv_keys(call, rule, call->batch * call->layer->kv_heads + index);
 }
 
-static void store_row(const attn_core_call *call, const float *from, size_t to)
+/* A row of k or v, of either type. */
+static void store_row(const attn_core_call *call, const float *single, const attn_bf16 *half,
+                      size_t from, size_t to)
 {
     const size_t d = call->layer->head_dim;
-    if (attn_kv_is_half(call->layer))
-        call->context->kernels->bf16_from_float(d, from, attn_kv_halves(call) + to);
+    if (half)
+        memcpy(attn_kv_halves(call) + to, half + from, d * sizeof *half);
+    else if (attn_kv_is_half(call->layer))
+        call->context->kernels->bf16_from_float(d, single + from, attn_kv_halves(call) + to);
     else
-        memcpy(call->cache + to, from, d * sizeof *from);
+        memcpy(call->cache + to, single + from, d * sizeof *single);
 }
 
 void attn_kv_store(const attn_core_call *call, const attn_visibility *rule, size_t index,
@@ -50,8 +54,8 @@ void attn_kv_store(const attn_core_call *call, const attn_visibility *rule, size
     const size_t d = call->layer->head_dim, kv = call->layer->kv_heads;
     const size_t from = (index / kv * call->length + token) * call->row + index % kv * d;
     const size_t to = attn_kv_slot_of(rule, position) * d;
-    store_row(call, call->k + from, attn_kv_keys(call, rule, index) + to);
-    store_row(call, call->v + from, attn_kv_values(call, rule, index) + to);
+    store_row(call, call->k, call->k_half, from, attn_kv_keys(call, rule, index) + to);
+    store_row(call, call->v, call->v_half, from, attn_kv_values(call, rule, index) + to);
 }
 
 void attn_kv_cache_fill(const attn_core_call *call, const attn_visibility *rule)

@@ -9,7 +9,7 @@
 /* Whether the layer's cache holds bfloat16 numbers, two in a float. */
 static inline bool attn_kv_is_half(const attn_layer *layer)
 {
-    return layer->dtype == ATTN_BF16 && layer->mechanism->core->has_bf16;
+    return layer->dtype == ATTN_BF16 && layer->mechanism->has_bf16;
 }
 
 /* Floats that hold [batch][kv_heads][slots][d] keys, then the same of values; slots are `capacity`,

@@ -151,13 +151,19 @@ static void attend_to_seen(const decode_job *job, const decode_part *part, size_
     }
 }
 
-/* The queries of a group as factors: where they lie, or rounded in `room`. */
-static const float *group_queries(const decode_job *job, const float *q, float *room)
+/* The queries of a group as factors, from number `at` on: where they lie, or rounded in `room`. */
+static const float *group_queries(const decode_job *job, size_t at, float *room)
 {
-    const size_t count = job->group * job->call->layer->head_dim;
-    if (!job->is_half) return q;
-    memcpy(room, q, count * sizeof *room);
-    attn_round_rows(job->call->context->kernels, 1, count, room, count);
+    const attn_core_call *call = job->call;
+    const attn_kernels *kernels = call->context->kernels;
+    const size_t count = job->group * call->layer->head_dim;
+    if (!job->is_half) return call->q + at;
+    if (call->q_half) {
+        kernels->bf16_to_float(count, call->q_half + at, room);
+        return room;
+    }
+    memcpy(room, call->q + at, count * sizeof *room);
+    attn_round_rows(kernels, 1, count, room, count);
     return room;
 }
 
@@ -184,8 +190,7 @@ static void run_part(void *argument, size_t index, size_t worker)
     const decode_part part = {.first_head = g * group,
                               .j0 = j0,
                               .n = n,
-                              .q =
-                                  group_queries(job, call->q + b * call->row + g * group * d, room),
+                              .q = group_queries(job, b * call->row + g * group * d, room),
                               .keys = attn_kv_keys(call, job->slots, kv) + j0 * d,
                               .values = attn_kv_values(call, job->slots, kv) + j0 * d,
                               .s = s,

@@ -250,6 +250,11 @@ attn_dtype attn_layer_dtype(const attn_layer *layer)
     return layer->dtype;
 }
 
+attn_dtype attn_layer_core_dtype(const attn_layer *layer)
+{
+    return layer->mechanism->has_bf16 ? layer->dtype : ATTN_F32;
+}
+
 void attn_layer_memory(const attn_layer *layer, size_t *length, size_t *width)
 {
     *length = layer->memory_length;

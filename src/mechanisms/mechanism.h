@@ -90,6 +90,7 @@ struct attn_mechanism {
     bool is_causal_only;        /* cannot run bidirectionally */
     bool is_bidirectional_only; /* sees the future by design: no use for a language model */
     bool reads_memory;          /* keys and values come from attn_call.memory */
+    bool has_bf16; /* in bfloat16 layers, products between the projections are too; else float32 */
     /* Checks options against sizes and derives kv_heads; may be NULL. */
     attn_status (*check)(attn_layer *layer, attn_error *error);
     /* Checks a call's length where not every one up to the positions fits; may be NULL. */

@@ -295,6 +295,7 @@ static const attn_layer_functions functions = {
 const attn_mechanism attn_mechanism_mla = {
     .title = "keys and values from one latent a token: a cache several times smaller",
     .source = "DeepSeek-V2, 2024",
+    .has_bf16 = true,
     .options = options,
     .check = check,
     .functions = &functions,

@@ -139,9 +139,9 @@ attn_tile_call attn_mla_tiles(const attn_mla_run *run, const attn_visibility *ru
                             .k_at = z->k_at,
                             .v_at = z->kv_at,
                             .o_at = z->o_at,
-                            .q = run->at.q,
-                            .k = run->at.k,
-                            .v = run->at.kv + z->nope,
+                            .q = {.single = run->at.q},
+                            .k = {.single = run->at.k},
+                            .v = {.single = run->at.kv + z->nope},
                             .o = run->at.o};
 }
 

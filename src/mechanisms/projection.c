@@ -30,19 +30,13 @@ void attn_layer_pack(attn_context *context, const attn_layer *layer, const float
 
 /* ---- rounded factors --------------------------------------------------------------------- */
 
-/* Floats that hold so many bfloat16 numbers. */
-static size_t halves(size_t count)
-{
-    return attn_rounded((count + 1) / 2);
-}
-
 size_t attn_projection_scratch(const attn_layer *layer, size_t batch, size_t length)
 {
     const size_t rows = batch * (length > layer->memory_length ? length : layer->memory_length);
     size_t most = 0;
     for (size_t i = 0; i < layer->n_projections && layer->dtype == ATTN_BF16; i++) {
         const attn_projection *p = &layer->projections[i];
-        const size_t both = halves(rows * p->in) + halves(rows * p->out);
+        const size_t both = attn_halves(rows * p->in) + attn_halves(rows * p->out);
         if (both > most) most = both;
     }
     return most;
@@ -56,7 +50,7 @@ static float *room_of(const attn_context *context, const attn_layer *layer, cons
 
 static attn_bf16 *cut_halves(float **room, size_t count)
 {
-    return (attn_bf16 *)(void *)attn_cut(room, halves(count));
+    return (attn_bf16 *)(void *)attn_cut(room, attn_halves(count));
 }
 
 /* The numbers rounded, in memory cut off `room`. */
@@ -75,20 +69,34 @@ static const float *bias_of(const attn_projection *p, const float *parameters)
     return p->bias == ATTN_NO_BIAS ? NULL : parameters + p->bias;
 }
 
+static void forward_half(attn_context *context, const attn_layer *layer, const attn_call *call,
+                         const attn_projection *p, size_t rows, const float *x, attn_dense_output y)
+{
+    float *room = room_of(context, layer, call);
+    attn_dense_bf16_forward(context, rows, p->in, p->out, rounded(context, rows * p->in, x, &room),
+                            call->packed + p->packed, bias_of(p, call->parameters), y);
+}
+
 void attn_projection_forward(attn_context *context, const attn_layer *layer, const attn_call *call,
                              size_t index, size_t rows, const float *x, float *y)
 {
     const attn_projection *p = &layer->projections[index];
-    const float *bias = bias_of(p, call->parameters);
     if (layer->dtype == ATTN_F32) {
         const bool is_decoding = call->cache && call->length == 1;
-        (is_decoding ? attn_dense_decode : attn_dense_forward)(
-            context, rows, p->in, p->out, x, call->parameters + p->weight, bias, y);
+        (is_decoding ? attn_dense_decode : attn_dense_forward)(context, rows, p->in, p->out, x,
+                                                               call->parameters + p->weight,
+                                                               bias_of(p, call->parameters), y);
         return;
     }
-    float *room = room_of(context, layer, call);
-    attn_dense_bf16_forward(context, rows, p->in, p->out, rounded(context, rows * p->in, x, &room),
-                            call->packed + p->packed, bias, (attn_dense_output){.single = y});
+    forward_half(context, layer, call, p, rows, x, (attn_dense_output){.single = y});
+}
+
+void attn_projection_forward_half(attn_context *context, const attn_layer *layer,
+                                  const attn_call *call, size_t index, size_t rows, const float *x,
+                                  attn_bf16 *y)
+{
+    forward_half(context, layer, call, &layer->projections[index], rows, x,
+                 (attn_dense_output){.half = y});
 }
 
 static void half_input_gradient(attn_context *context, const attn_call *call,

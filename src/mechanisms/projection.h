@@ -13,6 +13,11 @@
 void attn_projection_forward(attn_context *context, const attn_layer *layer, const attn_call *call,
                              size_t index, size_t rows, const float *x, float *y);
 
+/* The same of a bfloat16 layer, with y rounded. */
+void attn_projection_forward_half(attn_context *context, const attn_layer *layer,
+                                  const attn_call *call, size_t index, size_t rows, const float *x,
+                                  attn_bf16 *y);
+
 /* dx[rows][in] = dy[rows][out] w */
 void attn_projection_input_gradient(attn_context *context, const attn_layer *layer,
                                     const attn_call *call, size_t index, size_t rows,
@@ -23,6 +28,12 @@ void attn_projection_input_gradient(attn_context *context, const attn_layer *lay
 void attn_projection_backward(attn_context *context, const attn_layer *layer, const attn_call *call,
                               size_t index, size_t rows, const float *x, const float *dy,
                               float *dx);
+
+/* Floats that hold so many bfloat16 numbers, in whole cache lines. */
+static inline size_t attn_halves(size_t count)
+{
+    return attn_rounded((count + 1) / 2);
+}
 
 /* Floats that calls need behind the mechanism's scratch memory. */
 size_t attn_projection_scratch(const attn_layer *layer, size_t batch, size_t length);

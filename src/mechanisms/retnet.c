@@ -90,12 +90,13 @@ static size_t room(const attn_layer *layer)
 }
 
 /* q is left as it is where only the state is wanted. */
-static attn_decay_input load(const attn_recurrent_head *head, bool with_queries, float **memory)
+static attn_decay_input load(const attn_recurrent_head *head, bool with_queries)
 {
     const attn_recurrent_shape *s = &head->run->shape;
     const size_t c = head->length, d = s->key_dim, block = ATTN_CHUNK * d;
     const float *rows = head->run->rows + attn_recurrent_at(head, head->h * d);
-    float *q = attn_cut(memory, block), *k = attn_cut(memory, block), *v = attn_cut(memory, block);
+    float *room = head->room, *q = attn_cut(&room, block), *k = attn_cut(&room, block);
+    float *v = attn_cut(&room, block);
     if (with_queries) {
         rotate_rows(head, 1.0f, rows + s->q, s->row, q, d);
         attn_counted_scale(head->on, c * d, 1.0f / sqrtf((float)d), q);
@@ -109,22 +110,19 @@ static attn_decay_input load(const attn_recurrent_head *head, bool with_queries,
                               .q = q,
                               .k = k,
                               .v = v,
-                              .powers = powers_of(head->run, head->h)};
+                              .powers = powers_of(head->run, head->h),
+                              .room = room};
 }
 
 static void forward(const attn_recurrent_head *head, float *state, float *o)
 {
-    float *memory = head->room;
-    attn_decay_input in = load(head, true, &memory);
-    in.room = memory;
+    const attn_decay_input in = load(head, true);
     attn_decay_forward(&in, state, o);
 }
 
 static void advance(const attn_recurrent_head *head, const float *state, float *next)
 {
-    float *memory = head->room;
-    attn_decay_input in = load(head, false, &memory);
-    in.room = memory;
+    const attn_decay_input in = load(head, false);
     attn_decay_advance(&in, state, next);
 }
 
@@ -133,12 +131,11 @@ static void backward(const attn_recurrent_head *head, const attn_chunk_states *s
 {
     const attn_recurrent_shape *s = &head->run->shape;
     const size_t c = head->length, d = s->key_dim, block = ATTN_CHUNK * d;
-    float *memory = head->room, *d_rows = head->run->d_rows + attn_recurrent_at(head, head->h * d);
-    attn_decay_input in = load(head, true, &memory);
-    const attn_decay_gradients to = {.dq = attn_cut(&memory, block),
-                                     .dk = attn_cut(&memory, block),
-                                     .dv = attn_cut(&memory, block)};
-    in.room = memory;
+    float *d_rows = head->run->d_rows + attn_recurrent_at(head, head->h * d);
+    attn_decay_input in = load(head, true);
+    const attn_decay_gradients to = {.dq = attn_cut(&in.room, block),
+                                     .dk = attn_cut(&in.room, block),
+                                     .dv = attn_cut(&in.room, block)};
     attn_decay_backward(&in, states, d_o, &to);
     attn_counted_scale(head->on, c * d, 1.0f / sqrtf((float)d), to.dq);
     rotate_rows(head, -1.0f, to.dq, d, d_rows + s->q, s->row);

@@ -34,7 +34,6 @@ static const attn_core core = {
     .forward = forward,
     .backward = backward,
     .decode = attn_all_decode,
-    .has_bf16 = true,
     .oracle = attn_all_oracle,
     .walk = ATTN_WALK_ROWS,
     .mask = attn_all_mask,
@@ -44,6 +43,7 @@ static const attn_core core = {
 const attn_mechanism attn_mechanism_sdpa = {
     .title = "exact attention by fused rows: one softmax a row, no T x T matrix kept",
     .source = "the contract of torch.nn.functional.scaled_dot_product_attention, causal top-left",
+    .has_bf16 = true,
     .functions = &attn_heads_functions,
     .core = &core,
 };

@@ -93,7 +93,7 @@ static void forward_head(void *argument, size_t index, size_t worker)
     const head s = head_of(j, index, worker);
     const size_t T = s.T, d = s.d, n = attn_packed_count(T, d);
     float *keys = s.room, *values = s.room + n;
-    attn_pack_transposed(kernels, T, d, s.k, call->row, keys);
+    attn_pack_transposed(kernels, T, d, (attn_far_rows){.single = s.k, .row = call->row}, keys);
     attn_copy_head(T, d, s.v, call->row, values);
     for (size_t i0 = 0; i0 < T; i0 += ROWS) {
         const size_t ni = attn_smaller(ROWS, T - i0);
@@ -122,7 +122,7 @@ static void backward_head(void *argument, size_t index, size_t worker)
     const size_t T = s.T, d = s.d, n = attn_packed_count(T, d);
     float *values = s.room, *k = values + n, *q = k + n, *d_o = q + n, *dq = d_o + n, *dk = dq + n,
           *dv = dk + n, *ds = dv + n;
-    attn_pack_transposed(kernels, T, d, s.v, call->row, values);
+    attn_pack_transposed(kernels, T, d, (attn_far_rows){.single = s.v, .row = call->row}, values);
     attn_copy_head(T, d, s.k, call->row, k);
     attn_copy_head(T, d, s.q, call->row, q);
     attn_copy_head(T, d, call->d_o + s.b * T * call->o_row + s.h * d, call->o_row, d_o);

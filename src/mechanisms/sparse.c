@@ -191,7 +191,6 @@ static const attn_core core = {
     .forward = forward,
     .backward = backward,
     .decode = decode,
-    .has_bf16 = true,
     .oracle = oracle,
     .walk = ATTN_WALK_ONLINE,
     .mask = mask,
@@ -202,6 +201,7 @@ const attn_mechanism attn_mechanism_sparse = {
     .title = "flash over some blocks of keys: local, strided, global and random ones; by default "
              "half of them",
     .source = "Child et al., Sparse Transformers, 2019; Zaheer et al., Big Bird, 2020",
+    .has_bf16 = true,
     .options = options,
     .check = check,
     .functions = &attn_heads_functions,

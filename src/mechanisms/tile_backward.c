@@ -101,8 +101,7 @@ static void load_query_head(const backward_job *job, const head_room *room, size
     const size_t T = call->shape.queries, dk = call->shape.key_width, dv = call->shape.value_width;
     const size_t at = b * T * call->o_at.row + h * call->o_at.head;
     const float *saved = call->saved + 2 * (b * call->shape.heads + h) * T;
-    kernels->copy_rows(T, dk, 1.0f, NULL, call->q + b * T * call->q_at.row + h * call->q_at.head,
-                       call->q_at.row, room->q, dk);
+    attn_take_rows(kernels, T, dk, attn_tile_rows(call->q, call->q_at, b * T, h), room->q);
     for (size_t i = 0; i < T; i++) {
         const float l = saved[T + i];
         room->top[i] = l == 0.0f ? INFINITY : saved[i]; /* saw nothing: P is 2^-inf = 0 */
@@ -213,8 +212,7 @@ static void run_part(void *argument, size_t index, size_t worker)
     const size_t b = kv_head / shape->kv_heads, g = kv_head % shape->kv_heads;
     const size_t heads = shape->heads / shape->kv_heads / job->parts; /* of this part */
     const size_t first = index % (shape->kv_heads * job->parts) * heads;
-    const size_t k_at = b * S * call->k_at.row + g * call->k_at.head;
-    const size_t v_at = b * S * call->v_at.row + g * call->v_at.head;
+    const attn_far_rows keys = attn_tile_rows(call->k, call->k_at, b * S, g);
     const uint32_t *documents = call->document_start ? call->document_start + b * T : NULL;
     attn_work *work = &job->tally.of[worker];
     head_room room = divide_room(job->workers + worker * job->worker_count, shape);
@@ -223,9 +221,10 @@ static void run_part(void *argument, size_t index, size_t worker)
         room.dk = job->gathered + index * part_count(shape);
         room.dv = room.dk + S * dk;
     }
-    attn_pack_transposed(kernels, S, dk, call->k + k_at, call->k_at.row, room.keys);
-    attn_pack_transposed(kernels, S, dv, call->v + v_at, call->v_at.row, room.values);
-    kernels->copy_rows(S, dk, 1.0f, NULL, call->k + k_at, call->k_at.row, room.key_rows, dk);
+    attn_pack_transposed(kernels, S, dk, keys, room.keys);
+    attn_pack_transposed(kernels, S, dv, attn_tile_rows(call->v, call->v_at, b * S, g),
+                         room.values);
+    attn_take_rows(kernels, S, dk, keys, room.key_rows);
     attn_tile_round(call, attn_packed_count(S, dk), room.keys);
     attn_tile_round(call, attn_packed_count(S, dv), room.values);
     attn_tile_round(call, S * dk, room.key_rows);

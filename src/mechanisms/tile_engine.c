@@ -16,12 +16,38 @@ size_t attn_packed_count(size_t length, size_t n)
     return (length + ATTN_TILE_KEYS - 1) / ATTN_TILE_KEYS * ATTN_TILE_KEYS * n;
 }
 
-void attn_pack_transposed(const attn_kernels *kernels, size_t length, size_t n, const float *from,
-                          size_t row, float *to)
+/* A tile of rows [nj][n], transposed. */
+static void pack_half_tile(const attn_kernels *kernels, size_t nj, size_t n, const attn_bf16 *from,
+                           size_t row, float *to)
 {
-    for (size_t j0 = 0; j0 < length; j0 += ATTN_TILE_KEYS)
-        kernels->transpose(attn_smaller(ATTN_TILE_KEYS, length - j0), n, from + j0 * row, row,
-                           to + j0 * n, ATTN_TILE_KEYS);
+    float square[ATTN_TILE_KEYS * ATTN_TILE_KEYS];
+    for (size_t first = 0; first < n; first += ATTN_TILE_KEYS) {
+        const size_t columns = attn_smaller(ATTN_TILE_KEYS, n - first);
+        for (size_t j = 0; j < nj; j++)
+            kernels->bf16_to_float(columns, from + j * row + first, square + j * columns);
+        kernels->transpose(nj, columns, square, columns, to + first * ATTN_TILE_KEYS,
+                           ATTN_TILE_KEYS);
+    }
+}
+
+void attn_pack_transposed(const attn_kernels *kernels, size_t length, size_t n, attn_far_rows from,
+                          float *to)
+{
+    for (size_t j0 = 0; j0 < length; j0 += ATTN_TILE_KEYS) {
+        const size_t nj = attn_smaller(ATTN_TILE_KEYS, length - j0), at = j0 * from.row;
+        if (from.half)
+            pack_half_tile(kernels, nj, n, from.half + at, from.row, to + j0 * n);
+        else
+            kernels->transpose(nj, n, from.single + at, from.row, to + j0 * n, ATTN_TILE_KEYS);
+    }
+}
+
+void attn_take_rows(const attn_kernels *kernels, size_t rows, size_t n, attn_far_rows from,
+                    float *to)
+{
+    if (from.single) kernels->copy_rows(rows, n, 1.0f, NULL, from.single, from.row, to, n);
+    for (size_t i = 0; from.half && i < rows; i++)
+        kernels->bf16_to_float(n, from.half + i * from.row, to + i * n);
 }
 
 void attn_copy_head(size_t rows, size_t n, const float *from, size_t row, float *to)
@@ -112,19 +138,16 @@ static void pack_head(void *argument, size_t index, size_t worker)
     const forward_job *job = argument;
     const attn_tile_call *call = job->call;
     const attn_tile_shape *shape = &call->shape;
-    const size_t head = job->first_head + index, S = shape->keys;
-    const size_t b = head / shape->kv_heads, h = head % shape->kv_heads;
-    const float *k = call->k + b * S * call->k_at.row + h * call->k_at.head;
-    const float *v = call->v + b * S * call->v_at.row + h * call->v_at.head;
-    attn_pack_transposed(call->context->kernels, S, shape->key_width, k, call->k_at.row,
-                         job->keys + index * attn_packed_count(S, shape->key_width));
-    call->context->kernels->copy_rows(
-        S, shape->value_width, 1.0f, NULL, v, call->v_at.row,
-        job->values + index * attn_packed_count(S, shape->value_width), shape->value_width);
-    attn_tile_round(call, attn_packed_count(S, shape->key_width),
-                    job->keys + index * attn_packed_count(S, shape->key_width));
-    attn_tile_round(call, S * shape->value_width,
-                    job->values + index * attn_packed_count(S, shape->value_width));
+    const attn_kernels *kernels = call->context->kernels;
+    const size_t head = job->first_head + index, S = shape->keys, dk = shape->key_width;
+    const size_t t = head / shape->kv_heads * S, h = head % shape->kv_heads;
+    float *keys = job->keys + index * attn_packed_count(S, dk);
+    float *values = job->values + index * attn_packed_count(S, shape->value_width);
+    attn_pack_transposed(kernels, S, dk, attn_tile_rows(call->k, call->k_at, t, h), keys);
+    attn_take_rows(kernels, S, shape->value_width, attn_tile_rows(call->v, call->v_at, t, h),
+                   values);
+    attn_tile_round(call, attn_packed_count(S, dk), keys);
+    attn_tile_round(call, S * shape->value_width, values);
 }
 
 /* A block of queries of one head. */
@@ -296,8 +319,8 @@ static void run_query_block(void *argument, size_t index, size_t worker)
     block.total = attn_cut(&room, FORWARD_QUERIES * ATTN_RUNNING_SUMS);
     block.top = attn_cut(&room, FORWARD_QUERIES);
     block.s = room;
-    const float *q = call->q + (b * T + block.i0) * call->q_at.row + h * call->q_at.head;
-    call->context->kernels->copy_rows(block.ni, dk, 1.0f, NULL, q, call->q_at.row, block.q, dk);
+    attn_take_rows(call->context->kernels, block.ni, dk,
+                   attn_tile_rows(call->q, call->q_at, b * T + block.i0, h), block.q);
     attn_tile_round(call, block.ni * dk, block.q);
     for (size_t i = 0; i < block.ni; i++) block.top[i] = ATTN_RUNNING_START;
     memset(block.total, 0, block.ni * ATTN_RUNNING_SUMS * sizeof *block.total);

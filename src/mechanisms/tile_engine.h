@@ -43,6 +43,22 @@ typedef struct attn_head_layout {
     size_t row, head;
 } attn_head_layout;
 
+/* Numbers of one of the two types; bfloat16 in calls of that dtype alone. */
+typedef struct attn_tile_numbers {
+    const float *single;
+    const attn_bf16 *half;
+} attn_tile_numbers;
+
+/* The rows of head h from token t on, t counted through the batch. */
+static inline attn_far_rows attn_tile_rows(attn_tile_numbers x, attn_head_layout at, size_t t,
+                                           size_t h)
+{
+    const size_t first = t * at.row + h * at.head;
+    return (attn_far_rows){.single = x.single ? x.single + first : NULL,
+                           .half = x.half ? x.half + first : NULL,
+                           .row = at.row};
+}
+
 /* A function of a pair's scaled score s = scale q.k, query i, key j and head. */
 typedef struct attn_score {
     const void *self;
@@ -76,7 +92,7 @@ typedef struct attn_tile_call {
     attn_tile_rule rule;
     const uint32_t *document_start; /* [B][T], with T = S; or NULL */
     attn_head_layout q_at, k_at, v_at, o_at;
-    const float *q, *k, *v;
+    attn_tile_numbers q, k, v;
     float *o;
     float *saved;        /* attn_tile_saved() floats, written by forward; NULL: inference */
     float *scratch;      /* attn_tile_scratch() floats */
@@ -140,13 +156,15 @@ void attn_tile_round_rows(const attn_tile_call *call, size_t rows, size_t n, flo
 /* x[rows][n], each to the nearest bfloat16 number. */
 void attn_round_rows(const attn_kernels *kernels, size_t rows, size_t n, float *x, size_t row);
 
-/* Copies one head, rows apart by `row`, to [rows][n] without gaps. */
+/* One head's rows as floats [rows][n] without gaps. */
+void attn_take_rows(const attn_kernels *kernels, size_t rows, size_t n, attn_far_rows from,
+                    float *to);
 void attn_copy_head(size_t rows, size_t n, const float *from, size_t row, float *to);
 
 /* Packs one head's rows [length][n] as transposed tiles: tile t holds [n][ATTN_TILE_KEYS] from
  * row t * ATTN_TILE_KEYS on. */
-void attn_pack_transposed(const attn_kernels *kernels, size_t length, size_t n, const float *from,
-                          size_t row, float *to);
+void attn_pack_transposed(const attn_kernels *kernels, size_t length, size_t n, attn_far_rows from,
+                          float *to);
 /* Floats of such a packing. */
 size_t attn_packed_count(size_t length, size_t n);
 

@@ -115,12 +115,10 @@ static void pack_rows(void *argument, size_t index, size_t worker)
             const attn_amx_forms keys = {.right = job->keys + i * keys_count(shape)};
             const attn_amx_forms values = {.right_of_p = job->values + i * values_count(shape),
                                            .row_strips = job->key_strips};
-            attn_amx_pack(strip, n, shape->key_width,
-                          call->k + token * call->k_at.row + h * call->k_at.head, call->k_at.row,
+            attn_amx_pack(strip, n, shape->key_width, attn_tile_rows(call->k, call->k_at, token, h),
                           &keys);
             attn_amx_pack(strip, n, shape->value_width,
-                          call->v + token * call->v_at.row + h * call->v_at.head, call->v_at.row,
-                          &values);
+                          attn_tile_rows(call->v, call->v_at, token, h), &values);
         }
 }
 
@@ -397,8 +395,7 @@ static void run_query_block(void *argument, size_t index, size_t worker)
     block.top = attn_cut(&room, BLOCK_QUERIES);
     const attn_amx_forms forms = {.left = block.q};
     attn_amx_pack(0, block.ni, shape->key_width,
-                  call->q + (b * T + block.i0) * call->q_at.row + h * call->q_at.head,
-                  call->q_at.row, &forms);
+                  attn_tile_rows(call->q, call->q_at, b * T + block.i0, h), &forms);
     for (size_t i = 0; i < block.ni; i++) block.top[i] = ATTN_RUNNING_START;
     memset(block.total, 0, block.ni * ATTN_RUNNING_SUMS * sizeof *block.total);
     memset(block.o, 0, BLOCK_QUERIES * row * sizeof *block.o);

@@ -111,10 +111,8 @@ static void load_keys(const backward_job *job, const head_room *room, size_t b, 
     const attn_amx_forms keys = {
         .right = room->keys, .right_of_p = room->key_rows, .row_strips = job->key_strips};
     const attn_amx_forms values = {.right = room->values};
-    attn_amx_pack(0, S, dk, call->k + b * S * call->k_at.row + g * call->k_at.head, call->k_at.row,
-                  &keys);
-    attn_amx_pack(0, S, dv, call->v + b * S * call->v_at.row + g * call->v_at.head, call->v_at.row,
-                  &values);
+    attn_amx_pack(0, S, dk, attn_tile_rows(call->k, call->k_at, b * S, g), &keys);
+    attn_amx_pack(0, S, dv, attn_tile_rows(call->v, call->v_at, b * S, g), &values);
     memset(room->dk, 0, sums_count(job->key_strips, dk) * sizeof *room->dk);
     memset(room->dv, 0, sums_count(job->key_strips, dv) * sizeof *room->dv);
 }
@@ -131,8 +129,7 @@ static void load_query_head(const backward_job *job, const head_room *room, size
         .left = room->q, .transposed = room->q_columns, .row_strips = job->query_strips};
     const attn_amx_forms d_o = {
         .left = room->d_o, .transposed = room->d_o_columns, .row_strips = job->query_strips};
-    attn_amx_pack(0, T, dk, call->q + b * T * call->q_at.row + h * call->q_at.head, call->q_at.row,
-                  &q);
+    attn_amx_pack(0, T, dk, attn_tile_rows(call->q, call->q_at, b * T, h), &q);
     for (size_t i = 0; i < job->query_strips * ATTN_STRIP; i++) {
         const float l = i < T ? saved[T + i] : 0.0f;
         room->top[i] = l == 0.0f ? INFINITY : saved[i]; /* saw nothing: P is 2^-inf = 0 */
@@ -147,7 +144,8 @@ static void load_query_head(const backward_job *job, const head_room *room, size
         for (size_t i = 0; i < n; i++)
             room->delta[i0 + i] =
                 kernels->dot(dv, room->rows + i * dv, call->o + from + i * call->o_at.row);
-        attn_amx_pack(i0 / ATTN_STRIP, n, dv, room->rows, dv, &d_o);
+        const attn_far_rows rounded = {.single = room->rows, .row = dv};
+        attn_amx_pack(i0 / ATTN_STRIP, n, dv, rounded, &d_o);
     }
     memset(room->dq, 0, sums_count(job->query_strips, dk) * sizeof *room->dq);
 }

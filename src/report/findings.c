@@ -180,7 +180,7 @@ static bool find_energy(attn_finding *f, const attn_summary *summary)
     if (summary->n_trials_done == 0 || is_measured(summary, "energy_cpu_package_j")) return false;
     *f = (attn_finding){.label = "Energy", .is_caution = true};
     snprintf(f->subject, sizeof f->subject, "not measured");
-    DETAIL(f, "Reason: %s.", attn_ranking_absence(summary, "energy_cpu_package_j"));
+    DETAIL(f, "Reason: %s.", attn_ranking_energy_absence(summary));
     for (size_t i = 0; i < summary->n_mechanisms; i++) {
         const attn_summary_figure *m =
             attn_summary_find(&summary->mechanisms[i], "energy_modelled_cpu_j");
@@ -308,6 +308,27 @@ static bool find_future(attn_finding *f, const attn_summary *summary)
     return true;
 }
 
+/* Mechanisms of one run whose cores compute in different types. */
+static bool find_precision(attn_finding *f, const attn_summary *summary)
+{
+    size_t n_half = 0, n_single = 0;
+    *f = (attn_finding){.label = "Precision", .is_caution = true};
+    DETAIL(f, "Between the projections, ");
+    for (size_t i = 0; i < summary->n_mechanisms; i++) {
+        const attn_summary_mechanism *m = &summary->mechanisms[i];
+        const double bits = attn_summary_value(m, "core_factor_bits");
+        n_half += bits == 16.0;
+        if (bits == 32.0) DETAIL(f, "%s%s", n_single++ > 0 ? ", " : "", m->name);
+    }
+    if (n_half == 0 || n_single == 0) return false;
+    snprintf(f->subject, sizeof f->subject, "%zu in bfloat16, %zu in float32", n_half, n_single);
+    DETAIL(f,
+           " multipl%s in float32, the other%s in bfloat16: what differs between the two groups "
+           "may be due to the type.",
+           n_single == 1 ? "ies" : "y", n_half == 1 ? "" : "s");
+    return true;
+}
+
 /* A run that was resumed by force. */
 static bool find_changed(attn_finding *f, const attn_summary *summary)
 {
@@ -415,6 +436,7 @@ size_t attn_findings_make(const attn_summary *summary, attn_finding findings[ATT
     n += find_changed(&findings[n], summary);
     n += find_meter_share(&findings[n], summary);
     n += find_disturbed(&findings[n], summary);
+    n += find_precision(&findings[n], summary);
     n += find_future(&findings[n], summary);
     n += find_lost_trials(&findings[n], summary);
     return n;

@@ -14,7 +14,7 @@ typedef struct attn_finding {
     bool is_caution;   /* something is missing or went wrong */
 } attn_finding;
 
-enum { ATTN_FINDINGS_MAX = 13 };
+enum { ATTN_FINDINGS_MAX = 14 };
 
 /* The label of the finding that compares counted work with the closed form. */
 #define ATTN_FINDING_WORK "Counted work"

@@ -315,7 +315,7 @@ static void write_tradeoffs(FILE *out, const attn_summary *summary)
         fputs("<figure class=\"chart\"><figcaption><h3>Loss against energy</h3></figcaption>\n"
               "<div class=\"panel\"><p><strong>Not available:</strong> ",
               out);
-        html_text(out, attn_ranking_absence(summary, "energy_cpu_package_j"));
+        html_text(out, attn_ranking_energy_absence(summary));
         fputs("</p></div></figure>\n", out);
     }
     fputs("</div>\n</section>\n", out);

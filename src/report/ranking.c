@@ -55,6 +55,16 @@ const char *attn_ranking_absence(const attn_summary *summary, const char *figure
     return "no trial of this run recorded it";
 }
 
+/* A trial has a figure of the whole machine only where a meter for it was asked for. */
+const char *attn_ranking_energy_absence(const attn_summary *summary)
+{
+    static const char machine[] = "energy_system_j";
+    for (size_t i = 0; i < summary->n_mechanisms; i++)
+        if (attn_summary_find(&summary->mechanisms[i], machine) && !has_value(summary, machine))
+            return attn_ranking_absence(summary, machine);
+    return attn_ranking_absence(summary, "energy_cpu_package_j");
+}
+
 /* Keeps the order within the two groups. */
 static void put_future_last(const attn_summary *summary, size_t *order)
 {
@@ -84,7 +94,7 @@ attn_status attn_ranking_order(const attn_summary *summary, const char *key, siz
             return attn_fail(error, ATTN_EARGUMENT,
                              "cannot sort by energy: it was not measured (%s); a modelled value "
                              "does not rank mechanisms",
-                             attn_ranking_absence(summary, "energy_cpu_package_j"));
+                             attn_ranking_energy_absence(summary));
         attn_summary_order(summary, c->figure, c->is_lower_better, order);
         put_future_last(summary, order);
         return ATTN_OK;

@@ -45,4 +45,7 @@ char attn_provenance_letter(attn_provenance provenance);
  * sentence when the run never tried. */
 const char *attn_ranking_absence(const attn_summary *summary, const char *figure);
 
+/* The same for energy: the reason of the meter that was asked for, else the processor's. */
+const char *attn_ranking_energy_absence(const attn_summary *summary);
+
 #endif

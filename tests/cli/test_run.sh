@@ -207,6 +207,8 @@ for t in trials:
     figures = {f['name']: f for f in t['figures']}
     assert t['state'] == 'done' and figures['work_equals_closed_form']['value'] == 1, t
     assert figures['product_factor_bits']['value'] == 16
+    is_half_inside = t['mechanism'] in ('flash', 'mla')
+    assert figures['core_factor_bits']['value'] == (16 if is_half_inside else 32), t['mechanism']
     assert figures['latency_forward_s']['value'] > 0 and figures['latency_token_s']['value'] > 0
 "
 # The same again, bit for bit; with other threads too where every product is our own.
@@ -226,7 +228,8 @@ run 0 --mechanisms flash --out none --json --store single.db
 python 'f32' "
 half, = (t for t in json.load(open('half'))['trials'] if t['mechanism'] == 'flash')
 assert '--dtype' not in result['run']['title']
-assert {f['name']: f for f in trials[0]['figures']}['product_factor_bits']['value'] == 32
+figures = {f['name']: f for f in trials[0]['figures']}
+assert figures['product_factor_bits']['value'] == figures['core_factor_bits']['value'] == 32
 for a, b in zip(trials[0]['steps']['loss'], half['steps']['loss']):
     assert a != b and abs(a - b) < 2e-3, (a, b)
 "

@@ -1,23 +1,16 @@
 /* AMD boards, through a library that behaves as AMD's does, beside the hwmon tree of the same
  * boards: counted once, by what works. */
-#include "fake_tree.h"
+#include "meter_fixture.h"
 
 #include "../fake/fake_amdsmi.h"
 #include "base/memory.h"
-#include "meters/energy.h"
 
 #include <dlfcn.h>
 #include <math.h>
 
 static void *library;
 static fake_amdsmi_state *smi;
-static uint64_t time_ns;
 static char root[TREE_PATH_BYTES];
-
-static uint64_t fake_now_ns(void)
-{
-    return time_ns += 1000;
-}
 
 static int load(void **state)
 {
@@ -61,32 +54,14 @@ static attn_energy_meter *open_meter(const char *gpus)
 {
     static const attn_energy_operations *const sources[] = {&attn_energy_amdsmi,
                                                             &attn_energy_hwmon};
-    const attn_energy_options options = {.root = root,
-                                         .amdsmi = FAKE_AMDSMI,
-                                         .gpus = gpus,
-                                         .now_ns = fake_now_ns,
-                                         .sources = sources,
-                                         .n_sources = 2};
-    attn_energy_meter *meter = NULL;
-    attn_error error = {0};
-    assert_int_equal(attn_energy_open(&meter, &options, &error), ATTN_OK);
-    return meter;
+    return open_on_fake_time((attn_energy_options){
+        .root = root, .amdsmi = FAKE_AMDSMI, .gpus = gpus, .sources = sources, .n_sources = 2});
 }
 
-static attn_energy_snapshot begin, end;
-static attn_figure figures[ATTN_ENERGY_FIGURES];
-
 /* Mean watts of all boards over so many seconds, as the sampler would see them. */
-static double watch(attn_energy_meter *meter, double seconds)
+static double board_power(attn_energy_meter *meter, double seconds)
 {
-    static attn_energy_snapshot between;
-    attn_energy_edge(meter, &begin);
-    for (int i = 0; i < (int)(2.0 * seconds); i++) {
-        time_ns += 500000000;
-        attn_energy_mark(meter, &between);
-    }
-    attn_energy_edge(meter, &end);
-    attn_energy_between(meter, &begin, &end, figures);
+    watch(meter, seconds);
     return figures[ATTN_ENERGY_FIGURE_GPU].value / ((double)(end.time_ns - begin.time_ns) * 1e-9);
 }
 
@@ -111,7 +86,7 @@ static void boards_are_counted_once(void **state)
     assert_string_equal(channel_of(meter, 0, 0)->id, "amdsmi:0000:03:00.0");
     assert_string_equal(channel_of(meter, 0, 1)->board, "0000:c4:02.1");
     assert_true(fabs(channel_of(meter, 0, 0)->unit_j - 15.259e-6) < 1e-9);
-    assert_true(fabs(watch(meter, 10.0) - 500.0) < 0.5);
+    assert_true(fabs(board_power(meter, 10.0) - 500.0) < 0.5);
     assert_int_equal(figures[ATTN_ENERGY_FIGURE_GPU].provenance, ATTN_MEASURED);
     assert_non_null(strstr(figures[ATTN_ENERGY_FIGURE_GPU].source, "amdsmi_get_energy_count"));
     assert_null(strstr(figures[ATTN_ENERGY_FIGURE_GPU].source, "hwmon"));
@@ -124,7 +99,7 @@ static void boards_are_counted_once(void **state)
     assert_int_equal(smi->n_shut_downs, 1);
 
     meter = open_meter("c4:02.1");
-    assert_true(fabs(watch(meter, 10.0) - 300.0) < 0.5);
+    assert_true(fabs(board_power(meter, 10.0) - 300.0) < 0.5);
     attn_energy_close(meter);
     meter = open_meter(NULL);
     assert_int_equal(attn_energy_sources(meter), 1); /* hwmon, for other sensors */
@@ -142,18 +117,18 @@ static void counters_that_stand_still_do_not_count(void **state)
     assert_int_equal(channel_of(meter, 0, 0)->state, ATTN_ENERGY_FAILED);
     assert_non_null(strstr(channel_of(meter, 0, 0)->why, "stood still"));
     assert_true(!is_counted(meter, 0, 0) && is_counted(meter, 1, 0));
-    assert_true(fabs(watch(meter, 10.0) - 201.0) < 0.5);
+    assert_true(fabs(board_power(meter, 10.0) - 201.0) < 0.5);
     assert_int_equal(figures[ATTN_ENERGY_FIGURE_GPU].provenance, ATTN_INTEGRATED);
     attn_energy_close(meter);
 
     /* One that stops later: what it shows is no energy, and never 0. */
     smi->boards[0].is_frozen = false;
     meter = open_meter("all");
-    assert_true(fabs(watch(meter, 10.0) - 200.0) < 0.5);
+    assert_true(fabs(board_power(meter, 10.0) - 200.0) < 0.5);
     smi->boards[0].frozen_at = 1;
     smi->boards[0].is_frozen = true;
-    (void)watch(meter, 10.0);
-    (void)watch(meter, 10.0);
+    watch(meter, 10.0);
+    watch(meter, 10.0);
     assert_int_equal(figures[ATTN_ENERGY_FIGURE_GPU].provenance, ATTN_UNAVAILABLE);
     assert_non_null(strstr(figures[ATTN_ENERGY_FIGURE_GPU].why, "stood still"));
     attn_energy_close(meter);
@@ -167,7 +142,7 @@ static void boards_without_a_counter_have_their_power(void **state)
     attn_energy_meter *meter = open_meter("all");
     assert_int_equal(attn_energy_source_at(meter, 0)->n_channels, 0);
     assert_non_null(strstr(attn_energy_source_at(meter, 0)->why, "no AMD board of 'all'"));
-    assert_true(fabs(watch(meter, 10.0) - 201.0) < 0.5);
+    assert_true(fabs(board_power(meter, 10.0) - 201.0) < 0.5);
     attn_energy_close(meter);
 
     static const struct {
@@ -178,7 +153,7 @@ static void boards_without_a_counter_have_their_power(void **state)
         smi->boards[0].energy_status = cases[i].status;
         meter = open_meter("all");
         assert_int_equal(channel_of(meter, 0, 0)->state, cases[i].state);
-        assert_true(fabs(watch(meter, 10.0) - 201.0) < 0.5);
+        assert_true(fabs(board_power(meter, 10.0) - 201.0) < 0.5);
         attn_energy_close(meter);
     }
     /* A board that hwmon does not show is missing, and the sum with it. */
@@ -186,7 +161,7 @@ static void boards_without_a_counter_have_their_power(void **state)
     smi->boards[0].energy_status = 0;
     smi->boards[1].energy_status = 10;
     meter = open_meter("all");
-    (void)watch(meter, 10.0);
+    watch(meter, 10.0);
     assert_int_equal(figures[ATTN_ENERGY_FIGURE_GPU].provenance, ATTN_UNAVAILABLE);
     attn_energy_close(meter);
     /* A resolution that is none. */
@@ -203,9 +178,9 @@ static void boards_that_are_lost_are_unknown(void **state)
     (void)state;
     smi->n_boards = 1;
     attn_energy_meter *meter = open_meter("all");
-    assert_true(fabs(watch(meter, 10.0) - 200.0) < 0.5);
+    assert_true(fabs(board_power(meter, 10.0) - 200.0) < 0.5);
     smi->boards[0].energy_status = 7;
-    (void)watch(meter, 10.0);
+    watch(meter, 10.0);
     assert_int_equal(figures[ATTN_ENERGY_FIGURE_GPU].provenance, ATTN_UNAVAILABLE);
     assert_non_null(strstr(figures[ATTN_ENERGY_FIGURE_GPU].why, "went away"));
     attn_energy_close(meter);

@@ -1,10 +1,9 @@
 /* NVIDIA boards, through a library that behaves as NVML does and whose true energy is known. */
-#include "fake_tree.h"
+#include "meter_fixture.h"
 
 #include "../fake/fake_nvml.h"
 #include "base/clock.h"
 #include "base/memory.h"
-#include "meters/energy.h"
 #include "meters/environment.h"
 #include "meters/gpu.h"
 #include "meters/nvml_api.h"
@@ -14,12 +13,6 @@
 
 static void *library;
 static fake_nvml_state *nvml;
-static uint64_t time_ns;
-
-static uint64_t fake_now_ns(void)
-{
-    return time_ns += 1000;
-}
 
 static int load(void **state)
 {
@@ -58,33 +51,13 @@ static int set_up(void **state)
 static attn_energy_meter *open_meter(const char *gpus)
 {
     static const attn_energy_operations *const sources[] = {&attn_energy_nvml};
-    const attn_energy_options options = {
-        .nvml = FAKE_NVML, .gpus = gpus, .now_ns = fake_now_ns, .sources = sources, .n_sources = 1};
-    attn_energy_meter *meter = NULL;
-    attn_error error = {0};
-    assert_int_equal(attn_energy_open(&meter, &options, &error), ATTN_OK);
-    return meter;
+    return open_on_fake_time(
+        (attn_energy_options){.nvml = FAKE_NVML, .gpus = gpus, .sources = sources, .n_sources = 1});
 }
-
-/* Samples as the meter's thread would, for so long. */
-static void pass_seconds(attn_energy_meter *meter, double seconds)
-{
-    static attn_energy_snapshot between;
-    for (int i = 0; i < (int)(seconds / 0.5 + 0.5); i++) {
-        time_ns += 500000000;
-        attn_energy_mark(meter, &between);
-    }
-}
-
-static attn_energy_snapshot begin, end;
-static attn_figure figures[ATTN_ENERGY_FIGURES];
 
 static const attn_figure *board_energy(attn_energy_meter *meter, double seconds)
 {
-    attn_energy_edge(meter, &begin);
-    pass_seconds(meter, seconds);
-    attn_energy_edge(meter, &end);
-    attn_energy_between(meter, &begin, &end, figures);
+    watch(meter, seconds);
     return &figures[ATTN_ENERGY_FIGURE_GPU];
 }
 
@@ -189,16 +162,16 @@ static void resets_and_losses_are_unknown(void **state)
     nvml->n_boards = 1;
     attn_energy_meter *meter = open_meter("all");
     attn_energy_edge(meter, &begin);
-    pass_seconds(meter, 2.0);
+    pass_sampled(meter, 2.0);
     nvml->boards[0].energy_offset_mj = 0; /* the driver was loaded anew */
-    pass_seconds(meter, 2.0);
+    pass_sampled(meter, 2.0);
     attn_energy_edge(meter, &end);
     attn_energy_between(meter, &begin, &end, figures);
     assert_int_equal(figures[ATTN_ENERGY_FIGURE_GPU].provenance, ATTN_UNAVAILABLE);
     assert_non_null(strstr(figures[ATTN_ENERGY_FIGURE_GPU].why, "reset or jumped"));
 
     attn_energy_edge(meter, &begin);
-    pass_seconds(meter, 2.0);
+    pass_sampled(meter, 2.0);
     nvml->boards[0].energy_result = NVML_GPU_IS_LOST;
     attn_energy_edge(meter, &end);
     attn_energy_between(meter, &begin, &end, figures);
@@ -223,7 +196,7 @@ static void a_wrong_counter_is_found(void **state)
         nvml->boards[1].counter_gain = is_wrong ? 0.57 : 1.0;
         attn_energy_meter *meter = open_meter("all");
         attn_energy_edge(meter, &begin);
-        pass_seconds(meter, 5.0);
+        pass_sampled(meter, 5.0);
         attn_energy_edge(meter, &end);
         attn_energy_pair pairs[ATTN_ENERGY_PAIRS_MAX];
         assert_int_equal(attn_energy_pairs(meter, &begin, &end, pairs), 2);

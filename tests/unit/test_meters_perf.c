@@ -1,8 +1,7 @@
 /* RAPL through perf on trees that this file writes and calls that it answers. */
-#include "fake_tree.h"
+#include "meter_fixture.h"
 
 #include "base/memory.h"
-#include "meters/energy.h"
 
 #include <errno.h>
 #include <locale.h>
@@ -14,7 +13,6 @@
 enum { COUNTERS = 16 };
 
 static char root[TREE_PATH_BYTES];
-static uint64_t time_ns;
 
 /* What the kernel would answer: one file for each event and processor. */
 static struct {
@@ -24,11 +22,6 @@ static struct {
 static size_t n_counters;
 static uint64_t refused_config;
 static int refusal;
-
-static uint64_t fake_now_ns(void)
-{
-    return time_ns += 1000;
-}
 
 /* A counter is a file of eight bytes that is read from its start each time: a pipe with one
  * value in it, refilled before each reading. */
@@ -109,20 +102,12 @@ static attn_energy_meter *open_meter(void)
 {
     static const attn_energy_operations *const sources[] = {&attn_energy_rapl_perf,
                                                             &attn_energy_rapl_powercap};
-    const attn_energy_options options = {.root = root,
-                                         .probe_s = 0.001,
-                                         .now_ns = fake_now_ns,
-                                         .perf_open = fake_perf_open,
-                                         .sources = sources,
-                                         .n_sources = 2};
-    attn_energy_meter *meter = NULL;
-    attn_error error = {0};
-    assert_int_equal(attn_energy_open(&meter, &options, &error), ATTN_OK);
-    return meter;
+    return open_on_fake_time((attn_energy_options){.root = root,
+                                                   .probe_s = 0.001,
+                                                   .perf_open = fake_perf_open,
+                                                   .sources = sources,
+                                                   .n_sources = 2});
 }
-
-static attn_energy_snapshot begin, end;
-static attn_figure figures[ATTN_ENERGY_FIGURES];
 
 static void between(attn_energy_meter *meter, double joules_0, double joules_1, double joules_ram)
 {

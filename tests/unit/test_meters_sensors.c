@@ -1,8 +1,7 @@
 /* Sensors of hwmon and batteries, on trees that this file writes. Time is the test's own. */
-#include "fake_tree.h"
+#include "meter_fixture.h"
 
 #include "base/memory.h"
-#include "meters/energy.h"
 
 #include <math.h>
 
@@ -10,12 +9,6 @@
 #define SUPPLY "/sys/class/power_supply/"
 
 static char root[TREE_PATH_BYTES];
-static uint64_t time_ns;
-
-static uint64_t fake_now_ns(void)
-{
-    return time_ns += 1000;
-}
 
 static int set_up(void **state)
 {
@@ -36,16 +29,8 @@ static attn_energy_meter *open_meter(const char *gpus)
 {
     static const attn_energy_operations *const sources[] = {&attn_energy_hwmon,
                                                             &attn_energy_battery};
-    const attn_energy_options options = {.root = root,
-                                         .probe_s = 0.001,
-                                         .now_ns = fake_now_ns,
-                                         .gpus = gpus,
-                                         .sources = sources,
-                                         .n_sources = 2};
-    attn_energy_meter *meter = NULL;
-    attn_error error = {0};
-    assert_int_equal(attn_energy_open(&meter, &options, &error), ATTN_OK);
-    return meter;
+    return open_on_fake_time((attn_energy_options){
+        .root = root, .probe_s = 0.001, .gpus = gpus, .sources = sources, .n_sources = 2});
 }
 
 static void write_sensor(int hwmon, const char *file, const char *text)
@@ -53,22 +38,6 @@ static void write_sensor(int hwmon, const char *file, const char *text)
     char path[TREE_PATH_BYTES];
     snprintf(path, sizeof path, HWMON "%d/%s", hwmon, file);
     tree_write(root, path, text);
-}
-
-static attn_energy_snapshot begin, end;
-static attn_figure figures[ATTN_ENERGY_FIGURES];
-
-/* `seconds` with a sample each half second, as the sampler takes them. */
-static void watch(attn_energy_meter *meter, double seconds)
-{
-    static attn_energy_snapshot between;
-    attn_energy_mark(meter, &begin);
-    for (int i = 0; i < (int)(2.0 * seconds); i++) {
-        time_ns += 500000000;
-        attn_energy_mark(meter, &between);
-    }
-    attn_energy_mark(meter, &end);
-    attn_energy_between(meter, &begin, &end, figures);
 }
 
 static const attn_figure *system_energy(attn_energy_meter *meter, double seconds)

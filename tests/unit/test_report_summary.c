@@ -41,6 +41,12 @@ static void made_add(made *m, const char *mechanism, uint32_t round, attn_figure
     snprintf(m->trials[i].mechanism, sizeof m->trials[i].mechanism, "%s", mechanism);
 }
 
+static const char *const precisions[] = {
+    "Between the projections, gla multiplies in float32, the others in bfloat16: what differs "
+    "between the two groups may be due to the type.",
+    "Between the projections, linear, gla multiply in float32, the other in bfloat16: what differs "
+    "between the two groups may be due to the type."};
+
 static attn_figure seconds(double value)
 {
     return attn_figure_make("step_time_s", "s", value, ATTN_MEASURED, "clock");
@@ -348,6 +354,36 @@ static void findings_claim_no_more_than_the_data(void **state)
     assert_int_equal(n, 1);
     assert_string_equal(f[0].subject, "not measured");
     attn_summary_free(s);
+
+    /* The meter that was asked for failed: its reason, not that of counters that are not there. */
+    made_begin(&m, "{}");
+    made_add(&m, "a", 1,
+             attn_figure_unavailable("energy_cpu_package_j", "J", "rapl", "no counters here"));
+    made_add(&m, "a", 2,
+             attn_figure_unavailable("energy_system_j", "J", "wall.csv", "the log ends too early"));
+    s = summarise(&m);
+    n = attn_findings_make(s, f);
+    assert_int_equal(n, 1);
+    assert_string_equal(f[0].detail, "Reason: the log ends too early.");
+    attn_summary_free(s);
+
+    /* One type of cores is nothing to tell of, two are. */
+    for (uint32_t wide = 0; wide < 3; wide++) {
+        static const char *const names[] = {"flash", "linear", "gla"};
+        made_begin(&m, "{}");
+        for (uint32_t i = 0; i < 3; i++)
+            made_add(&m, names[i], 1,
+                     attn_figure_make("core_factor_bits", "bit", i < 3 - wide ? 16 : 32,
+                                      ATTN_COUNTED, "types"));
+        s = summarise(&m);
+        n = attn_findings_make(s, f);
+        assert_int_equal(n, wide > 0 ? 2 : 1); /* beside energy, which was not measured */
+        if (wide > 0) {
+            assert_string_equal(f[1].label, "Precision");
+            assert_string_equal(f[1].detail, wide == 1 ? precisions[0] : precisions[1]);
+        }
+        attn_summary_free(s);
+    }
 
     /* Unequal numbers of tokens: losses must not be compared. */
     made_begin(&m, "{}");
