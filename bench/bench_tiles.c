@@ -1,9 +1,10 @@
-/* Times what bfloat16 attention is made of at level amx, on one thread: its softmax alone, its tile
- * products alone, both one after the other and both in turns; and what vectors do beside tiles.
+/* Times what bfloat16 attention is made of at level amx, on one thread: what vectors do beside tiles;
+ * a step's softmax alone, its tile products alone, both one after the other and both in turns; and
+ * steps in the order of a head, each with what the one before it left.
  *
  *     bench_tiles [KEY_TILES [READINGS]]
  *
- * Heads of 64, steps of 32 queries and 64 keys for each key tile. The best of all readings counts:
+ * Heads of 64, steps of 32 queries and 64 keys for each key tile; the walk's are of one key tile. The best of all readings counts:
  * parts that another process disturbs say nothing. */
 #include "base/clock.h"
 #include "base/cpu.h"
@@ -43,31 +44,39 @@ static double best_s(void (*run)(void *), void *of, size_t readings)
 
 /* ---- vectors beside tiles ---------------------------------------------------------------- */
 
-/* Twelve chains of 8, and before them a product of tiles where `tiles` says so. */
-#define VECTOR_LOOP(name, next)                                                                    \
-    __attribute__((target("avx512f,amx-tile,amx-bf16"))) static void name(void *tiles)             \
+static _Alignas(64) float tile_room[256];
+
+/* Twelve chains of 8, and `before` them a tile instruction. */
+#define VECTOR_LOOP(name, before, next)                                                            \
+    __attribute__((target("avx512f,amx-tile,amx-bf16"))) static void name(void *of)                \
     {                                                                                              \
+        (void)of;                                                                                  \
         const __m512 by = _mm512_set1_ps(0.75f);                                                   \
         __m512 x[CHAINS];                                                                          \
-        for (size_t i = 0; i < CHAINS; i++) x[i] = _mm512_set1_ps((float)i);                       \
+        UNROLL for (size_t i = 0; i < CHAINS; i++) x[i] = _mm512_set1_ps((float)i);                \
         for (size_t round = 0; round < ROUNDS; round++) {                                          \
-            if (tiles) _tile_dpbf16ps(0, 4, 6);                                                    \
+            before;                                                                                \
             for (size_t i = 0; i < VECTORS / CHAINS; i++)                                          \
                 UNROLL for (size_t j = 0; j < CHAINS; j++) x[j] = next;                            \
         }                                                                                          \
         UNROLL for (size_t i = 0; i < CHAINS; i++) __asm__ volatile("" ::"v"(x[i]));               \
     }
+#define VECTOR_LOOPS(name, next)                                                                   \
+    VECTOR_LOOP(name##_alone, (void)0, next)                                                       \
+    VECTOR_LOOP(name##_product, _tile_dpbf16ps(0, 4, 6), next)                                     \
+    VECTOR_LOOP(name##_load, _tile_loadd(5, tile_room, 64), next)                                  \
+    VECTOR_LOOP(name##_store, _tile_stored(1, tile_room, 64), next)                                \
+    static void (*const name[])(void *) = {name##_alone, name##_product, name##_load, name##_store};
 
-VECTOR_LOOP(multiply_add, _mm512_fmadd_ps(x[j], by, by))
-VECTOR_LOOP(add, _mm512_add_ps(x[j], by))
+VECTOR_LOOPS(multiply_add, _mm512_fmadd_ps(x[j], by, by))
+VECTOR_LOOPS(add, _mm512_add_ps(x[j], by))
 
-static void print_vectors(const char *name, void (*run)(void *), size_t readings)
+static void print_vectors(const char *name, void (*const run[4])(void *), size_t readings)
 {
-    bool with = true;
-    const double alone_s = best_s(run, NULL, readings), beside_s = best_s(run, &with, readings);
-    const double vectors = (double)ROUNDS * VECTORS;
-    printf("%-24s %8.2f %8.2f %8.2f\n", name, 1e-9 * vectors / alone_s, 1e-9 * vectors / beside_s,
-           beside_s / alone_s);
+    printf("%-24s", name);
+    for (size_t i = 0; i < 4; i++)
+        printf(" %8.2f", 1e-9 * ROUNDS * VECTORS / best_s(run[i], NULL, readings));
+    putchar('\n');
 }
 
 /* ---- a step of attention ----------------------------------------------------------------- */
@@ -171,6 +180,86 @@ static void prepare(step *s, size_t tiles)
                                                     .adds = true};
 }
 
+/* ---- steps in their order ---------------------------------------------------------------- */
+
+enum {
+    WALK_STRIPS = 12, /* of queries */
+    WALK_TILES = 8,   /* of keys, which each strip sees one after the other */
+    WALK_STEPS = WALK_STRIPS * WALK_TILES,
+    STEP_SCORES = ATTN_STRIP * KEYS,
+    STRIP_NUMBERS = WIDTH_CELLS * ATTN_CELL /* of 32 queries or keys */
+};
+
+typedef struct walk {
+    attn_bf16 *q, *keys, *values, *p;
+    float *scores, *o, *top, *total;
+} walk;
+
+static size_t ask_scores(const walk *w, size_t at, attn_amx_block *blocks)
+{
+    const size_t strip = at / WALK_TILES, tile = at % WALK_TILES;
+    for (size_t i = 0; i < 2; i++)
+        blocks[i] = (attn_amx_block){.left = w->q + strip * STRIP_NUMBERS,
+                                     .right = w->keys + (2 * tile + i) * STRIP_NUMBERS,
+                                     .n_cells = WIDTH_CELLS,
+                                     .sums = w->scores + at % 2 * STEP_SCORES + i * ATTN_STRIP,
+                                     .sums_row = KEYS,
+                                     .is_narrow = true};
+    return 2;
+}
+
+static size_t ask_values(const walk *w, size_t at, attn_amx_block *blocks)
+{
+    const size_t strip = at / WALK_TILES, tile = at % WALK_TILES;
+    for (size_t i = 0; i < WIDTH_CELLS; i++)
+        blocks[i] = (attn_amx_block){.left = w->p + at % 2 * STEP_SCORES,
+                                     .right = w->values + (i * WALK_TILES + tile) * 2 * ATTN_CELL,
+                                     .n_cells = 2,
+                                     .sums = w->o + strip * STEP_SCORES + i * ATTN_STRIP,
+                                     .sums_row = KEYS,
+                                     .adds = true};
+    return WIDTH_CELLS;
+}
+
+static void run_walk(void *of)
+{
+    const walk *w = of;
+    attn_amx_block blocks[2 + WIDTH_CELLS];
+    attn_amx_multiply(ask_scores(w, 0, blocks), blocks);
+    for (size_t at = 0; at < WALK_STEPS; at++) {
+        const size_t first = at / WALK_TILES * ATTN_STRIP;
+        size_t n = at + 1 < WALK_STEPS ? ask_scores(w, at + 1, blocks) : 0;
+        if (at > 0) n += ask_values(w, at - 1, blocks + n);
+        attn_amx_run_softmax(&(attn_amx_softmax){.rows = ATTN_STRIP,
+                                                 .n_tiles = 1,
+                                                 .factor = 0.18f,
+                                                 .scores = w->scores + at % 2 * STEP_SCORES,
+                                                 .top = w->top + first,
+                                                 .total = w->total + first * ATTN_RUNNING_SUMS,
+                                                 .o = w->o + first * KEYS,
+                                                 .o_row = KEYS,
+                                                 .p = w->p + at % 2 * STEP_SCORES},
+                             n, blocks);
+    }
+    attn_amx_multiply(ask_values(w, WALK_STEPS - 1, blocks), blocks);
+}
+
+static void print_walk(size_t readings)
+{
+    const size_t queries = WALK_STRIPS * ATTN_STRIP;
+    walk w = {.q = draw_half(WALK_STRIPS * STRIP_NUMBERS, 0),
+              .keys = draw_half(2 * WALK_TILES * STRIP_NUMBERS, 1),
+              .values = draw_half(2 * WALK_TILES * STRIP_NUMBERS, 2),
+              .p = draw_half(2 * STEP_SCORES, 3),
+              .scores = take_floats(2 * STEP_SCORES),
+              .o = take_floats(queries * KEYS),
+              .top = take_floats(queries),
+              .total = take_floats(queries * ATTN_RUNNING_SUMS)};
+    for (size_t i = 0; i < queries; i++) w.top[i] = ATTN_RUNNING_START;
+    printf("%-24s %8.2f\n", "steps in their order",
+           1e9 * best_s(run_walk, &w, readings) / (WALK_STEPS * STEP_SCORES / 16));
+}
+
 static void print_step(const char *name, void (*run)(void *), step *s, size_t readings)
 {
     const double vectors = (double)(s->softmax.n_tiles * ATTN_STRIP * KEYS) / 16.0 * STEP_CALLS;
@@ -193,7 +282,7 @@ int main(int count, char **arguments)
     static step s;
     prepare(&s, tiles);
     attn_amx_begin();
-    printf("512-bit vectors, G/s: alone, with a tile product for every %d, time over alone\n",
+    printf("512-bit vectors, G/s: alone, and for every %d a tile's product, load or store\n",
            VECTORS);
     print_vectors("multiply-add", multiply_add, readings);
     print_vectors("add", add, readings);
@@ -203,6 +292,7 @@ int main(int count, char **arguments)
     print_step("P V", run_values, &s, readings);
     print_step("one after the other", run_sequence, &s, readings);
     print_step("in turns", run_turns, &s, readings);
+    print_walk(readings);
     attn_amx_end();
     return EXIT_SUCCESS;
 }

@@ -1,11 +1,13 @@
 /* Attention on AMX tiles: products of 32 x 32 sums, and the softmax between two of them.
  *
  * Four tiles hold the sums and two of each factor feed them. A product of tiles takes 16 cycles, in
- * which the vector units are free: so vectors of the softmax and independent products are taken in
- * turns, one product at a time, since a second one that waits keeps vectors waiting too. */
+ * which the vector units are free: so independent pieces of vector work follow each product. Within a
+ * piece four vectors go through each operation together: what waits for its operands takes room from
+ * the tile instructions behind it. */
 #include "kernels/attention_amx.h"
 
 #include "kernels/bf16_square_amx.h"
+#include "kernels/simd_unroll.h"
 
 #include <float.h>
 #include <math.h>
@@ -14,7 +16,9 @@ enum {
     HALF_CELL = ATTN_CELL / 2,
     STRIPS = 2,
     SIDE = STRIPS * ATTN_STRIP,
-    TILE = ATTN_STRIP * SIDE
+    TILE = ATTN_STRIP * SIDE,
+    VECTORS = 4, /* that are worked on together */
+    DOWNWARD = _MM_FROUND_TO_NEG_INF | _MM_FROUND_NO_EXC
 };
 
 void attn_amx_begin(void)
@@ -42,31 +46,20 @@ static inline void settle_memory(void)
     __asm__ volatile("" ::: "memory");
 }
 
-/* Quarters of a block's sums, of 16 x 16: each has a tile of its own. A wide block goes through all
- * four for each cell of k, a narrow one through all cells for its left half first. */
-typedef enum quarter { TOP_LEFT, BOTTOM_LEFT, TOP_RIGHT, BOTTOM_RIGHT } quarter;
-
-/* Blocks on their way. Sums stay in their tiles until the next block needs these, which gives the
- * products before time to end. */
-typedef struct queue {
-    const attn_amx_block *block, *end;
-    quarter next;
-    size_t cell;
-    const attn_amx_block *held; /* whose sums are in the tiles from `next` on, or in all */
-} queue;
-
-static inline __attribute__((always_inline)) float *quarter_at(const attn_amx_block *b, quarter at)
+/* Quarters of a block's sums, of 16 x 16, each in the tile of its number: top left, bottom left, top
+ * right, bottom right. */
+static inline __attribute__((always_inline)) float *quarter_at(const attn_amx_block *b, size_t at)
 {
     return b->sums + at % 2 * 16 * b->sums_row + at / 2 * 16;
 }
 
 #define STORE(held, at) _tile_stored(at, quarter_at(held, at), (held)->sums_row * sizeof(float))
 
-/* A quarter's first product. */
-#define START(q, b, at)                                                                            \
+/* A quarter's first product. Sums stay in their tiles until the next block needs these, which gives
+ * the products before time to end. */
+#define START(held, b, at)                                                                         \
     do {                                                                                           \
-        if ((q)->cell > 0) break;                                                                  \
-        if ((q)->held) STORE((q)->held, at);                                                       \
+        if (held) STORE(held, at);                                                                 \
         if ((b)->adds)                                                                             \
             _tile_loadd(at, quarter_at(b, at), (b)->sums_row * sizeof(float));                     \
         else                                                                                       \
@@ -79,120 +72,142 @@ cell_at(const attn_bf16 *from, const uint32_t *cells, size_t cell)
     return from + (cells ? cells[cell] : cell) * ATTN_CELL;
 }
 
-/* One product of tiles. */
-static inline __attribute__((always_inline)) void advance(queue *q)
+static inline __attribute__((always_inline)) void store_block(const attn_amx_block *held)
 {
-    const attn_amx_block *b = q->block;
-    if (b == q->end) return;
-    const attn_bf16 *left = cell_at(b->left, b->left_cells, q->cell);
-    const attn_bf16 *right = cell_at(b->right, b->right_cells, q->cell);
-    switch (q->next) {
-    case TOP_LEFT:
-        START(q, b, 0);
+    STORE(held, 0);
+    STORE(held, 1);
+    STORE(held, 2);
+    STORE(held, 3);
+}
+
+/* Vector work, piece by piece, spread over products and the stores at their end. */
+typedef void piece_function(void *work);
+typedef struct turns {
+    piece_function *piece;
+    void *work;
+    size_t pieces, products, due, left;
+} turns;
+
+static inline __attribute__((always_inline)) void take_turn(turns *t)
+{
+    for (t->due += t->pieces; t->due >= t->products; t->due -= t->products, t->left--)
+        t->piece(t->work);
+}
+
+/* All four quarters cell by cell. */
+static inline __attribute__((always_inline)) void multiply_wide(const attn_amx_block *held,
+                                                                const attn_amx_block *b, turns *t)
+{
+    for (size_t cell = 0; cell < b->n_cells; cell++) {
+        const attn_bf16 *left = cell_at(b->left, b->left_cells, cell);
+        const attn_bf16 *right = cell_at(b->right, b->right_cells, cell);
+        if (cell == 0) START(held, b, 0);
         _tile_stream_loadd(6, right, 64);
         _tile_loadd(4, left, 64);
         _tile_dpbf16ps(0, 4, 6);
-        q->next = BOTTOM_LEFT;
-        return;
-    case BOTTOM_LEFT:
-        START(q, b, 1);
+        take_turn(t);
+        if (cell == 0) START(held, b, 1);
         _tile_loadd(5, left + HALF_CELL, 64);
         _tile_dpbf16ps(1, 5, 6);
-        q->next = TOP_RIGHT;
-        if (!b->is_narrow) return;
-        q->next = TOP_LEFT;
-        if (++q->cell < b->n_cells) return;
-        q->next = TOP_RIGHT;
-        q->cell = 0;
-        return;
-    case TOP_RIGHT:
-        START(q, b, 2);
+        take_turn(t);
+        if (cell == 0) START(held, b, 2);
         _tile_stream_loadd(7, right + HALF_CELL, 64);
-        if (b->is_narrow) _tile_loadd(4, left, 64);
         _tile_dpbf16ps(2, 4, 7);
-        q->next = BOTTOM_RIGHT;
-        return;
-    case BOTTOM_RIGHT:
-        START(q, b, 3);
-        if (b->is_narrow) _tile_loadd(5, left + HALF_CELL, 64);
+        take_turn(t);
+        if (cell == 0) START(held, b, 3);
         _tile_dpbf16ps(3, 5, 7);
-        q->next = b->is_narrow ? TOP_RIGHT : TOP_LEFT;
-        if (++q->cell < b->n_cells) return;
-        q->next = TOP_LEFT;
-        q->cell = 0;
-        q->held = b;
-        q->block++;
+        take_turn(t);
     }
 }
 
-/* Calls of advance() that finish the blocks. */
-static size_t count_advances(size_t n_blocks, const attn_amx_block *blocks)
+/* The left half, then the right one: with few cells the sums of one end beside the other. */
+static inline __attribute__((always_inline)) void multiply_narrow(const attn_amx_block *held,
+                                                                  const attn_amx_block *b, turns *t)
+{
+    for (size_t cell = 0; cell < b->n_cells; cell++) {
+        if (cell == 0) START(held, b, 0);
+        _tile_stream_loadd(6, b->right + cell * ATTN_CELL, 64);
+        _tile_loadd(4, b->left + cell * ATTN_CELL, 64);
+        _tile_dpbf16ps(0, 4, 6);
+        take_turn(t);
+        if (cell == 0) START(held, b, 1);
+        _tile_loadd(5, b->left + cell * ATTN_CELL + HALF_CELL, 64);
+        _tile_dpbf16ps(1, 5, 6);
+        take_turn(t);
+    }
+    for (size_t cell = 0; cell < b->n_cells; cell++) {
+        if (cell == 0) START(held, b, 2);
+        _tile_stream_loadd(7, b->right + cell * ATTN_CELL + HALF_CELL, 64);
+        _tile_loadd(4, b->left + cell * ATTN_CELL, 64);
+        _tile_dpbf16ps(2, 4, 7);
+        take_turn(t);
+        if (cell == 0) START(held, b, 3);
+        _tile_loadd(5, b->left + cell * ATTN_CELL + HALF_CELL, 64);
+        _tile_dpbf16ps(3, 5, 7);
+        take_turn(t);
+    }
+}
+
+static size_t count_products(size_t n_blocks, const attn_amx_block *blocks)
 {
     size_t n = 0;
     for (size_t i = 0; i < n_blocks; i++) n += 4 * blocks[i].n_cells;
     return n;
 }
 
-static void finish(queue *q)
+/* The blocks, and all pieces of the work beside them. */
+static inline __attribute__((always_inline)) void multiply_beside(size_t n_blocks,
+                                                                  const attn_amx_block *blocks,
+                                                                  size_t pieces,
+                                                                  piece_function *piece, void *work)
 {
-    while (q->block < q->end) advance(q);
-    if (q->held) {
-        STORE(q->held, 0);
-        STORE(q->held, 1);
-        STORE(q->held, 2);
-        STORE(q->held, 3);
+    turns t = {.piece = piece,
+               .work = work,
+               .pieces = pieces,
+               .products = count_products(n_blocks, blocks) + 1,
+               .left = pieces};
+    const attn_amx_block *held = NULL;
+    settle_memory();
+    for (const attn_amx_block *b = blocks; b < blocks + n_blocks; held = b++) {
+        if (b->is_narrow)
+            multiply_narrow(held, b, &t);
+        else
+            multiply_wide(held, b, &t);
     }
-    q->held = NULL;
+    for (; t.left > 0; t.left--) piece(work);
+    if (held) store_block(held);
     settle_memory();
 }
 
-/* Turns of vectors and tiles. */
-typedef struct pace {
-    size_t advances, turns, due;
-} pace;
-
-static inline __attribute__((always_inline)) void take_turn(queue *q, pace *p)
-{
-    for (p->due += p->advances; p->due >= p->turns; p->due -= p->turns) advance(q);
-}
-
 /* Alone, with nothing to take turns with. */
-static inline __attribute__((always_inline)) void multiply_block(const attn_amx_block *b)
+static inline __attribute__((always_inline)) void multiply_block(const attn_amx_block *held,
+                                                                 const attn_amx_block *b)
 {
-    const size_t row = b->sums_row * sizeof(float);
-    if (b->adds) {
-        _tile_loadd(0, quarter_at(b, TOP_LEFT), row);
-        _tile_loadd(1, quarter_at(b, BOTTOM_LEFT), row);
-        _tile_loadd(2, quarter_at(b, TOP_RIGHT), row);
-        _tile_loadd(3, quarter_at(b, BOTTOM_RIGHT), row);
-    } else {
-        _tile_zero(0);
-        _tile_zero(1);
-        _tile_zero(2);
-        _tile_zero(3);
-    }
     for (size_t cell = 0; cell < b->n_cells; cell++) {
         const attn_bf16 *left = cell_at(b->left, b->left_cells, cell);
         const attn_bf16 *right = cell_at(b->right, b->right_cells, cell);
+        if (cell == 0) START(held, b, 0);
         _tile_loadd(6, right, 64);
         _tile_loadd(4, left, 64);
-        _tile_loadd(5, left + HALF_CELL, 64);
         _tile_dpbf16ps(0, 4, 6);
+        if (cell == 0) START(held, b, 1);
+        _tile_loadd(5, left + HALF_CELL, 64);
         _tile_dpbf16ps(1, 5, 6);
+        if (cell == 0) START(held, b, 2);
         _tile_loadd(7, right + HALF_CELL, 64);
         _tile_dpbf16ps(2, 4, 7);
+        if (cell == 0) START(held, b, 3);
         _tile_dpbf16ps(3, 5, 7);
     }
-    STORE(b, 0);
-    STORE(b, 1);
-    STORE(b, 2);
-    STORE(b, 3);
 }
 
 void attn_amx_multiply(size_t n_blocks, const attn_amx_block *blocks)
 {
+    const attn_amx_block *held = NULL;
     settle_memory();
-    for (size_t i = 0; i < n_blocks; i++) multiply_block(&blocks[i]);
+    for (const attn_amx_block *b = blocks; b < blocks + n_blocks; held = b++)
+        multiply_block(held, b);
+    if (held) store_block(held);
     settle_memory();
 }
 
@@ -207,21 +222,29 @@ static const _Alignas(64) float roots[32] = {
     0x1.ae89fap+0f, 0x1.b7f770p+0f, 0x1.c199bep+0f, 0x1.cb720ep+0f, 0x1.d5818ep+0f, 0x1.dfc974p+0f,
     0x1.ea4afap+0f, 0x1.f50766p+0f};
 
-/* 2^x = 2^n 2^(j / 32) 2^r with |r| <= 1/64, and a polynomial of degree 2 of the least relative error
- * for the last, 5.3e-8: little beside what bfloat16 keeps. While tiles are in use, one of the two
- * vector units no longer multiplies, scales, shifts or converts, but still adds and permutes: hence
- * a table. */
-static inline __attribute__((always_inline)) __m512 power_of_two(__m512 x)
+/* 2^x = 2^floor(x) 2^(j / 32) 2^r with 0 <= r < 1/32, and for the last 1 and a polynomial of the least
+ * relative error, 6.5e-8: little beside what bfloat16 keeps. While tiles are in use, one of the two
+ * vector units no longer multiplies, scales, shifts or converts, but still adds and permutes: hence a
+ * table, and no more than six operations that only one unit has. */
+static inline __attribute__((always_inline)) void powers_of_two(__m512 x[VECTORS])
 {
     const __m512 shift = _mm512_set1_ps(0x1.8p18f); /* its last bit is 1/32 */
-    const __m512 r = _mm512_reduce_ps(x, 5 << 4 | _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC);
-    const __m512 shifted = _mm512_add_ps(x, shift);
-    const __m512 root = _mm512_permutex2var_ps(_mm512_load_ps(roots), _mm512_castps_si512(shifted),
-                                               _mm512_load_ps(roots + 16));
-    const __m512 u =
-        _mm512_fmadd_ps(r, _mm512_set1_ps(0x1.ebfbe0p-3f), _mm512_set1_ps(0x1.62e584p-1f));
-    const __m512 q = _mm512_fmadd_ps(_mm512_mul_ps(root, r), u, root);
-    return _mm512_scalef_ps(q, _mm512_sub_ps(shifted, shift));
+    const __m512 slope = _mm512_set1_ps(0x1.62e11ep-1f), bend = _mm512_set1_ps(0x1.f0f3e6p-3f);
+    __m512 r[VECTORS], root[VECTORS], u[VECTORS];
+    UNROLL for (size_t i = 0; i < VECTORS; i++)
+    {
+        r[i] = _mm512_reduce_ps(x[i], 5 << 4 | DOWNWARD);
+        root[i] = _mm512_add_round_ps(x[i], shift, DOWNWARD);
+    }
+    UNROLL for (size_t i = 0; i < VECTORS; i++)
+    {
+        root[i] = _mm512_permutex2var_ps(_mm512_load_ps(roots), _mm512_castps_si512(root[i]),
+                                         _mm512_load_ps(roots + 16));
+        u[i] = _mm512_fmadd_ps(r[i], bend, slope);
+    }
+    UNROLL for (size_t i = 0; i < VECTORS; i++) r[i] = _mm512_mul_ps(root[i], r[i]);
+    UNROLL for (size_t i = 0; i < VECTORS; i++) r[i] = _mm512_fmadd_ps(r[i], u[i], root[i]);
+    UNROLL for (size_t i = 0; i < VECTORS; i++) x[i] = _mm512_scalef_ps(r[i], x[i]);
 }
 
 /* A row's reference for these scores: the whole number above its largest exponent, if that is more
@@ -234,6 +257,19 @@ static float find_top(const attn_amx_softmax *s, size_t i)
             most = _mm512_max_ps(_mm512_loadu_ps(s->scores + t * TILE + i * SIDE + j), most);
     const float largest = s->factor * _mm512_reduce_max_ps(most);
     return largest > s->top[i] ? ceilf(largest) : s->top[i];
+}
+
+/* Of rows that have none yet: their totals and o are 0. */
+static inline __attribute__((always_inline)) void find_first_tops(const attn_amx_softmax *s)
+{
+    for (size_t first = 0; first < s->rows; first += 16) {
+        const __m512 tops = _mm512_maskz_loadu_ps(first_16(s->rows - first), s->top + first);
+        const __mmask16 none =
+            _mm512_cmp_ps_mask(tops, _mm512_set1_ps(ATTN_RUNNING_START), _CMP_EQ_OQ);
+        if (!none) continue;
+        for (size_t i = first; i < s->rows && i < first + 16; i++)
+            if (s->top[i] == ATTN_RUNNING_START) s->top[i] = find_top(s, i);
+    }
 }
 
 /* Rare. */
@@ -253,122 +289,117 @@ static __attribute__((noinline)) void raise_top(const attn_amx_softmax *s, size_
 static inline __attribute__((always_inline)) __m512i round_pairs(__m512 low, __m512 high)
 {
     const __m512i half = _mm512_set1_epi32(0x8000);
+    const __m512i upper = _mm512_set4_epi32(0x0f0e, 0x0b0a, 0x0706, 0x0302);
     const __m512i l = _mm512_add_epi32(_mm512_castps_si512(low), half);
     const __m512i h = _mm512_add_epi32(_mm512_castps_si512(high), half);
-    return _mm512_mask_blend_epi16(0xaaaaaaaau, _mm512_srli_epi32(l, 16), h);
+    return _mm512_mask_shuffle_epi8(h, 0x3333333333333333u, l, upper);
 }
 
-/* The scores against a cell's keys. */
-static inline const float *scores_at(const attn_amx_softmax *s, size_t cell)
-{
-    return s->scores + cell / STRIPS * TILE + cell % STRIPS * ATTN_STRIP;
-}
-
-/* Two vectors of a row's P, 16 keys each. */
-static inline __attribute__((always_inline)) __m512 exponential_pair(const float *scores, __m512 by,
-                                                                     __m512 top, attn_bf16 *p)
-{
-    const __m512 low = power_of_two(_mm512_fmsub_ps(by, _mm512_load_ps(scores), top));
-    const __m512 high = power_of_two(_mm512_fmsub_ps(by, _mm512_load_ps(scores + 16), top));
-    _mm512_store_si512(p, round_pairs(low, high));
-    return _mm512_add_ps(low, high);
-}
-
-/* One row of P, for another reference; the sums of its numbers before they are rounded. */
-static __m512 exponential_row(const attn_amx_softmax *s, size_t i)
+/* A row of P against a tile of keys; the sums of its numbers before they are rounded. */
+static inline __attribute__((always_inline)) __m512 exponential_row(const attn_amx_softmax *s,
+                                                                    size_t tile, size_t i)
 {
     const __m512 by = _mm512_set1_ps(s->factor), top = _mm512_set1_ps(s->top[i]);
-    __m512 sum = _mm512_setzero_ps();
-    for (size_t cell = 0; cell < STRIPS * s->n_tiles; cell++)
-        sum = _mm512_add_ps(sum, exponential_pair(scores_at(s, cell) + i * SIDE, by, top,
-                                                  s->p + cell * ATTN_CELL + i * ATTN_STRIP));
-    return sum;
+    const float *scores = s->scores + tile * TILE + i * SIDE;
+    attn_bf16 *p = s->p + tile * STRIPS * ATTN_CELL + i * ATTN_STRIP;
+    __m512 x[VECTORS];
+    UNROLL for (size_t j = 0; j < VECTORS; j++) x[j] =
+        _mm512_fmsub_ps(by, _mm512_load_ps(scores + 16 * j), top);
+    powers_of_two(x);
+    _mm512_store_si512(p, round_pairs(x[0], x[1]));
+    _mm512_store_si512(p + ATTN_CELL, round_pairs(x[2], x[3]));
+    return _mm512_add_ps(_mm512_add_ps(x[0], x[1]), _mm512_add_ps(x[2], x[3]));
 }
 
 /* Sums up to this need no other reference: P, o and totals keep their relative accuracy. */
 static const float room = 0x1p30f;
 
+typedef struct softmax_work {
+    const attn_amx_softmax *s;
+    size_t tile, row; /* the next */
+    __mmask16 fits;   /* no sum was beyond the room */
+    __m512 *before;   /* [rows]: totals */
+} softmax_work;
+
+static inline __attribute__((always_inline)) void exponentiate_row(void *argument)
+{
+    softmax_work *w = argument;
+    const attn_amx_softmax *s = w->s;
+    float *total = s->total + w->row * ATTN_RUNNING_SUMS;
+    const __m512 sum = exponential_row(s, w->tile, w->row), sofar = _mm512_load_ps(total);
+    w->fits = _mm512_mask_cmp_ps_mask(w->fits, sum, _mm512_set1_ps(room), _CMP_NGT_UQ);
+    if (w->tile == 0) w->before[w->row] = sofar;
+    _mm512_store_ps(total, _mm512_add_ps(sofar, sum));
+    if (++w->row < s->rows) return;
+    w->row = 0;
+    w->tile++;
+}
+
+/* Rare: the rows whose reference rises, once more. */
+static __attribute__((noinline)) void repeat_rows(const attn_amx_softmax *s, const __m512 *before)
+{
+    for (size_t i = 0; i < s->rows; i++) {
+        float *total = s->total + i * ATTN_RUNNING_SUMS;
+        if (!_mm512_cmp_ps_mask(_mm512_load_ps(total), _mm512_set1_ps(room), _CMP_GT_OQ)) continue;
+        _mm512_store_ps(total, before[i]);
+        raise_top(s, i);
+        __m512 sum = _mm512_load_ps(total);
+        for (size_t tile = 0; tile < s->n_tiles; tile++)
+            sum = _mm512_add_ps(sum, exponential_row(s, tile, i));
+        _mm512_store_ps(total, sum);
+    }
+}
+
 void attn_amx_run_softmax(const attn_amx_softmax *s, size_t n_blocks, const attn_amx_block *blocks)
 {
-    const size_t rows = s->rows, n_cells = STRIPS * s->n_tiles;
-    const __m512 by = _mm512_set1_ps(s->factor);
-    __m512 sums[ATTN_STRIP];
-    queue q = {.block = blocks, .end = blocks + n_blocks};
-    pace turns = {.advances = count_advances(n_blocks, blocks), .turns = rows * n_cells};
-    settle_memory();
-    for (size_t i = 0; i < rows; i++) {
-        if (s->top[i] == -FLT_MAX) s->top[i] = find_top(s, i); /* total and o are 0 */
-        sums[i] = _mm512_setzero_ps();
-    }
-    for (size_t cell = 0; cell < n_cells; cell++) {
-        const float *scores = scores_at(s, cell);
-        attn_bf16 *p = s->p + cell * ATTN_CELL;
-        for (size_t i = 0; i < rows; i++) {
-            const __m512 top = _mm512_set1_ps(s->top[i]);
-            sums[i] = _mm512_add_ps(
-                sums[i], exponential_pair(scores + i * SIDE, by, top, p + i * ATTN_STRIP));
-            take_turn(&q, &turns);
-        }
-    }
-    for (size_t i = 0; i < rows; i++) {
-        if (_mm512_cmp_ps_mask(sums[i], _mm512_set1_ps(room), _CMP_GT_OQ)) {
-            finish(&q); /* what is added to o is added before */
-            raise_top(s, i);
-            sums[i] = exponential_row(s, i);
-        }
-        float *total = s->total + i * ATTN_RUNNING_SUMS;
-        _mm512_storeu_ps(total, _mm512_add_ps(_mm512_loadu_ps(total), sums[i]));
-    }
-    finish(&q);
+    __m512 before[ATTN_STRIP];
+    softmax_work work = {.s = s, .fits = 0xffff, .before = before};
+    find_first_tops(s);
+    multiply_beside(n_blocks, blocks, s->rows * s->n_tiles, exponentiate_row, &work);
+    if (work.fits != 0xffff) repeat_rows(s, before); /* what is added to o has been added */
     _mm256_zeroupper(); /* gcc 12 forgets it, and code without AVX then waits */
 }
 
 /* ---- gradient ---------------------------------------------------------------------------- */
 
-/* P and dS of 32 neighbours in a row. */
-typedef struct gradient_row {
-    __m512 p[2], ds[2];
-} gradient_row;
+/* P and dS of two rows and 32 neighbours in each: two vectors of the even row, two of the odd one. */
+typedef struct gradient_work {
+    const attn_amx_gradient *g;
+    size_t piece; /* the next */
+} gradient_work;
 
-static inline __attribute__((always_inline)) gradient_row make_row(const attn_amx_gradient *g,
-                                                                   size_t i, size_t j)
+static inline __attribute__((always_inline)) void make_rows(void *argument)
 {
-    const __m512 by = _mm512_set1_ps(g->factor), top = _mm512_set1_ps(g->top[i]);
-    const __m512 delta = _mm512_set1_ps(g->delta[i]);
-    gradient_row row;
-    for (size_t half = 0; half < 2; half++) {
-        const size_t at = i * SIDE + j + 16 * half;
-        row.p[half] = power_of_two(_mm512_fmsub_ps(by, _mm512_loadu_ps(g->scores + at), top));
-        row.ds[half] =
-            _mm512_mul_ps(row.p[half], _mm512_sub_ps(_mm512_loadu_ps(g->dp + at), delta));
-        if (g->slope) row.ds[half] = _mm512_mul_ps(row.ds[half], _mm512_loadu_ps(g->slope + at));
+    gradient_work *w = argument;
+    const attn_amx_gradient *g = w->g;
+    const size_t pair = w->piece / STRIPS, strip = w->piece % STRIPS;
+    const __m512 by = _mm512_set1_ps(g->factor);
+    __m512 p[VECTORS], ds[VECTORS];
+    UNROLL for (size_t j = 0; j < VECTORS; j++)
+    {
+        const size_t i = 2 * pair + j / 2, at = i * SIDE + strip * ATTN_STRIP + j % 2 * 16;
+        p[j] = _mm512_fmsub_ps(by, _mm512_load_ps(g->scores + at), _mm512_set1_ps(g->top[i]));
+        ds[j] = _mm512_sub_ps(_mm512_load_ps(g->dp + at), _mm512_set1_ps(g->delta[i]));
+        if (g->slope) ds[j] = _mm512_mul_ps(ds[j], _mm512_load_ps(g->slope + at));
     }
-    return row;
+    powers_of_two(p);
+    UNROLL for (size_t j = 0; j < VECTORS; j++) ds[j] = _mm512_mul_ps(p[j], ds[j]);
+    attn_bf16 *left = g->ds_left + strip * ATTN_CELL + 2 * pair * ATTN_STRIP;
+    const size_t right = strip * g->right_strip + pair * ATTN_STRIP;
+    _mm512_store_si512(left, round_pairs(ds[0], ds[1]));
+    _mm512_store_si512(left + ATTN_STRIP, round_pairs(ds[2], ds[3]));
+    for (size_t half = 0; half < 2; half++) {
+        const size_t at = right + half * HALF_CELL;
+        _mm512_store_si512(g->p_right + at, round_pairs(p[half], p[2 + half]));
+        _mm512_store_si512(g->ds_right + at, round_pairs(ds[half], ds[2 + half]));
+    }
+    w->piece++;
 }
 
 void attn_amx_run_gradient(const attn_amx_gradient *g, size_t n_blocks,
                            const attn_amx_block *blocks)
 {
-    enum { PAIRS = ATTN_STRIP / 2 };
-    queue q = {.block = blocks, .end = blocks + n_blocks};
-    pace turns = {.advances = count_advances(n_blocks, blocks), .turns = PAIRS * STRIPS};
-    settle_memory();
-    for (size_t pair = 0; pair < PAIRS; pair++) {
-        for (size_t strip = 0; strip < STRIPS; strip++) {
-            const gradient_row even = make_row(g, 2 * pair, strip * ATTN_STRIP);
-            const gradient_row odd = make_row(g, 2 * pair + 1, strip * ATTN_STRIP);
-            attn_bf16 *left = g->ds_left + strip * ATTN_CELL + 2 * pair * ATTN_STRIP;
-            const size_t right = strip * g->right_strip + pair * ATTN_STRIP;
-            _mm512_store_si512(left, round_pairs(even.ds[0], even.ds[1]));
-            _mm512_store_si512(left + ATTN_STRIP, round_pairs(odd.ds[0], odd.ds[1]));
-            for (size_t half = 0; half < 2; half++) {
-                const size_t at = right + half * HALF_CELL;
-                _mm512_store_si512(g->p_right + at, round_pairs(even.p[half], odd.p[half]));
-                _mm512_store_si512(g->ds_right + at, round_pairs(even.ds[half], odd.ds[half]));
-            }
-            take_turn(&q, &turns);
-        }
-    }
-    finish(&q);
+    gradient_work work = {.g = g};
+    multiply_beside(n_blocks, blocks, ATTN_STRIP / 2 * STRIPS, make_rows, &work);
     _mm256_zeroupper(); /* gcc 12 forgets it, and code without AVX then waits */
 }

@@ -1,8 +1,9 @@
 /* What attention in bfloat16 is made of at level `amx`: packing of a head's rows, products of packed
  * strips, and the softmax between them, which runs while the tiles work.
  *
- * Single-threaded, on memory of the caller; none fails. Packed numbers (bf16_cells.h) and blocks of
- * sums lie on 64 bytes. Products and softmaxes stand between attn_amx_begin() and attn_amx_end(). */
+ * Single-threaded, on memory of the caller; none fails. Packed numbers (bf16_cells.h), blocks of
+ * sums, scores and totals lie on 64 bytes. Products and softmaxes stand between attn_amx_begin() and
+ * attn_amx_end(). */
 #ifndef KERNELS_ATTENTION_AMX_H
 #define KERNELS_ATTENTION_AMX_H
 

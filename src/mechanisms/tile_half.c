@@ -15,9 +15,10 @@ enum {
     PACK_ROWS = 2 * ATTN_TILE_KEYS,        /* of a task */
     SCORES = ATTN_STRIP * ATTN_TILE_KEYS,  /* of a strip and a tile */
     GROUP = 8,                             /* key tiles that all strips see one after the other */
-    STEP = 4,                              /* key tiles of a step */
-    STEP_KEYS = STEP * ATTN_TILE_KEYS,
-    BLOCKS_MAX = 2 * STEP * ATTN_TILE_STRIPS /* of scores, or of values */
+    STEP_MOST = 4,                         /* key tiles of a step */
+    STEP_KEYS = STEP_MOST * ATTN_TILE_KEYS,
+    NARROW_CELLS = 2,                             /* that scores sum over: see attention_amx.c */
+    BLOCKS_MAX = 2 * STEP_MOST * ATTN_TILE_STRIPS /* of scores, or of values */
 };
 
 typedef struct forward_job {
@@ -25,6 +26,7 @@ typedef struct forward_job {
     float scale, factor;                        /* as in float32 */
     size_t first_head, n_heads;                 /* packed together */
     size_t key_cells, value_strips, key_strips; /* strips of dk, of dv, of the keys */
+    size_t step_tiles;                          /* key tiles of a step */
     attn_bf16 *keys, *values;                   /* packed, from first_head on */
     float *workers;
     size_t query_blocks;
@@ -182,7 +184,7 @@ static size_t ask_scores(const forward_job *job, const query_block *block, const
             .n_cells = job->key_cells,
             .sums = s->scores + (first + i) / 2 * SCORES + (first + i) % 2 * ATTN_STRIP,
             .sums_row = ATTN_TILE_KEYS,
-            .is_narrow = true};
+            .is_narrow = job->key_cells <= NARROW_CELLS};
     return n;
 }
 
@@ -275,7 +277,7 @@ static bool next_step(const forward_job *job, const query_block *block, walk *at
     while (at->group < tiles) {
         const size_t end = attn_smaller(at->group + GROUP, tiles);
         s->strip = at->strip;
-        find_tiles(job, block, &at->tile, end, STEP, s);
+        find_tiles(job, block, &at->tile, end, job->step_tiles, s);
         if (at->tile == end) {
             at->strip = (at->strip + 1) % attn_strips(block->ni);
             if (at->strip == 0) at->group = end;
@@ -289,19 +291,20 @@ static bool next_step(const forward_job *job, const query_block *block, walk *at
 static void run_online(const forward_job *job, const query_block *block, float *room,
                        attn_work *work)
 {
-    const size_t scores_size = scores_count(STEP_KEYS), strips = job->value_strips;
+    const size_t columns = job->step_tiles * ATTN_TILE_KEYS, strips = job->value_strips;
+    const size_t scores_size = scores_count(columns);
     attn_amx_block blocks[2 * BLOCKS_MAX];
     step steps[3], *before = NULL, *now = &steps[0], *next = &steps[1];
     float *lists = room + 2 * scores_size;
-    for (size_t i = 0; i < 3; i++) cut_lists(&lists, STEP_KEYS, &steps[i]);
+    for (size_t i = 0; i < 3; i++) cut_lists(&lists, columns, &steps[i]);
     walk at = {0};
-    place_scores(room, STEP_KEYS, now);
+    place_scores(room, columns, now);
     if (!next_step(job, block, &at, now)) return;
     multiply(job, block, now, ask_scores, 2 * now->n_tiles);
     finish_scores(job, block, now, work);
     for (size_t n = 1; now; n++) {
         size_t n_blocks = 0;
-        place_scores(room + n % 2 * scores_size, STEP_KEYS, next);
+        place_scores(room + n % 2 * scores_size, columns, next);
         const bool has_next = next_step(job, block, &at, next);
         if (has_next) n_blocks = ask_scores(job, block, next, 0, 2 * next->n_tiles, blocks);
         if (before && strips > BLOCKS_MAX)
@@ -315,6 +318,13 @@ static void run_online(const forward_job *job, const query_block *block, float *
         next = &steps[(n + 1) % 3];
     }
     multiply(job, block, before, ask_values, strips);
+}
+
+/* Short steps stay in the nearest cache. Each adds to a strip's O, so that of wide heads costs as much
+ * as the step itself: they take longer ones. */
+static size_t step_tiles(const attn_tile_shape *shape)
+{
+    return shape->value_width > ATTN_TILE_KEYS ? STEP_MOST : 1;
 }
 
 /* Scores of all tiles that a strip sees side by side, then one softmax. */
@@ -413,6 +423,7 @@ void attn_half_forward(const attn_tile_call *call)
                        .key_cells = attn_strips(shape->key_width),
                        .value_strips = attn_strips(shape->value_width),
                        .key_strips = attn_amx_row_strips(shape->keys),
+                       .step_tiles = step_tiles(shape),
                        .query_blocks = (shape->queries + BLOCK_QUERIES - 1) / BLOCK_QUERIES};
     job.keys = attn_half_cut(&room, together * keys_count(shape));
     job.values = attn_half_cut(&room, together * values_count(shape));

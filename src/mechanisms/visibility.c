@@ -2,6 +2,7 @@
 #include "mechanisms/visibility.h"
 
 #include <math.h>
+#include <string.h>
 
 typedef struct span {
     size_t low, high;
@@ -67,11 +68,18 @@ static attn_tile_kind tile(const void *opaque, size_t head, const attn_tile *t,
     return tile_of(&widened, t) == ATTN_TILE_EMPTY ? ATTN_TILE_EMPTY : ATTN_TILE_PARTIAL;
 }
 
+/* What compilers do not make vectors of by themselves at their usual level. */
+enum { HIDDEN = 8 };
+static const float hidden[HIDDEN] = {-INFINITY, -INFINITY, -INFINITY, -INFINITY,
+                                     -INFINITY, -INFINITY, -INFINITY, -INFINITY};
+
 /* Hides keys [from, to) of those at scores[0..nj), which start with key j0. */
 static void hide_range(size_t from, size_t to, size_t j0, size_t nj, float *scores)
 {
     const size_t first = greater(from, j0) - j0, end = lesser(greater(to, j0) - j0, nj);
-    for (size_t j = first; j < end; j++) scores[j] = -INFINITY;
+    size_t j = first;
+    for (; j < end && end - j >= HIDDEN; j += HIDDEN) memcpy(scores + j, hidden, sizeof hidden);
+    for (; j < end; j++) scores[j] = -INFINITY;
 }
 
 /* What is seen are the sinks [document, sinks_high) and the span [low, high): the rest are three

@@ -34,8 +34,16 @@ static float *floats(size_t n, uint32_t stream)
     return x;
 }
 
+/* Keys grow along a sequence, up to so many times what was drawn: references have to rise. */
+static void grow_keys(size_t length, size_t kv, float growth, float *k, size_t row)
+{
+    for (size_t i = 0; i < BATCH * length; i++)
+        for (size_t j = 0; j < kv; j++)
+            k[i * row + j] *= growth * (float)(i % length + 1) / (float)length;
+}
+
 static results run_core(const char *isa, size_t threads, const char *mechanism, const char *options,
-                        size_t length, size_t head_dim)
+                        size_t length, size_t head_dim, float growth)
 {
     attn_error error = {0};
     attn_context *context = NULL;
@@ -53,6 +61,7 @@ static results run_core(const char *isa, size_t threads, const char *mechanism, 
     const size_t tokens = BATCH * length, C = HEADS * head_dim;
     const size_t kv = layer->kv_heads * head_dim, row = C + 2 * kv;
     float *qkv = floats(tokens * row, 1), *d_o = floats(tokens * C, 2);
+    if (growth > 0.0f) grow_keys(length, kv, growth, qkv + C, row);
     float *saved = floats(core->saved(layer, BATCH, length), 0);
     float *scratch = floats(core->scratch(layer, threads, BATCH, length), 0);
     results r = {.o = floats(tokens * C, 0), .d_qkv = floats(tokens * row, 0)};
@@ -96,7 +105,7 @@ static void assert_near(size_t n, const float *got, const float *want)
 }
 
 static void compare(const char *mechanism, const char *options, size_t length, size_t head_dim,
-                    size_t kv_heads)
+                    size_t kv_heads, float growth)
 {
     if (attn_cpu_best_isa() < ATTN_ISA_AMX) {
         print_message("no AMX here: nothing to compare its tiles with\n");
@@ -104,9 +113,9 @@ static void compare(const char *mechanism, const char *options, size_t length, s
     }
     const size_t tokens = BATCH * length, o_count = tokens * HEADS * head_dim;
     const size_t qkv_count = tokens * (HEADS + 2 * kv_heads) * head_dim;
-    results want = run_core("avx512", 2, mechanism, options, length, head_dim);
-    results got = run_core("amx", 1, mechanism, options, length, head_dim);
-    results again = run_core("amx", 3, mechanism, options, length, head_dim);
+    results want = run_core("avx512", 2, mechanism, options, length, head_dim, growth);
+    results got = run_core("amx", 1, mechanism, options, length, head_dim, growth);
+    results again = run_core("amx", 3, mechanism, options, length, head_dim, growth);
     assert_near(o_count, got.o, want.o);
     assert_near(qkv_count, got.d_qkv, want.d_qkv);
     assert_memory_equal(got.o, again.o, o_count * sizeof *got.o);
@@ -121,31 +130,37 @@ static void compare(const char *mechanism, const char *options, size_t length, s
 static void test_flash_of_64(void **state)
 {
     (void)state;
-    compare("flash", NULL, 1100, 64, HEADS);
+    compare("flash", NULL, 1100, 64, HEADS, 0.0f);
 }
 
 static void test_flash_of_96(void **state)
 {
     (void)state;
-    compare("flash", NULL, 577, 96, HEADS);
+    compare("flash", NULL, 577, 96, HEADS, 0.0f);
 }
 
 static void test_rows_of_128(void **state)
 {
     (void)state;
-    compare("sdpa", NULL, 640, 128, HEADS);
+    compare("sdpa", NULL, 640, 128, HEADS, 0.0f);
 }
 
 static void test_shared_keys(void **state)
 {
     (void)state;
-    compare("gqa", "kv_heads=2", 700, 40, 2);
+    compare("gqa", "kv_heads=2", 700, 40, 2, 0.0f);
 }
 
 static void test_window(void **state)
 {
     (void)state;
-    compare("sliding", "window=150,sinks=3", 900, 64, HEADS);
+    compare("sliding", "window=150,sinks=3", 900, 64, HEADS, 0.0f);
+}
+
+static void test_rising_references(void **state)
+{
+    (void)state;
+    compare("flash", NULL, 515, 64, HEADS, 40.0f);
 }
 
 int main(void)
@@ -153,7 +168,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_flash_of_64), cmocka_unit_test(test_flash_of_96),
         cmocka_unit_test(test_rows_of_128), cmocka_unit_test(test_shared_keys),
-        cmocka_unit_test(test_window),
+        cmocka_unit_test(test_window),      cmocka_unit_test(test_rising_references),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
