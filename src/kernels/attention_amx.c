@@ -8,6 +8,7 @@
 
 #include "kernels/bf16_square_amx.h"
 #include "kernels/simd_unroll.h"
+#include "kernels/tiles_amx.h"
 
 #include <float.h>
 #include <math.h>
@@ -23,14 +24,7 @@ enum {
 
 void attn_amx_begin(void)
 {
-    static const struct {
-        uint8_t palette, start_row, reserved[14];
-        uint16_t row_bytes[16];
-        uint8_t rows[16];
-    } tiles = {.palette = 1,
-               .row_bytes = {64, 64, 64, 64, 64, 64, 64, 64},
-               .rows = {16, 16, 16, 16, 16, 16, 16, 16}};
-    _tile_loadconfig(&tiles);
+    configure_tiles();
 }
 
 void attn_amx_end(void)
@@ -39,12 +33,6 @@ void attn_amx_end(void)
 }
 
 /* ---- products ---------------------------------------------------------------------------- */
-
-/* Tile instructions of some compilers do not say that they read memory. */
-static inline void settle_memory(void)
-{
-    __asm__ volatile("" ::: "memory");
-}
 
 /* Quarters of a block's sums, of 16 x 16, each in the tile of its number: top left, bottom left, top
  * right, bottom right. */

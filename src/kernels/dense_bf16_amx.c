@@ -10,6 +10,7 @@
  * next strip of the left factor is fetched into L2 or copied. docs/SPEED.md has what each brings. */
 #include "base/threads.h"
 #include "kernels/dense_bf16_internal.h"
+#include "kernels/tiles_amx.h"
 
 #include <immintrin.h>
 #include <stdint.h>
@@ -87,24 +88,6 @@ static size_t smaller(size_t a, size_t b)
 static size_t quotient_up(size_t a, size_t b)
 {
     return (a + b - 1) / b;
-}
-
-/* Tile instructions of some compilers do not say that they read memory. */
-static inline void settle_memory(void)
-{
-    __asm__ volatile("" ::: "memory");
-}
-
-static void configure_tiles(void)
-{
-    static const struct {
-        uint8_t palette, start_row, reserved[14];
-        uint16_t row_bytes[16];
-        uint8_t rows[16];
-    } tiles = {.palette = 1,
-               .row_bytes = {64, 64, 64, 64, 64, 64, 64, 64},
-               .rows = {16, 16, 16, 16, 16, 16, 16, 16}};
-    _tile_loadconfig(&tiles);
 }
 
 /* ---- what happens beside the products ---------------------------------------------------- */

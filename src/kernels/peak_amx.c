@@ -1,25 +1,16 @@
 /* The peak of AMX: products of bfloat16 tiles whose factors come from the L1 cache, four sums at a
  * time. The numbers are not zero: with zeros the processor needs less power and clocks higher. */
 #include "kernels/peak.h"
+#include "kernels/tiles_amx.h"
 
-#include <immintrin.h>
-#include <stdint.h>
-
-enum { ROWS = 16, TILE = ROWS * 32, FACTORS = 4, TILES = 4 * FACTORS };
+enum { TILE = 16 * 32, FACTORS = 4, TILES = 4 * FACTORS };
 
 static double multiply_tiles(size_t rounds)
 {
-    static const struct {
-        uint8_t palette, start_row, reserved[14];
-        uint16_t row_bytes[16];
-        uint8_t rows[16];
-    } shape = {.palette = 1,
-               .row_bytes = {64, 64, 64, 64, 64, 64, 64, 64},
-               .rows = {ROWS, ROWS, ROWS, ROWS, ROWS, ROWS, ROWS, ROWS}};
     _Alignas(64) uint16_t numbers[TILES * TILE];
     for (size_t i = 0; i < TILES * TILE; i++)
         numbers[i] = (uint16_t)(0x3f00 | (i * 2654435761u >> 20 & 0x80ff)); /* 0.5 to 2, signed */
-    _tile_loadconfig(&shape);
+    configure_tiles();
     _tile_zero(0);
     _tile_zero(1);
     _tile_zero(2);
@@ -36,7 +27,7 @@ static double multiply_tiles(size_t rounds)
         _tile_dpbf16ps(3, 5, 7);
     }
     _tile_release();
-    return 4.0 * 2.0 * ROWS * 16 * 32 * (double)rounds;
+    return 4.0 * 2.0 * 16 * 16 * 32 * (double)rounds;
 }
 
 static double multiply_add(size_t rounds)

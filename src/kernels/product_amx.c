@@ -9,6 +9,7 @@
 
 #include "kernels/bf16_cells.h"
 #include "kernels/bf16_square_amx.h"
+#include "kernels/tiles_amx.h"
 
 #include <stdint.h>
 
@@ -53,12 +54,6 @@ typedef struct packer {
     __m512 left_sums[2], right_sums[RIGHT_CELLS]; /* finite where all numbers of the strip are */
     parts_cell left[2][LEFT_CELLS], right[RIGHT_CELLS];
 } packer;
-
-/* Tile instructions of some compilers do not say that they read memory. */
-static inline void settle_memory(void)
-{
-    __asm__ volatile("" ::: "memory");
-}
 
 /* ---- packing ----------------------------------------------------------------------------- */
 
@@ -370,25 +365,13 @@ static void multiply_pass(packer *s, const product *p)
         for (size_t j = 0; j < columns; j++) multiply_block(s, &turns, i, j);
 }
 
-static void begin_tiles(void)
-{
-    static const struct {
-        uint8_t palette, start_row, reserved[14];
-        uint16_t row_bytes[16];
-        uint8_t rows[16];
-    } tiles = {.palette = 1,
-               .row_bytes = {64, 64, 64, 64, 64, 64, 64, 64},
-               .rows = {16, 16, 16, 16, 16, 16, 16, 16}};
-    _tile_loadconfig(&tiles);
-}
-
 static void multiply(const product *p)
 {
     packer s;
     const size_t passes = (attn_strips(p->k) + LEFT_CELLS - 1) / LEFT_CELLS;
     const size_t cells = (attn_strips(p->k) + passes - 1) / passes;
     const size_t deep = cells * STRIP, wide = RIGHT_CELLS / cells * STRIP;
-    begin_tiles();
+    configure_tiles();
     for (size_t k = 0; k < p->k; k += deep)
         for (size_t j = 0; j < p->n; j += wide) {
             product pass = *p;
@@ -404,55 +387,41 @@ static void multiply(const product *p)
     _mm256_zeroupper(); /* gcc 12 forgets it, and code without AVX then waits */
 }
 
-static bool is_small(const product *p)
+/* A line for twice as many multiply-adds as elsewhere, which take less than half the time. */
+static void run(product p)
 {
-    return p->m < FEWEST_ROWS || p->n < FEWEST_COLUMNS || p->k < FEWEST_TERMS ||
-           (p->a_row != 1 && p->a_column != 1);
+    if (p.m >= FEWEST_ROWS && p.n >= FEWEST_COLUMNS && p.k >= FEWEST_TERMS &&
+        (p.a_row == 1 || p.a_column == 1)) {
+        const size_t groups = GROUPS * attn_strips(p.m) * attn_strips(p.n) * attn_strips(p.k);
+        p.step = p.m * p.n * p.k / (2 * groups);
+        multiply(&p);
+        return;
+    }
+    attn_kernels_avx512.product(p.m, p.n, p.k, p.a, p.a_row, p.a_column, p.b, p.b_row, p.c, p.c_row,
+                                p.adds);
+    if (p.ahead) attn_ahead_step(p.ahead, p.m * p.n * p.k / 2);
+}
+
+void attn_product_amx_ahead(size_t m, size_t n, size_t k, const float *a, size_t a_row,
+                            size_t a_column, const float *b, size_t b_row, float *c, size_t c_row,
+                            bool accumulate, attn_ahead *ahead)
+{
+    run((product){.m = m,
+                  .n = n,
+                  .k = k,
+                  .a = a,
+                  .a_row = a_row,
+                  .a_column = a_column,
+                  .b = b,
+                  .b_row = b_row,
+                  .c = c,
+                  .c_row = c_row,
+                  .adds = accumulate,
+                  .ahead = ahead});
 }
 
 void attn_product_amx(size_t m, size_t n, size_t k, const float *a, size_t a_row, size_t a_column,
                       const float *b, size_t b_row, float *c, size_t c_row, bool accumulate)
 {
-    const product p = {.m = m,
-                       .n = n,
-                       .k = k,
-                       .a = a,
-                       .a_row = a_row,
-                       .a_column = a_column,
-                       .b = b,
-                       .b_row = b_row,
-                       .c = c,
-                       .c_row = c_row,
-                       .adds = accumulate};
-    if (is_small(&p))
-        attn_kernels_avx512.product(m, n, k, a, a_row, a_column, b, b_row, c, c_row, accumulate);
-    else
-        multiply(&p);
-}
-
-/* A line for twice as many multiply-adds as elsewhere, which take less than half the time. */
-void attn_product_amx_ahead(size_t m, size_t n, size_t k, const float *a, size_t a_row,
-                            size_t a_column, const float *b, size_t b_row, float *c, size_t c_row,
-                            bool accumulate, attn_ahead *ahead)
-{
-    product p = {.m = m,
-                 .n = n,
-                 .k = k,
-                 .a = a,
-                 .a_row = a_row,
-                 .a_column = a_column,
-                 .b = b,
-                 .b_row = b_row,
-                 .c = c,
-                 .c_row = c_row,
-                 .adds = accumulate,
-                 .ahead = ahead};
-    if (is_small(&p)) {
-        attn_kernels_avx512.product(m, n, k, a, a_row, a_column, b, b_row, c, c_row, accumulate);
-        attn_ahead_step(ahead, m * n * k / 2);
-    } else {
-        const size_t groups = GROUPS * attn_strips(m) * attn_strips(n) * attn_strips(k);
-        p.step = m * n * k / (2 * groups);
-        multiply(&p);
-    }
+    attn_product_amx_ahead(m, n, k, a, a_row, a_column, b, b_row, c, c_row, accumulate, NULL);
 }
