@@ -59,7 +59,7 @@ void attn_amx_end(void);
 
 void attn_amx_multiply(size_t n_blocks, const attn_amx_block *blocks);
 
-/* ---- softmax ----------------------------------------------------------------------------- */
+/* ---- forward ----------------------------------------------------------------------------- */
 
 /* Rows of a running softmax in powers of two. References are whole numbers, so that a rounded
  * 2^(x - top) is 2^-top times the rounded 2^x whatever the reference. */
@@ -75,9 +75,70 @@ typedef struct attn_amx_softmax {
         *p; /* out: 2^(factor s - top) as a left factor; in a cell, keys i and i + 16 are a pair */
 } attn_amx_softmax;
 
-/* The softmax, with the blocks multiplied on the way; they neither read p nor write scores. */
-void attn_amx_run_softmax(const attn_amx_softmax *softmax, size_t n_blocks,
-                          const attn_amx_block *blocks);
+void attn_amx_run_softmax(const attn_amx_softmax *softmax);
+
+enum { ATTN_AMX_STEP_TILES = 4 };
+
+/* Cache lines of packed keys and of packed values that a later step will read. */
+typedef struct attn_amx_ahead {
+    const attn_bf16 *keys, *values;
+    size_t lines; /* of each, up to 32 */
+} attn_amx_ahead;
+
+/* A strip of queries and the key tiles that it sees next: their P are multiplied with values
+ * together, a share of the columns beside each tile of the step behind. */
+typedef struct attn_amx_step {
+    size_t strip, n_tiles;
+    uint32_t cells[2 * ATTN_AMX_STEP_TILES];   /* strips of the keys, two a tile */
+    bool is_partial[ATTN_AMX_STEP_TILES];      /* finish() changes its scores */
+    attn_amx_ahead ahead[ATTN_AMX_STEP_TILES]; /* what to ask for beside a tile */
+    attn_bf16 *p;                              /* [n_tiles] pairs of cells */
+} attn_amx_step;
+
+/* Sums of 32 x 32. */
+typedef struct attn_amx_sums {
+    float *sums;
+    size_t row; /* floats from row to row */
+} attn_amx_sums;
+
+/* Steps of a block of queries, in any order of strips. */
+typedef struct attn_amx_walk {
+    size_t queries;                             /* rows of the block */
+    size_t key_cells, value_strips, key_strips; /* strips of dk, of dv, of the keys */
+    float factor;
+    const attn_bf16 *q, *keys, *values;
+    float *o;          /* [strips][32][value_strips * 32] */
+    float *top;        /* [queries], as above */
+    float *total;      /* [queries][ATTN_RUNNING_SUMS] */
+    float *scores[2];  /* [32][64], of a tile and of the next */
+    void (*finish)(void *of, const attn_amx_step *step, size_t tile, float *scores);
+    void *of;
+    size_t turn;        /* the walk's own, as what follows: which scores are next */
+    attn_amx_sums held; /* where the sums in the tiles belong */
+} attn_amx_walk;
+
+/* The first step's scores; every step, with the one before and the next, or NULL; the last step's
+ * values. `before`, `now` and `next` are three different steps, and so are the P of the first two. */
+void attn_amx_start_walk(attn_amx_walk *walk, const attn_amx_step *first);
+void attn_amx_run_step(attn_amx_walk *walk, const attn_amx_step *before, const attn_amx_step *now,
+                       const attn_amx_step *next);
+void attn_amx_end_walk(attn_amx_walk *walk, const attn_amx_step *last);
+
+/* o / total of finished rows, 0 where the total is. `saved` are c and l with 1 <= l < 2, for which
+ * 2^(x - c) / l are the softmax: any c that is a whole number makes the same P. */
+typedef struct attn_amx_results {
+    size_t rows, width;
+    const float *top, *total, *o; /* as above */
+    size_t o_row;
+    float *to; /* [rows][width], rows to_row apart */
+    size_t to_row;
+    float *saved; /* c of each row, and l saved_row further on; NULL: not wanted */
+    size_t saved_row;
+} attn_amx_results;
+
+void attn_amx_store_rows(const attn_amx_results *results);
+
+/* ---- backward ---------------------------------------------------------------------------- */
 
 /* 32 x 64 scores and their gradients dP, for which P = 2^(factor s - top) and
  * dS = P o (dP - delta) are made, rounded, as factors. */
