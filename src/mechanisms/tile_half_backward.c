@@ -15,10 +15,9 @@
 enum {
     GROUP = 4, /* tiles of a block, either way */
     GROUP_STRIPS = GROUP * ATTN_TILE_STRIPS,
-    SCORES = ATTN_STRIP * ATTN_TILE_KEYS, /* of a strip of queries and a tile of keys */
+    UNITS = GROUP_STRIPS * GROUP_STRIPS, /* strips of queries and of keys in a block */
     SQUARE = ATTN_STRIP * ATTN_STRIP,
-    FACTOR = GROUP_STRIPS * GROUP_STRIPS * ATTN_CELL, /* numbers of P or dS of a block */
-    BLOCKS_MAX = 8
+    FACTOR = UNITS * ATTN_CELL /* numbers of P or dS of a block */
 };
 
 typedef struct backward_job {
@@ -40,7 +39,7 @@ typedef struct head_room {
     float *dk, *dv;                          /* [key strips][strips of the width][32][32] */
     float *dq;                               /* [T][strips of dk * 32] */
     float *top, *delta;                      /* [T] */
-    float *s, *dp;                           /* of two strips and tiles */
+    float *s, *dp;                           /* of two units */
     float *slope;                            /* of one */
     float *rows;                             /* 64 of dO', or 32 x 32 of a result */
 } head_room;
@@ -77,9 +76,9 @@ static head_room divide_room(float *room, const backward_job *job)
     r.dq = attn_cut(&room, sums_count(job->query_strips, dk));
     r.top = attn_cut(&room, rows);
     r.delta = attn_cut(&room, rows);
-    r.s = attn_cut(&room, 2 * SCORES);
-    r.dp = attn_cut(&room, 2 * SCORES);
-    r.slope = attn_cut(&room, SCORES);
+    r.s = attn_cut(&room, 2 * SQUARE);
+    r.dp = attn_cut(&room, 2 * SQUARE);
+    r.slope = attn_cut(&room, SQUARE);
     r.rows = room;
     return r;
 }
@@ -93,7 +92,7 @@ static size_t worker_count(const attn_tile_shape *shape)
                            2 * attn_amx_form_count(T, dk) + 2 * attn_amx_form_count(T, dv) +
                            3 * (size_t)FACTOR;
     return attn_half_floats(numbers) + sums_count(key_strips, dk) + sums_count(key_strips, dv) +
-           sums_count(query_strips, dk) + 2 * query_strips * ATTN_STRIP + 5 * (size_t)SCORES +
+           sums_count(query_strips, dk) + 2 * query_strips * ATTN_STRIP + 5 * (size_t)SQUARE +
            rows_count(shape);
 }
 
@@ -179,11 +178,7 @@ typedef struct seen {
 /* Tiles from query tile i0 and key tile j0 on, up to GROUP of each. */
 typedef struct block {
     size_t i0, j0;
-    size_t n_pairs; /* tiles that are not empty */
-    struct {
-        size_t i, j; /* within the block */
-        attn_tile_kind kind;
-    } pair[GROUP * GROUP];
+    attn_tile_kind kind[GROUP][GROUP];
     seen row[GROUP], column[GROUP];
 } block;
 
@@ -202,67 +197,13 @@ static attn_tile tile_at(const backward_job *job, const block *b, size_t i, size
     return t;
 }
 
-static void find_pairs(const backward_job *job, size_t head, const uint32_t *documents, block *b)
+static void count_tile(const backward_job *job, const attn_tile *tile, attn_tile_kind kind,
+                       attn_work *work)
 {
-    const attn_mask *mask = &job->call->rule.mask;
-    const size_t rows = job->query_strips / 2 - b->i0, columns = job->key_strips / 2 - b->j0;
-    b->n_pairs = 0;
-    for (size_t i = 0; i < GROUP; i++) b->row[i].n = b->column[i].n = 0;
-    for (size_t i = 0; i < GROUP && i < rows; i++)
-        for (size_t j = 0; j < GROUP && j < columns; j++) {
-            const attn_tile tile = tile_at(job, b, i, j);
-            const attn_tile_kind kind = mask->tile(mask->rule, head, &tile, documents);
-            if (kind == ATTN_TILE_EMPTY) continue;
-            add_tile(&b->row[i], j);
-            add_tile(&b->column[j], i);
-            b->pair[b->n_pairs].i = i;
-            b->pair[b->n_pairs].j = j;
-            b->pair[b->n_pairs++].kind = kind;
-        }
-}
-
-/* S and dP of a unit, which is a strip of the queries of a pair. */
-static size_t ask_unit(const backward_job *job, const head_room *room, const block *b, size_t unit,
-                       attn_amx_block *out)
-{
-    const size_t row = 2 * (b->i0 + b->pair[unit / 2].i) + unit % 2;
-    const size_t column = 2 * (b->j0 + b->pair[unit / 2].j), at = unit % 2 * SCORES;
-    for (size_t i = 0; i < ATTN_TILE_STRIPS; i++) {
-        const size_t to = at + i * ATTN_STRIP;
-        out[2 * i] =
-            (attn_amx_block){.left = room->q + row * job->key_cells * ATTN_CELL,
-                             .right = room->keys + (column + i) * job->key_cells * ATTN_CELL,
-                             .n_cells = job->key_cells,
-                             .sums = room->s + to,
-                             .sums_row = ATTN_TILE_KEYS,
-                             .is_narrow = true};
-        out[2 * i + 1] =
-            (attn_amx_block){.left = room->d_o + row * job->value_cells * ATTN_CELL,
-                             .right = room->values + (column + i) * job->value_cells * ATTN_CELL,
-                             .n_cells = job->value_cells,
-                             .sums = room->dp + to,
-                             .sums_row = ATTN_TILE_KEYS,
-                             .is_narrow = true};
-    }
-    return 2 * ATTN_TILE_STRIPS;
-}
-
-static void finish_scores(const backward_job *job, const head_room *room, size_t head,
-                          const uint32_t *documents, const attn_tile *tile, attn_tile_kind kind,
-                          float *s, attn_work *work)
-{
-    const attn_tile_call *call = job->call;
-    const attn_score *score = call->rule.score;
-    const bool has_slope = score && score->has_slope;
+    const attn_tile_shape *shape = &job->call->shape;
+    const attn_score *score = job->call->rule.score;
     const uint64_t pairs = (uint64_t)tile->ni * tile->nj;
-    if (has_slope && pairs < SCORES) memset(room->slope, 0, SCORES * sizeof *room->slope);
-    if (pairs == 0) return;
-    attn_tile_finish_scores(&call->rule, call->context->kernels, head, tile, kind, documents,
-                            job->scale, s, ATTN_TILE_KEYS, has_slope ? room->slope : NULL,
-                            ATTN_TILE_KEYS);
-    for (size_t i = 0; tile->nj < ATTN_TILE_KEYS && i < tile->ni; i++)
-        for (size_t j = tile->nj; j < ATTN_TILE_KEYS; j++) s[i * ATTN_TILE_KEYS + j] = -INFINITY;
-    work->matmul += pairs * (6 * call->shape.key_width + 4 * call->shape.value_width);
+    work->matmul += pairs * (6 * shape->key_width + 4 * shape->value_width);
     work->exponential += pairs;
     work->other += (kind == ATTN_TILE_FULL ? 4 : 5) * pairs;
     if (!score) return;
@@ -270,37 +211,100 @@ static void finish_scores(const backward_job *job, const head_room *room, size_t
     attn_work_add(work, attn_work_times(score->slope, pairs));
 }
 
-/* P and dS of all pairs. */
+static void find_tiles(const backward_job *job, size_t head, const uint32_t *documents, block *b,
+                       attn_work *work)
+{
+    const attn_mask *mask = &job->call->rule.mask;
+    const size_t rows = job->query_strips / 2 - b->i0, columns = job->key_strips / 2 - b->j0;
+    for (size_t i = 0; i < GROUP; i++)
+        for (size_t j = 0; j < GROUP; j++) {
+            attn_tile_kind *kind = &b->kind[i][j];
+            *kind = ATTN_TILE_EMPTY;
+            if (i >= rows || j >= columns) continue;
+            const attn_tile tile = tile_at(job, b, i, j);
+            *kind = mask->tile(mask->rule, head, &tile, documents);
+            if (*kind == ATTN_TILE_EMPTY) continue;
+            add_tile(&b->row[i], j);
+            add_tile(&b->column[j], i);
+            count_tile(job, &tile, *kind, work);
+        }
+}
+
+static attn_tile_kind unit_kind(const block *b, size_t unit)
+{
+    return b->kind[unit / GROUP_STRIPS / ATTN_TILE_STRIPS][unit % GROUP_STRIPS / ATTN_TILE_STRIPS];
+}
+
+/* The first unit from this one on of a tile that is not empty, or UNITS. */
+static size_t find_unit(const block *b, size_t unit)
+{
+    while (unit < UNITS && unit_kind(b, unit) == ATTN_TILE_EMPTY) unit++;
+    return unit;
+}
+
+static attn_amx_scores ask_scores(const backward_job *job, const head_room *room, const block *b,
+                                  size_t unit, size_t turn)
+{
+    const size_t row = ATTN_TILE_STRIPS * b->i0 + unit / GROUP_STRIPS;
+    const size_t column = ATTN_TILE_STRIPS * b->j0 + unit % GROUP_STRIPS;
+    return (attn_amx_scores){.q = room->q + row * job->key_cells * ATTN_CELL,
+                             .keys = room->keys + column * job->key_cells * ATTN_CELL,
+                             .d_o = room->d_o + row * job->value_cells * ATTN_CELL,
+                             .values = room->values + column * job->value_cells * ATTN_CELL,
+                             .key_cells = job->key_cells,
+                             .value_cells = job->value_cells,
+                             .scores = room->s + turn % 2 * SQUARE,
+                             .dp = room->dp + turn % 2 * SQUARE};
+}
+
+/* From products to scores. Keys behind the last one are not seen. */
+static void finish_scores(const backward_job *job, const head_room *room, size_t head,
+                          const uint32_t *documents, const block *b, size_t unit, float *s)
+{
+    const attn_tile_call *call = job->call;
+    const size_t T = call->shape.queries, S = call->shape.keys;
+    attn_tile tile = {.i0 = b->i0 * ATTN_TILE_QUERIES + unit / GROUP_STRIPS * ATTN_STRIP,
+                      .j0 = b->j0 * ATTN_TILE_KEYS + unit % GROUP_STRIPS * ATTN_STRIP};
+    tile.ni = tile.i0 < T ? attn_smaller(ATTN_STRIP, T - tile.i0) : 0;
+    tile.nj = tile.j0 < S ? attn_smaller(ATTN_STRIP, S - tile.j0) : 0;
+    const bool has_slope = call->rule.score && call->rule.score->has_slope;
+    if (has_slope && tile.ni * tile.nj < SQUARE)
+        memset(room->slope, 0, SQUARE * sizeof *room->slope);
+    if (tile.ni * tile.nj > 0)
+        attn_tile_finish_scores(&call->rule, call->context->kernels, head, &tile,
+                                unit_kind(b, unit), documents, job->scale, s, ATTN_STRIP,
+                                has_slope ? room->slope : NULL, ATTN_STRIP);
+    for (size_t i = 0; tile.nj < ATTN_STRIP && i < tile.ni; i++)
+        for (size_t j = tile.nj; j < ATTN_STRIP; j++) s[i * ATTN_STRIP + j] = -INFINITY;
+}
+
+/* P and dS of all units, strip of queries by strip of queries. */
 static void make_factors(const backward_job *job, const head_room *room, size_t head,
-                         const uint32_t *documents, const block *b, attn_work *work)
+                         const uint32_t *documents, const block *b)
 {
     const bool has_slope = job->call->rule.score && job->call->rule.score->has_slope;
-    const size_t T = job->call->shape.queries;
-    attn_amx_block next[BLOCKS_MAX];
-    size_t n_next = ask_unit(job, room, b, 0, next);
-    attn_amx_multiply(n_next, next);
-    for (size_t unit = 0; unit < 2 * b->n_pairs; unit++) {
-        const size_t i = 2 * b->pair[unit / 2].i + unit % 2, j = 2 * b->pair[unit / 2].j;
-        const size_t at = unit % 2 * SCORES;
-        attn_tile tile = tile_at(job, b, b->pair[unit / 2].i, b->pair[unit / 2].j);
-        tile.i0 += unit % 2 * ATTN_STRIP;
-        tile.ni = tile.i0 < T ? attn_smaller(ATTN_STRIP, T - tile.i0) : 0;
-        finish_scores(job, room, head, documents, &tile, b->pair[unit / 2].kind, room->s + at,
-                      work);
-        const size_t right = (j * GROUP_STRIPS + i) * ATTN_CELL;
-        const attn_amx_gradient gradient = {.factor = job->factor,
-                                            .scores = room->s + at,
-                                            .dp = room->dp + at,
-                                            .slope = has_slope ? room->slope : NULL,
-                                            .top = room->top + tile.i0,
-                                            .delta = room->delta + tile.i0,
-                                            .p_right = room->p_right + right,
-                                            .ds_right = room->ds_right + right,
-                                            .right_strip = GROUP_STRIPS * ATTN_CELL,
-                                            .ds_left =
-                                                room->ds_left + (i * GROUP_STRIPS + j) * ATTN_CELL};
-        n_next = unit + 1 < 2 * b->n_pairs ? ask_unit(job, room, b, unit + 1, next) : 0;
-        attn_amx_run_gradient(&gradient, n_next, next);
+    size_t unit = find_unit(b, 0);
+    if (unit == UNITS) return;
+    attn_amx_scores next = ask_scores(job, room, b, unit, 0);
+    attn_amx_run_gradient(NULL, &next);
+    for (size_t turn = 0, after; unit < UNITS; turn++, unit = after) {
+        const size_t strip = unit / GROUP_STRIPS, column = unit % GROUP_STRIPS;
+        const size_t first = b->i0 * ATTN_TILE_QUERIES + strip * ATTN_STRIP;
+        const size_t right = (column * GROUP_STRIPS + strip) * ATTN_CELL;
+        float *s = room->s + turn % 2 * SQUARE;
+        finish_scores(job, room, head, documents, b, unit, s);
+        after = find_unit(b, unit + 1);
+        if (after < UNITS) next = ask_scores(job, room, b, after, turn + 1);
+        attn_amx_run_gradient(&(attn_amx_gradient){.factor = job->factor,
+                                                   .scores = s,
+                                                   .dp = room->dp + turn % 2 * SQUARE,
+                                                   .slope = has_slope ? room->slope : NULL,
+                                                   .top = room->top + first,
+                                                   .delta = room->delta + first,
+                                                   .p_right = room->p_right + right,
+                                                   .ds_right = room->ds_right + right,
+                                                   .ds_left = room->ds_left + unit * ATTN_CELL},
+                              after < UNITS ? &next : NULL);
     }
 }
 
@@ -357,9 +361,8 @@ static void add_keys(const backward_job *job, const block *b, size_t width_strip
 static void run_block(const backward_job *job, const head_room *room, size_t head,
                       const uint32_t *documents, block *b, attn_work *work)
 {
-    find_pairs(job, head, documents, b);
-    if (b->n_pairs == 0) return;
-    make_factors(job, room, head, documents, b, work);
+    find_tiles(job, head, documents, b, work);
+    make_factors(job, room, head, documents, b);
     add_queries(job, room, b);
     add_keys(job, b, job->value_cells, room->d_o_columns, room->p_right, room->dv);
     add_keys(job, b, job->key_cells, room->q_columns, room->ds_right, room->dk);
