@@ -51,7 +51,6 @@ typedef struct attn_amx_block {
     float *sums;
     size_t sums_row;
     bool adds;
-    bool is_narrow; /* few cells that follow each other, and adds to nothing: see attention_amx.c */
 } attn_amx_block;
 
 void attn_amx_begin(void);
@@ -138,21 +137,26 @@ typedef struct attn_amx_results {
 
 void attn_amx_store_rows(const attn_amx_results *results);
 
-/* ---- backward ---------------------------------------------------------------------------- */
+/* ---- gradient ---------------------------------------------------------------------------- */
 
-/* 32 x 64 scores and their gradients dP, for which P = 2^(factor s - top) and
- * dS = P o (dP - delta) are made, rounded, as factors. */
+/* 32 queries and 32 keys: a strip each. */
+typedef struct attn_amx_scores {
+    const attn_bf16 *q, *keys, *d_o, *values;
+    size_t key_cells, value_cells;
+    float *scores, *dp; /* out: [32][32]; Q K^T and dO' V^T */
+} attn_amx_scores;
+
+/* Scores and dP, for which P = 2^(factor s - top) and dS = P o (dP - delta) are made, rounded, as
+ * cells of factors. */
 typedef struct attn_amx_gradient {
     float factor;
-    const float *scores, *dp, *slope; /* [32][64]; slope, which multiplies dS: or NULL */
+    const float *scores, *dp, *slope; /* [32][32]; slope, which multiplies dS: or NULL */
     const float *top, *delta;         /* [32] */
-    attn_bf16 *p_right; /* right factors, k along the rows: a cell each of two strips */
-    attn_bf16 *ds_right;
-    size_t right_strip; /* numbers from strip to strip of these */
-    attn_bf16 *ds_left; /* a left factor, two cells; keys i and i + 16 of each are a pair */
+    attn_bf16 *p_right, *ds_right;    /* of right factors, k along the rows */
+    attn_bf16 *ds_left;               /* of a left factor; keys i and i + 16 are a pair */
 } attn_amx_gradient;
 
-void attn_amx_run_gradient(const attn_amx_gradient *gradient, size_t n_blocks,
-                           const attn_amx_block *blocks);
+/* Either may be NULL. What is read of one is not written of the other. */
+void attn_amx_run_gradient(const attn_amx_gradient *gradient, const attn_amx_scores *next);
 
 #endif

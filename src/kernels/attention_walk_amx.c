@@ -220,13 +220,16 @@ multiply_cell(const attn_bf16 *left, const attn_bf16 *right, bool is_first, bool
     take_turn(rows, 3);
 }
 
-static void drain(const attn_amx_walk *w)
+/* From the tiles to where the sums belong. What is stored once more then is of no consequence: scores
+ * that have been used. */
+static void drain(attn_amx_walk *w)
 {
     WITH_QUARTER(_tile_stored, 0, w->held);
     WITH_QUARTER(_tile_stored, 1, w->held);
     WITH_QUARTER(_tile_stored, 2, w->held);
     WITH_QUARTER(_tile_stored, 3, w->held);
     settle_memory();
+    w->held = (attn_amx_sums){w->scores[w->turn ^ 1], SIDE};
 }
 
 static inline __attribute__((always_inline)) float *step_o(const attn_amx_walk *w,
@@ -300,7 +303,7 @@ void attn_amx_start_walk(attn_amx_walk *w, const attn_amx_step *first)
             .sums_row = SIDE};
     attn_amx_multiply(STRIPS, blocks);
     w->turn = 0;
-    w->held = (attn_amx_sums){w->scores[1], SIDE}; /* of no consequence: to be overwritten */
+    w->held = (attn_amx_sums){w->scores[1], SIDE}; /* as after drain() */
     finish_scores(w, first, 0);
 }
 

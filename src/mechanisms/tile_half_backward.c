@@ -1,9 +1,11 @@
 /* The tile engine at level `amx` in bfloat16: backward. See tile_engine.h for the equations.
  *
  * A task owns a key/value head with all its query heads. It goes by blocks of 256 queries and 256
- * keys. In each, strip by strip of a tile, S and dP = dO' V^T become P and dS, rounded, in the order
- * in which products read them; S and dP of the next strip are made beside that. Then the block adds
- *     dQ += dS K,  dK^T += Q^T dS,  dV^T += dO'^T P. */
+ * keys. In each, by units of 32 queries and 32 keys, S and dP = dO' V^T become P and dS, rounded, in
+ * the order in which products read them; S and dP of the next unit are made beside that. Then the
+ * block adds
+ *     dQ += dS K,  dK^T += Q^T dS,  dV^T += dO'^T P.
+ * All queries see a range of keys that the second cache has room for, then the next one. */
 #include "mechanisms/tile_half.h"
 
 #include "base/threads.h"
@@ -15,10 +17,10 @@
 enum {
     GROUP = 4, /* tiles of a block, either way */
     GROUP_STRIPS = GROUP * ATTN_TILE_STRIPS,
-    SCORES = ATTN_STRIP * ATTN_TILE_KEYS, /* of a strip of queries and a tile of keys */
+    RANGE = 2 * GROUP,                   /* key tiles that all queries see before others */
+    UNITS = GROUP_STRIPS * GROUP_STRIPS, /* strips of queries and of keys in a block */
     SQUARE = ATTN_STRIP * ATTN_STRIP,
-    FACTOR = GROUP_STRIPS * GROUP_STRIPS * ATTN_CELL, /* numbers of P or dS of a block */
-    BLOCKS_MAX = 8
+    FACTOR = UNITS * ATTN_CELL /* numbers of P or dS of a block */
 };
 
 typedef struct backward_job {
@@ -39,8 +41,9 @@ typedef struct head_room {
     attn_bf16 *p_right, *ds_right, *ds_left; /* of a block */
     float *dk, *dv;                          /* [key strips][strips of the width][32][32] */
     float *dq;                               /* [T][strips of dk * 32] */
+    bool *has_dk, *has_dq;                   /* of a tile of keys or queries: not just 0 */
     float *top, *delta;                      /* [T] */
-    float *s, *dp;                           /* of two strips and tiles */
+    float *s, *dp;                           /* of two units */
     float *slope;                            /* of one */
     float *rows;                             /* 64 of dO', or 32 x 32 of a result */
 } head_room;
@@ -75,11 +78,13 @@ static head_room divide_room(float *room, const backward_job *job)
     r.dk = attn_cut(&room, sums_count(job->key_strips, dk));
     r.dv = attn_cut(&room, sums_count(job->key_strips, dv));
     r.dq = attn_cut(&room, sums_count(job->query_strips, dk));
+    r.has_dk = (bool *)(void *)attn_cut(&room, attn_rounded(job->key_strips));
+    r.has_dq = (bool *)(void *)attn_cut(&room, attn_rounded(job->query_strips));
     r.top = attn_cut(&room, rows);
     r.delta = attn_cut(&room, rows);
-    r.s = attn_cut(&room, 2 * SCORES);
-    r.dp = attn_cut(&room, 2 * SCORES);
-    r.slope = attn_cut(&room, SCORES);
+    r.s = attn_cut(&room, 2 * SQUARE);
+    r.dp = attn_cut(&room, 2 * SQUARE);
+    r.slope = attn_cut(&room, SQUARE);
     r.rows = room;
     return r;
 }
@@ -93,8 +98,8 @@ static size_t worker_count(const attn_tile_shape *shape)
                            2 * attn_amx_form_count(T, dk) + 2 * attn_amx_form_count(T, dv) +
                            3 * (size_t)FACTOR;
     return attn_half_floats(numbers) + sums_count(key_strips, dk) + sums_count(key_strips, dv) +
-           sums_count(query_strips, dk) + 2 * query_strips * ATTN_STRIP + 5 * (size_t)SCORES +
-           rows_count(shape);
+           sums_count(query_strips, dk) + attn_rounded(key_strips) + attn_rounded(query_strips) +
+           2 * query_strips * ATTN_STRIP + 5 * (size_t)SQUARE + rows_count(shape);
 }
 
 size_t attn_half_backward_scratch(const attn_tile_shape *shape, size_t threads)
@@ -104,38 +109,54 @@ size_t attn_half_backward_scratch(const attn_tile_shape *shape, size_t threads)
 
 /* ---- packing ----------------------------------------------------------------------------- */
 
-static void load_keys(const backward_job *job, const head_room *room, size_t b, size_t g)
+/* The rows of some tiles of keys or queries. */
+typedef struct tiles {
+    size_t first, last; /* last: behind it */
+} tiles;
+
+static size_t tile_rows(const tiles *t, size_t rows)
+{
+    return attn_smaller(t->last * ATTN_TILE_KEYS, rows) - t->first * ATTN_TILE_KEYS;
+}
+
+static void load_keys(const backward_job *job, const head_room *room, size_t b, size_t g,
+                      const tiles *t)
 {
     const attn_tile_call *call = job->call;
-    const size_t S = call->shape.keys, dk = call->shape.key_width, dv = call->shape.value_width;
+    const size_t S = call->shape.keys, n = tile_rows(t, S);
+    const size_t strip = t->first * ATTN_TILE_STRIPS, at = b * S + t->first * ATTN_TILE_KEYS;
     const attn_amx_forms keys = {
         .right = room->keys, .right_of_p = room->key_rows, .row_strips = job->key_strips};
     const attn_amx_forms values = {.right = room->values};
-    attn_amx_pack(0, S, dk, attn_tile_rows(call->k, call->k_at, b * S, g), &keys);
-    attn_amx_pack(0, S, dv, attn_tile_rows(call->v, call->v_at, b * S, g), &values);
-    memset(room->dk, 0, sums_count(job->key_strips, dk) * sizeof *room->dk);
-    memset(room->dv, 0, sums_count(job->key_strips, dv) * sizeof *room->dv);
+    attn_amx_pack(strip, n, call->shape.key_width, attn_tile_rows(call->k, call->k_at, at, g),
+                  &keys);
+    attn_amx_pack(strip, n, call->shape.value_width, attn_tile_rows(call->v, call->v_at, at, g),
+                  &values);
+    memset(room->has_dk + t->first, 0, (t->last - t->first) * sizeof *room->has_dk);
 }
 
-/* One query head: q, dO' = dO / l, delta from what dO' is rounded to, and a clear dq. */
-static void load_query_head(const backward_job *job, const head_room *room, size_t b, size_t h)
+/* Of one query head: q, dO' = dO / l, and delta from what dO' is rounded to. */
+static void load_queries(const backward_job *job, const head_room *room, size_t b, size_t h,
+                         const tiles *t)
 {
     const attn_tile_call *call = job->call;
     const attn_kernels *kernels = call->context->kernels;
     const size_t T = call->shape.queries, dk = call->shape.key_width, dv = call->shape.value_width;
+    const size_t first = t->first * ATTN_TILE_QUERIES, strip = t->first * ATTN_TILE_STRIPS;
     const size_t at = b * T * call->o_at.row + h * call->o_at.head;
     const float *saved = call->saved + 2 * (b * call->shape.heads + h) * T;
     const attn_amx_forms q = {
         .left = room->q, .transposed = room->q_columns, .row_strips = job->query_strips};
     const attn_amx_forms d_o = {
         .left = room->d_o, .transposed = room->d_o_columns, .row_strips = job->query_strips};
-    attn_amx_pack(0, T, dk, attn_tile_rows(call->q, call->q_at, b * T, h), &q);
-    for (size_t i = 0; i < job->query_strips * ATTN_STRIP; i++) {
+    attn_amx_pack(strip, tile_rows(t, T), dk, attn_tile_rows(call->q, call->q_at, b * T + first, h),
+                  &q);
+    for (size_t i = first; i < t->last * ATTN_TILE_QUERIES; i++) {
         const float l = i < T ? saved[T + i] : 0.0f;
         room->top[i] = l == 0.0f ? INFINITY : saved[i]; /* saw nothing: P is 2^-inf = 0 */
         room->delta[i] = l == 0.0f ? 0.0f : 1.0f / l;
     }
-    for (size_t i0 = 0; i0 < T; i0 += ATTN_TILE_QUERIES) {
+    for (size_t i0 = first; i0 < first + tile_rows(t, T); i0 += ATTN_TILE_QUERIES) {
         const size_t n = attn_smaller(ATTN_TILE_QUERIES, T - i0);
         const size_t from = at + i0 * call->o_at.row;
         kernels->copy_rows(n, dv, 1.0f, room->delta + i0, call->d_o + from, call->o_at.row,
@@ -147,25 +168,52 @@ static void load_query_head(const backward_job *job, const head_room *room, size
         const attn_far_rows rounded = {.single = room->rows, .row = dv};
         attn_amx_pack(i0 / ATTN_STRIP, n, dv, rounded, &d_o);
     }
-    memset(room->dq, 0, sums_count(job->query_strips, dk) * sizeof *room->dq);
+    memset(room->has_dq + t->first, 0, (t->last - t->first) * sizeof *room->has_dq);
 }
 
-static void store_keys(const backward_job *job, const head_room *room, size_t width,
+static void clear_rows(size_t rows, size_t n, float *to, size_t to_row)
+{
+    for (size_t i = 0; i < rows; i++) memset(to + i * to_row, 0, n * sizeof *to);
+}
+
+static void store_keys(const backward_job *job, const head_room *room, const tiles *t, size_t width,
                        const float *sums, float scale, float *to, size_t to_row)
 {
     const attn_kernels *kernels = job->call->context->kernels;
     const size_t S = job->call->shape.keys, strips = attn_strips(width);
-    for (size_t j = 0; j < attn_strips(S); j++)
+    const size_t first = t->first * ATTN_TILE_STRIPS, n_strips = attn_strips(tile_rows(t, S));
+    for (size_t j = first; j < first + n_strips; j++)
         for (size_t i = 0; i < strips; i++) {
             const size_t n = attn_smaller(ATTN_STRIP, S - j * ATTN_STRIP);
             const size_t columns = attn_smaller(ATTN_STRIP, width - i * ATTN_STRIP);
             float *at = to + j * ATTN_STRIP * to_row + i * ATTN_STRIP;
+            if (!room->has_dk[j / ATTN_TILE_STRIPS]) {
+                clear_rows(n, columns, at, to_row);
+                continue;
+            }
             for (size_t r = ATTN_STRIP; r < attn_smaller(2 * ATTN_STRIP, S - j * ATTN_STRIP); r++)
                 attn_claim_row(columns, at + r * to_row);
             kernels->transpose(columns, n, sums + (j * strips + i) * SQUARE, ATTN_STRIP, room->rows,
                                ATTN_STRIP);
             kernels->copy_rows(n, columns, scale, NULL, room->rows, ATTN_STRIP, at, to_row);
         }
+}
+
+static void store_queries(const backward_job *job, const head_room *room, size_t b, size_t h,
+                          const tiles *t)
+{
+    const attn_tile_call *call = job->call;
+    const size_t T = call->shape.queries, dk = call->shape.key_width, row = call->q_at.row;
+    const size_t sums_row = job->key_cells * ATTN_STRIP;
+    for (size_t i = t->first; i < t->last; i++) {
+        const size_t i0 = i * ATTN_TILE_QUERIES, n = attn_smaller(ATTN_TILE_QUERIES, T - i0);
+        float *to = call->dq + (b * T + i0) * row + h * call->q_at.head;
+        if (room->has_dq[i])
+            call->context->kernels->copy_rows(n, dk, job->scale, NULL, room->dq + i0 * sums_row,
+                                              sums_row, to, row);
+        else
+            clear_rows(n, dk, to, row);
+    }
 }
 
 /* ---- a block ----------------------------------------------------------------------------- */
@@ -179,11 +227,7 @@ typedef struct seen {
 /* Tiles from query tile i0 and key tile j0 on, up to GROUP of each. */
 typedef struct block {
     size_t i0, j0;
-    size_t n_pairs; /* tiles that are not empty */
-    struct {
-        size_t i, j; /* within the block */
-        attn_tile_kind kind;
-    } pair[GROUP * GROUP];
+    attn_tile_kind kind[GROUP][GROUP];
     seen row[GROUP], column[GROUP];
 } block;
 
@@ -202,67 +246,13 @@ static attn_tile tile_at(const backward_job *job, const block *b, size_t i, size
     return t;
 }
 
-static void find_pairs(const backward_job *job, size_t head, const uint32_t *documents, block *b)
+static void count_tile(const backward_job *job, const attn_tile *tile, attn_tile_kind kind,
+                       attn_work *work)
 {
-    const attn_mask *mask = &job->call->rule.mask;
-    const size_t rows = job->query_strips / 2 - b->i0, columns = job->key_strips / 2 - b->j0;
-    b->n_pairs = 0;
-    for (size_t i = 0; i < GROUP; i++) b->row[i].n = b->column[i].n = 0;
-    for (size_t i = 0; i < GROUP && i < rows; i++)
-        for (size_t j = 0; j < GROUP && j < columns; j++) {
-            const attn_tile tile = tile_at(job, b, i, j);
-            const attn_tile_kind kind = mask->tile(mask->rule, head, &tile, documents);
-            if (kind == ATTN_TILE_EMPTY) continue;
-            add_tile(&b->row[i], j);
-            add_tile(&b->column[j], i);
-            b->pair[b->n_pairs].i = i;
-            b->pair[b->n_pairs].j = j;
-            b->pair[b->n_pairs++].kind = kind;
-        }
-}
-
-/* S and dP of a unit, which is a strip of the queries of a pair. */
-static size_t ask_unit(const backward_job *job, const head_room *room, const block *b, size_t unit,
-                       attn_amx_block *out)
-{
-    const size_t row = 2 * (b->i0 + b->pair[unit / 2].i) + unit % 2;
-    const size_t column = 2 * (b->j0 + b->pair[unit / 2].j), at = unit % 2 * SCORES;
-    for (size_t i = 0; i < ATTN_TILE_STRIPS; i++) {
-        const size_t to = at + i * ATTN_STRIP;
-        out[2 * i] =
-            (attn_amx_block){.left = room->q + row * job->key_cells * ATTN_CELL,
-                             .right = room->keys + (column + i) * job->key_cells * ATTN_CELL,
-                             .n_cells = job->key_cells,
-                             .sums = room->s + to,
-                             .sums_row = ATTN_TILE_KEYS,
-                             .is_narrow = true};
-        out[2 * i + 1] =
-            (attn_amx_block){.left = room->d_o + row * job->value_cells * ATTN_CELL,
-                             .right = room->values + (column + i) * job->value_cells * ATTN_CELL,
-                             .n_cells = job->value_cells,
-                             .sums = room->dp + to,
-                             .sums_row = ATTN_TILE_KEYS,
-                             .is_narrow = true};
-    }
-    return 2 * ATTN_TILE_STRIPS;
-}
-
-static void finish_scores(const backward_job *job, const head_room *room, size_t head,
-                          const uint32_t *documents, const attn_tile *tile, attn_tile_kind kind,
-                          float *s, attn_work *work)
-{
-    const attn_tile_call *call = job->call;
-    const attn_score *score = call->rule.score;
-    const bool has_slope = score && score->has_slope;
+    const attn_tile_shape *shape = &job->call->shape;
+    const attn_score *score = job->call->rule.score;
     const uint64_t pairs = (uint64_t)tile->ni * tile->nj;
-    if (has_slope && pairs < SCORES) memset(room->slope, 0, SCORES * sizeof *room->slope);
-    if (pairs == 0) return;
-    attn_tile_finish_scores(&call->rule, call->context->kernels, head, tile, kind, documents,
-                            job->scale, s, ATTN_TILE_KEYS, has_slope ? room->slope : NULL,
-                            ATTN_TILE_KEYS);
-    for (size_t i = 0; tile->nj < ATTN_TILE_KEYS && i < tile->ni; i++)
-        for (size_t j = tile->nj; j < ATTN_TILE_KEYS; j++) s[i * ATTN_TILE_KEYS + j] = -INFINITY;
-    work->matmul += pairs * (6 * call->shape.key_width + 4 * call->shape.value_width);
+    work->matmul += pairs * (6 * shape->key_width + 4 * shape->value_width);
     work->exponential += pairs;
     work->other += (kind == ATTN_TILE_FULL ? 4 : 5) * pairs;
     if (!score) return;
@@ -270,37 +260,100 @@ static void finish_scores(const backward_job *job, const head_room *room, size_t
     attn_work_add(work, attn_work_times(score->slope, pairs));
 }
 
-/* P and dS of all pairs. */
+static void find_tiles(const backward_job *job, size_t head, const uint32_t *documents, block *b,
+                       attn_work *work)
+{
+    const attn_mask *mask = &job->call->rule.mask;
+    const size_t rows = job->query_strips / 2 - b->i0, columns = job->key_strips / 2 - b->j0;
+    for (size_t i = 0; i < GROUP; i++)
+        for (size_t j = 0; j < GROUP; j++) {
+            attn_tile_kind *kind = &b->kind[i][j];
+            *kind = ATTN_TILE_EMPTY;
+            if (i >= rows || j >= columns) continue;
+            const attn_tile tile = tile_at(job, b, i, j);
+            *kind = mask->tile(mask->rule, head, &tile, documents);
+            if (*kind == ATTN_TILE_EMPTY) continue;
+            add_tile(&b->row[i], j);
+            add_tile(&b->column[j], i);
+            count_tile(job, &tile, *kind, work);
+        }
+}
+
+static attn_tile_kind unit_kind(const block *b, size_t unit)
+{
+    return b->kind[unit / GROUP_STRIPS / ATTN_TILE_STRIPS][unit % GROUP_STRIPS / ATTN_TILE_STRIPS];
+}
+
+/* The first unit from this one on of a tile that is not empty, or UNITS. */
+static size_t find_unit(const block *b, size_t unit)
+{
+    while (unit < UNITS && unit_kind(b, unit) == ATTN_TILE_EMPTY) unit++;
+    return unit;
+}
+
+static attn_amx_scores ask_scores(const backward_job *job, const head_room *room, const block *b,
+                                  size_t unit, size_t turn)
+{
+    const size_t row = ATTN_TILE_STRIPS * b->i0 + unit / GROUP_STRIPS;
+    const size_t column = ATTN_TILE_STRIPS * b->j0 + unit % GROUP_STRIPS;
+    return (attn_amx_scores){.q = room->q + row * job->key_cells * ATTN_CELL,
+                             .keys = room->keys + column * job->key_cells * ATTN_CELL,
+                             .d_o = room->d_o + row * job->value_cells * ATTN_CELL,
+                             .values = room->values + column * job->value_cells * ATTN_CELL,
+                             .key_cells = job->key_cells,
+                             .value_cells = job->value_cells,
+                             .scores = room->s + turn % 2 * SQUARE,
+                             .dp = room->dp + turn % 2 * SQUARE};
+}
+
+/* From products to scores. Keys behind the last one are not seen. */
+static void finish_scores(const backward_job *job, const head_room *room, size_t head,
+                          const uint32_t *documents, const block *b, size_t unit, float *s)
+{
+    const attn_tile_call *call = job->call;
+    const size_t T = call->shape.queries, S = call->shape.keys;
+    attn_tile tile = {.i0 = b->i0 * ATTN_TILE_QUERIES + unit / GROUP_STRIPS * ATTN_STRIP,
+                      .j0 = b->j0 * ATTN_TILE_KEYS + unit % GROUP_STRIPS * ATTN_STRIP};
+    tile.ni = tile.i0 < T ? attn_smaller(ATTN_STRIP, T - tile.i0) : 0;
+    tile.nj = tile.j0 < S ? attn_smaller(ATTN_STRIP, S - tile.j0) : 0;
+    const bool has_slope = call->rule.score && call->rule.score->has_slope;
+    if (has_slope && tile.ni * tile.nj < SQUARE)
+        memset(room->slope, 0, SQUARE * sizeof *room->slope);
+    if (tile.ni * tile.nj > 0)
+        attn_tile_finish_scores(&call->rule, call->context->kernels, head, &tile,
+                                unit_kind(b, unit), documents, job->scale, s, ATTN_STRIP,
+                                has_slope ? room->slope : NULL, ATTN_STRIP);
+    for (size_t i = 0; tile.nj < ATTN_STRIP && i < tile.ni; i++)
+        for (size_t j = tile.nj; j < ATTN_STRIP; j++) s[i * ATTN_STRIP + j] = -INFINITY;
+}
+
+/* P and dS of all units, strip of queries by strip of queries. */
 static void make_factors(const backward_job *job, const head_room *room, size_t head,
-                         const uint32_t *documents, const block *b, attn_work *work)
+                         const uint32_t *documents, const block *b)
 {
     const bool has_slope = job->call->rule.score && job->call->rule.score->has_slope;
-    const size_t T = job->call->shape.queries;
-    attn_amx_block next[BLOCKS_MAX];
-    size_t n_next = ask_unit(job, room, b, 0, next);
-    attn_amx_multiply(n_next, next);
-    for (size_t unit = 0; unit < 2 * b->n_pairs; unit++) {
-        const size_t i = 2 * b->pair[unit / 2].i + unit % 2, j = 2 * b->pair[unit / 2].j;
-        const size_t at = unit % 2 * SCORES;
-        attn_tile tile = tile_at(job, b, b->pair[unit / 2].i, b->pair[unit / 2].j);
-        tile.i0 += unit % 2 * ATTN_STRIP;
-        tile.ni = tile.i0 < T ? attn_smaller(ATTN_STRIP, T - tile.i0) : 0;
-        finish_scores(job, room, head, documents, &tile, b->pair[unit / 2].kind, room->s + at,
-                      work);
-        const size_t right = (j * GROUP_STRIPS + i) * ATTN_CELL;
-        const attn_amx_gradient gradient = {.factor = job->factor,
-                                            .scores = room->s + at,
-                                            .dp = room->dp + at,
-                                            .slope = has_slope ? room->slope : NULL,
-                                            .top = room->top + tile.i0,
-                                            .delta = room->delta + tile.i0,
-                                            .p_right = room->p_right + right,
-                                            .ds_right = room->ds_right + right,
-                                            .right_strip = GROUP_STRIPS * ATTN_CELL,
-                                            .ds_left =
-                                                room->ds_left + (i * GROUP_STRIPS + j) * ATTN_CELL};
-        n_next = unit + 1 < 2 * b->n_pairs ? ask_unit(job, room, b, unit + 1, next) : 0;
-        attn_amx_run_gradient(&gradient, n_next, next);
+    size_t unit = find_unit(b, 0);
+    if (unit == UNITS) return;
+    attn_amx_scores next = ask_scores(job, room, b, unit, 0);
+    attn_amx_run_gradient(NULL, &next);
+    for (size_t turn = 0, after; unit < UNITS; turn++, unit = after) {
+        const size_t strip = unit / GROUP_STRIPS, column = unit % GROUP_STRIPS;
+        const size_t first = b->i0 * ATTN_TILE_QUERIES + strip * ATTN_STRIP;
+        const size_t right = (column * GROUP_STRIPS + strip) * ATTN_CELL;
+        float *s = room->s + turn % 2 * SQUARE;
+        finish_scores(job, room, head, documents, b, unit, s);
+        after = find_unit(b, unit + 1);
+        if (after < UNITS) next = ask_scores(job, room, b, after, turn + 1);
+        attn_amx_run_gradient(&(attn_amx_gradient){.factor = job->factor,
+                                                   .scores = s,
+                                                   .dp = room->dp + turn % 2 * SQUARE,
+                                                   .slope = has_slope ? room->slope : NULL,
+                                                   .top = room->top + first,
+                                                   .delta = room->delta + first,
+                                                   .p_right = room->p_right + right,
+                                                   .ds_right = room->ds_right + right,
+                                                   .ds_left = room->ds_left + unit * ATTN_CELL},
+                              after < UNITS ? &next : NULL);
     }
 }
 
@@ -323,15 +376,16 @@ static void add_queries(const backward_job *job, const head_room *room, const bl
                 .n_cells = keys->n,
                 .sums = room->dq + at * ATTN_STRIP * row + i * ATTN_STRIP,
                 .sums_row = row,
-                .adds = true};
+                .adds = room->has_dq[at / ATTN_TILE_STRIPS]};
         }
         attn_amx_multiply(n, blocks);
     }
 }
 
 /* sums += left^T times P or dS. What stays near is a strip of the left factor's columns. */
-static void add_keys(const backward_job *job, const block *b, size_t width_strips,
-                     const attn_bf16 *left, const attn_bf16 *right, float *sums)
+static void add_keys(const backward_job *job, const head_room *room, const block *b,
+                     size_t width_strips, const attn_bf16 *left, const attn_bf16 *right,
+                     float *sums)
 {
     for (size_t i = 0; i < width_strips; i++) {
         attn_amx_block blocks[GROUP_STRIPS];
@@ -348,7 +402,7 @@ static void add_keys(const backward_job *job, const block *b, size_t width_strip
                                  .n_cells = queries->n,
                                  .sums = sums + (at * width_strips + i) * SQUARE,
                                  .sums_row = ATTN_STRIP,
-                                 .adds = true};
+                                 .adds = room->has_dk[at / ATTN_TILE_STRIPS]};
         }
         attn_amx_multiply(n, blocks);
     }
@@ -357,45 +411,61 @@ static void add_keys(const backward_job *job, const block *b, size_t width_strip
 static void run_block(const backward_job *job, const head_room *room, size_t head,
                       const uint32_t *documents, block *b, attn_work *work)
 {
-    find_pairs(job, head, documents, b);
-    if (b->n_pairs == 0) return;
-    make_factors(job, room, head, documents, b, work);
+    find_tiles(job, head, documents, b, work);
+    make_factors(job, room, head, documents, b);
     add_queries(job, room, b);
-    add_keys(job, b, job->value_cells, room->d_o_columns, room->p_right, room->dv);
-    add_keys(job, b, job->key_cells, room->q_columns, room->ds_right, room->dk);
+    add_keys(job, room, b, job->value_cells, room->d_o_columns, room->p_right, room->dv);
+    add_keys(job, room, b, job->key_cells, room->q_columns, room->ds_right, room->dk);
+    for (size_t i = 0; i < GROUP; i++) {
+        if (b->row[i].n > 0) room->has_dq[b->i0 + i] = true;
+        if (b->column[i].n > 0) room->has_dk[b->j0 + i] = true;
+    }
 }
 
+static void store_key_range(const backward_job *job, const head_room *room, size_t b, size_t g,
+                            const tiles *range)
+{
+    const attn_tile_call *call = job->call;
+    const size_t S = call->shape.keys, dk = call->shape.key_width, dv = call->shape.value_width;
+    store_keys(job, room, range, dk, room->dk, job->scale,
+               call->dk + b * S * call->k_at.row + g * call->k_at.head, call->k_at.row);
+    store_keys(job, room, range, dv, room->dv, 1.0f,
+               call->dv + b * S * call->v_at.row + g * call->v_at.head, call->v_at.row);
+}
+
+/* What a task needs is packed, and what it is done with stored, while it is near. */
 static void run_kv_head(void *argument, size_t index, size_t worker)
 {
     backward_job *job = argument;
     const attn_tile_call *call = job->call;
     const attn_tile_shape *shape = &call->shape;
-    const attn_kernels *kernels = call->context->kernels;
-    const size_t T = shape->queries, S = shape->keys, dk = shape->key_width;
-    const size_t dv = shape->value_width, group = shape->heads / shape->kv_heads;
+    const size_t dk = shape->key_width, group = shape->heads / shape->kv_heads;
+    const size_t n_keys = job->key_strips / ATTN_TILE_STRIPS;
+    const size_t n_queries = job->query_strips / ATTN_TILE_STRIPS;
     const size_t b = index / shape->kv_heads, g = index % shape->kv_heads;
     const head_room room = divide_room(job->workers + worker * job->worker_count, job);
-    const uint32_t *documents = call->document_start ? call->document_start + b * T : NULL;
+    const uint32_t *documents =
+        call->document_start ? call->document_start + b * shape->queries : NULL;
     attn_work *work = &job->tally.of[worker];
 
-    load_keys(job, &room, b, g);
-    for (size_t h = g * group; h < (g + 1) * group; h++) {
-        load_query_head(job, &room, b, h);
-        attn_amx_begin();
-        for (size_t j = 0; j < job->key_strips / 2; j += GROUP)
-            for (size_t i = 0; i < job->query_strips / 2; i += GROUP)
-                run_block(job, &room, h, documents, &(block){.i0 = i, .j0 = j}, work);
-        attn_amx_end();
-        kernels->copy_rows(T, dk, job->scale, NULL, room.dq, job->key_cells * ATTN_STRIP,
-                           call->dq + b * T * call->q_at.row + h * call->q_at.head, call->q_at.row);
-        /* dO / l, delta, 1 / l and the scale of dq */
-        work->other += (uint64_t)T * (3 * dv + dk + 1);
-    }
-    store_keys(job, &room, dk, room.dk, job->scale,
-               call->dk + b * S * call->k_at.row + g * call->k_at.head, call->k_at.row);
-    store_keys(job, &room, dv, room.dv, 1.0f,
-               call->dv + b * S * call->v_at.row + g * call->v_at.head, call->v_at.row);
-    work->other += (uint64_t)S * dk;
+    for (size_t h = g * group; h < (g + 1) * group; h++)
+        for (size_t j0 = 0; j0 < n_keys; j0 += RANGE) {
+            const tiles keys = {.first = j0, .last = attn_smaller(j0 + RANGE, n_keys)};
+            if (h == g * group) load_keys(job, &room, b, g, &keys);
+            for (size_t i0 = 0; i0 < n_queries; i0 += GROUP) {
+                const tiles queries = {.first = i0, .last = attn_smaller(i0 + GROUP, n_queries)};
+                if (j0 == 0) load_queries(job, &room, b, h, &queries);
+                attn_amx_begin();
+                for (size_t j = j0; j < keys.last; j += GROUP)
+                    run_block(job, &room, h, documents, &(block){.i0 = i0, .j0 = j}, work);
+                attn_amx_end();
+                if (keys.last == n_keys) store_queries(job, &room, b, h, &queries);
+            }
+            if (h == (g + 1) * group - 1) store_key_range(job, &room, b, g, &keys);
+        }
+    /* dO / l, delta, 1 / l and the scale of dq; that of dk */
+    work->other += (uint64_t)group * shape->queries * (3 * shape->value_width + dk + 1);
+    work->other += (uint64_t)shape->keys * dk;
 }
 
 void attn_half_backward(const attn_tile_call *call)
