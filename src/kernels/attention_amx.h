@@ -76,22 +76,17 @@ typedef struct attn_amx_softmax {
 
 void attn_amx_run_softmax(const attn_amx_softmax *softmax);
 
-enum { ATTN_AMX_STEP_TILES = 4 };
-
 /* Cache lines of packed keys and of packed values that a later step will read. */
 typedef struct attn_amx_ahead {
     const attn_bf16 *keys, *values;
     size_t lines; /* of each, up to 32 */
 } attn_amx_ahead;
 
-/* A strip of queries and the key tiles that it sees next: their P are multiplied with values
- * together, a share of the columns beside each tile of the step behind. */
+/* A strip of queries and a tile of keys that it sees. */
 typedef struct attn_amx_step {
-    size_t strip, n_tiles;
-    uint32_t cells[2 * ATTN_AMX_STEP_TILES];   /* strips of the keys, two a tile */
-    bool is_partial[ATTN_AMX_STEP_TILES];      /* finish() changes its scores */
-    attn_amx_ahead ahead[ATTN_AMX_STEP_TILES]; /* what to ask for beside a tile */
-    attn_bf16 *p;                              /* [n_tiles] pairs of cells */
+    size_t strip, tile;
+    bool is_partial;      /* finish() changes its scores */
+    attn_amx_ahead ahead; /* what to ask for beside its softmax */
 } attn_amx_step;
 
 /* Sums of 32 x 32. */
@@ -100,24 +95,26 @@ typedef struct attn_amx_sums {
     size_t row; /* floats from row to row */
 } attn_amx_sums;
 
-/* Steps of a block of queries, in any order of strips. */
+/* Steps of a block of queries, in any order. The softmax of a step runs while the tiles work on the
+ * scores of the next one and on the values of the one before. */
 typedef struct attn_amx_walk {
     size_t queries;                             /* rows of the block */
     size_t key_cells, value_strips, key_strips; /* strips of dk, of dv, of the keys */
     float factor;
     const attn_bf16 *q, *keys, *values;
-    float *o;          /* [strips][32][value_strips * 32] */
-    float *top;        /* [queries], as above */
-    float *total;      /* [queries][ATTN_RUNNING_SUMS] */
-    float *scores[2];  /* [32][64], of a tile and of the next */
-    void (*finish)(void *of, const attn_amx_step *step, size_t tile, float *scores);
+    float *o;         /* [strips][32][value_strips * 32], 0 at first */
+    float *top;       /* [queries], as above */
+    float *total;     /* [queries][ATTN_RUNNING_SUMS] */
+    float *scores[2]; /* [32][64], of a step and of the next */
+    attn_bf16 *p[2];  /* two cells, of a step and of the one before */
+    void (*finish)(void *of, const attn_amx_step *step, float *scores);
     void *of;
-    size_t turn;        /* the walk's own, as what follows: which scores are next */
+    size_t turn;        /* the walk's own, as what follows: which scores and P are next */
     attn_amx_sums held; /* where the sums in the tiles belong */
 } attn_amx_walk;
 
-/* The first step's scores; every step, with the one before and the next, or NULL; the last step's
- * values. `before`, `now` and `next` are three different steps, and so are the P of the first two. */
+/* The first step's scores; every step, with the ones before and behind it, or NULL; the last step's
+ * values. */
 void attn_amx_start_walk(attn_amx_walk *walk, const attn_amx_step *first);
 void attn_amx_run_step(attn_amx_walk *walk, const attn_amx_step *before, const attn_amx_step *now,
                        const attn_amx_step *next);

@@ -107,8 +107,8 @@ static inline __attribute__((always_inline)) void take_turn(row_work *w, size_t 
     if (w->left > 0) take_row(w);
 }
 
-/* A row's reference rises; by what total and o were multiplied. */
-static __m512 raise_top(const attn_amx_softmax *s, size_t i)
+/* A row's reference rises, and what is multiplied with it. */
+static void raise_top(const attn_amx_softmax *s, size_t i)
 {
     const float top = find_top(s, i);
     const __m512 down = _mm512_scalef_ps(_mm512_set1_ps(1.0f), _mm512_set1_ps(s->top[i] - top));
@@ -117,39 +117,16 @@ static __m512 raise_top(const attn_amx_softmax *s, size_t i)
     for (size_t j = 0; j < s->o_row; j += 16)
         _mm512_storeu_ps(o + j, _mm512_mul_ps(_mm512_loadu_ps(o + j), down));
     s->top[i] = top;
-    return down;
-}
-
-/* P that is still to be multiplied with values. */
-typedef struct pending {
-    attn_bf16 *p;
-    size_t n_tiles;
-} pending;
-
-/* By a power of two: exact, unless a number becomes subnormal. */
-static void scale_row(const pending *of, size_t i, __m512 down, const beside_constants *c)
-{
-    const __m512i upper = _mm512_set1_epi32((int)0xffff0000u);
-    for (size_t cell = 0; cell < STRIPS * of->n_tiles; cell++) {
-        attn_bf16 *at = of->p + cell * ATTN_CELL + i * ATTN_STRIP;
-        const __m512i pairs = _mm512_load_si512(at);
-        const __m512 low = _mm512_castsi512_ps(_mm512_slli_epi32(pairs, 16));
-        const __m512 high = _mm512_castsi512_ps(_mm512_and_si512(pairs, upper));
-        _mm512_store_si512(at, round_pairs(_mm512_mul_ps(low, down), _mm512_mul_ps(high, down), c));
-    }
 }
 
 /* Rare: the rows whose reference rises, once more; `before` are their totals without these tiles. */
-static __attribute__((noinline)) void repeat_rows(const attn_amx_softmax *s, const __m512 *before,
-                                                  const pending *of, size_t n)
+static __attribute__((noinline)) void repeat_rows(const attn_amx_softmax *s, const __m512 *before)
 {
-    const beside_constants constants = keep_constants();
     for (size_t i = 0; i < s->rows; i++) {
         float *total = s->total + i * ATTN_RUNNING_SUMS;
         if (!_mm512_cmp_ps_mask(_mm512_load_ps(total), _mm512_set1_ps(room), _CMP_GT_OQ)) continue;
         _mm512_store_ps(total, before[i]);
-        const __m512 down = raise_top(s, i);
-        for (size_t k = 0; k < n; k++) scale_row(&of[k], i, down, &constants);
+        raise_top(s, i);
         for (size_t tile = 0; tile < s->n_tiles; tile++) {
             const attn_amx_softmax row = {.rows = 1,
                                           .factor = s->factor,
@@ -177,7 +154,7 @@ void attn_amx_run_softmax(const attn_amx_softmax *s)
         while (work.left > 0) take_row(&work);
         fits &= work.fits;
     }
-    if (fits != 0xffff) repeat_rows(s, before, NULL, 0);
+    if (fits != 0xffff) repeat_rows(s, before);
     _mm256_zeroupper(); /* gcc 12 forgets it, and code without AVX then waits */
 }
 
@@ -238,128 +215,105 @@ static inline __attribute__((always_inline)) float *step_o(const attn_amx_walk *
     return w->o + step->strip * ATTN_STRIP * w->value_strips * ATTN_STRIP;
 }
 
-/* S = Q K^T of a tile. */
+/* S = Q K^T. */
 static inline __attribute__((always_inline)) void
-multiply_scores(attn_amx_walk *w, const attn_amx_step *step, size_t tile, row_work *rows)
+multiply_scores(attn_amx_walk *w, const attn_amx_step *step, row_work *rows)
 {
     const size_t cells = w->key_cells;
     const attn_bf16 *left = w->q + step->strip * cells * ATTN_CELL;
-    const attn_bf16 *right = w->keys + step->cells[2 * tile] * cells * ATTN_CELL;
+    const attn_bf16 *right = w->keys + STRIPS * step->tile * cells * ATTN_CELL;
     attn_amx_sums held = w->held;
     for (size_t strip = 0; strip < STRIPS; strip++) {
         const attn_amx_sums to = {w->scores[w->turn] + strip * ATTN_STRIP, SIDE};
         multiply_cell(left, right, true, false, held, to, rows);
         for (size_t cell = 1; cell < cells; cell++)
-            multiply_cell(left + cell * ATTN_CELL, right + cell * ATTN_CELL, false, false, held, to, rows);
+            multiply_cell(left + cell * ATTN_CELL, right + cell * ATTN_CELL, false, false, held, to,
+                          rows);
         right += cells * ATTN_CELL;
         held = to;
     }
     w->held = held;
 }
 
-/* O += P V for strips of columns. */
+/* O += P V. */
 static inline __attribute__((always_inline)) void
-multiply_values(attn_amx_walk *w, const attn_amx_step *step, size_t column, size_t end, row_work *rows)
+multiply_values(attn_amx_walk *w, const attn_amx_step *step, row_work *rows)
 {
-    attn_amx_sums held = w->held;
-    for (; column < end; column++) {
-        const attn_amx_sums to = {step_o(w, step) + column * ATTN_STRIP, w->value_strips * ATTN_STRIP};
-        const attn_bf16 *values = w->values + column * w->key_strips * ATTN_CELL;
-        const attn_bf16 *left = step->p, *right = values + step->cells[0] * ATTN_CELL;
+    const attn_bf16 *left = w->p[w->turn];
+    const attn_bf16 *right = w->values + STRIPS * step->tile * ATTN_CELL;
+    attn_amx_sums to = {step_o(w, step), w->value_strips * ATTN_STRIP}, held = w->held;
+    for (size_t column = 0; column < w->value_strips; column++) {
         multiply_cell(left, right, true, true, held, to, rows);
         multiply_cell(left + ATTN_CELL, right + ATTN_CELL, false, true, held, to, rows);
-        for (size_t tile = 1; tile < step->n_tiles; tile++) {
-            left += STRIPS * ATTN_CELL;
-            right = values + step->cells[2 * tile] * ATTN_CELL;
-            multiply_cell(left, right, false, true, held, to, rows);
-            multiply_cell(left + ATTN_CELL, right + ATTN_CELL, false, true, held, to, rows);
-        }
+        right += w->key_strips * ATTN_CELL;
         held = to;
+        to.sums += ATTN_STRIP;
     }
     w->held = held;
 }
 
-static size_t count_products(const attn_amx_walk *w, const attn_amx_step *next, const attn_amx_step *before, size_t columns)
+/* A step's scores, which then may be changed. */
+static void finish_scores(const attn_amx_walk *w, const attn_amx_step *step)
 {
-    const size_t scores = next ? STRIPS * w->key_cells : 0;
-    return 4 * (scores + (columns > 0 ? columns * STRIPS * before->n_tiles : 0));
+    if (step->is_partial) w->finish(w->of, step, w->scores[w->turn]);
 }
 
-/* The tile's scores, which then may be changed. */
-static void finish_scores(const attn_amx_walk *w, const attn_amx_step *step, size_t tile)
+/* Nothing beside products. */
+static row_work no_rows(void)
 {
-    if (step->is_partial[tile]) w->finish(w->of, step, tile, w->scores[w->turn]);
+    static const attn_amx_softmax none;
+    return start_rows(&none, &(attn_amx_ahead){0}, NULL);
 }
 
 void attn_amx_start_walk(attn_amx_walk *w, const attn_amx_step *first)
 {
-    attn_amx_block blocks[STRIPS];
-    for (size_t strip = 0; strip < STRIPS; strip++)
-        blocks[strip] = (attn_amx_block){
-            .left = w->q + first->strip * w->key_cells * ATTN_CELL,
-            .right = w->keys + first->cells[strip] * w->key_cells * ATTN_CELL,
-            .n_cells = w->key_cells,
-            .sums = w->scores[0] + strip * ATTN_STRIP,
-            .sums_row = SIDE};
-    attn_amx_multiply(STRIPS, blocks);
+    row_work none = no_rows();
     w->turn = 0;
     w->held = (attn_amx_sums){w->scores[1], SIDE}; /* as after drain() */
-    finish_scores(w, first, 0);
+    settle_memory();
+    multiply_scores(w, first, &none);
+    drain(w);
+    finish_scores(w, first);
 }
 
 void attn_amx_run_step(attn_amx_walk *w, const attn_amx_step *before, const attn_amx_step *now,
                        const attn_amx_step *next)
 {
     const size_t first = now->strip * ATTN_STRIP, row = w->value_strips * ATTN_STRIP;
-    const size_t rows = w->queries - first < ATTN_STRIP ? w->queries - first : ATTN_STRIP;
+    const attn_amx_softmax s = {
+        .rows = w->queries - first < ATTN_STRIP ? w->queries - first : ATTN_STRIP,
+        .n_tiles = 1,
+        .factor = w->factor,
+        .scores = w->scores[w->turn],
+        .top = w->top + first,
+        .total = w->total + first * ATTN_RUNNING_SUMS,
+        .o = step_o(w, now),
+        .o_row = row,
+        .p = w->p[w->turn]};
     __m512 totals[ATTN_STRIP];
-    size_t column = 0;
-    for (size_t tile = 0; tile < now->n_tiles; tile++) {
-        const attn_amx_softmax s = {.rows = rows,
-                                    .n_tiles = 1,
-                                    .factor = w->factor,
-                                    .scores = w->scores[w->turn],
-                                    .top = w->top + first,
-                                    .total = w->total + first * ATTN_RUNNING_SUMS,
-                                    .o = w->o + first * row,
-                                    .o_row = row,
-                                    .p = now->p + tile * STRIPS * ATTN_CELL};
-        const bool is_last = tile + 1 == now->n_tiles;
-        const attn_amx_step *then = is_last ? next : now;
-        const size_t end = before ? w->value_strips * (tile + 1) / now->n_tiles : 0;
-        if (tile == 0) find_first_tops(&s);
-        w->turn ^= 1;
-        row_work work = start_rows(&s, &now->ahead[tile], totals);
-        work.pace = count_products(w, then, before, end - column) / ATTN_STRIP;
-        settle_memory();
-        if (then) multiply_scores(w, then, is_last ? 0 : tile + 1, &work);
-        if (column < end) multiply_values(w, before, column, end, &work);
-        while (work.left > 0) take_row(&work);
-        settle_memory();
-        if (column == end || work.fits != 0xffff) drain(w); /* scores, or o that is changed here */
-        column = end;
-        if (work.fits != 0xffff) {
-            const bool same = before && before->strip == now->strip;
-            const pending of[] = {{.p = now->p, .n_tiles = tile},
-                                  {.p = same ? before->p : NULL, .n_tiles = same ? before->n_tiles : 0}};
-            repeat_rows(&s, totals, of, 2);
-        }
-        if (then) finish_scores(w, then, is_last ? 0 : tile + 1);
-    }
+    find_first_tops(&s);
+    row_work work = start_rows(&s, &now->ahead, totals);
+    work.pace = 8 * (w->key_cells + w->value_strips) / ATTN_STRIP;
+    w->turn ^= 1;
+    settle_memory();
+    if (next) multiply_scores(w, next, &work);
+    if (before) multiply_values(w, before, &work);
+    while (work.left > 0) take_row(&work);
+    settle_memory();
+    if (!before || work.fits != 0xffff) drain(w); /* scores, or o that is changed here */
+    if (work.fits != 0xffff) repeat_rows(&s, totals);
+    if (next) finish_scores(w, next);
     _mm256_zeroupper(); /* gcc 12 forgets it, and code without AVX then waits */
 }
 
 void attn_amx_end_walk(attn_amx_walk *w, const attn_amx_step *last)
 {
+    row_work none = no_rows();
+    w->turn ^= 1;
+    settle_memory();
+    multiply_values(w, last, &none);
     drain(w);
-    for (size_t column = 0; column < w->value_strips; column++)
-        attn_amx_multiply(1, &(attn_amx_block){.left = last->p,
-                            .right = w->values + column * w->key_strips * ATTN_CELL,
-                            .right_cells = last->cells,
-                            .n_cells = STRIPS * last->n_tiles,
-                            .sums = step_o(w, last) + column * ATTN_STRIP,
-                            .sums_row = w->value_strips * ATTN_STRIP,
-                            .adds = true});
+    _mm256_zeroupper();
 }
 
 /* ---- results ----------------------------------------------------------------------------- */

@@ -23,7 +23,6 @@ typedef struct forward_job {
     float scale, factor;                        /* as in float32 */
     size_t first_head, n_heads;                 /* packed together */
     size_t key_cells, value_strips, key_strips; /* strips of dk, of dv, of the keys */
-    size_t step_tiles;                          /* key tiles whose P meet values together */
     attn_bf16 *keys, *values;                   /* packed, from first_head on */
     float *workers;
     size_t query_blocks;
@@ -48,13 +47,12 @@ static size_t output_row(const attn_tile_shape *shape)
     return attn_strips(shape->value_width) * ATTN_STRIP;
 }
 
-/* Scores of two tiles and P of two steps, or scores, P and a list of all keys. */
+/* Scores and P of two steps, or scores, P and a list of all keys. */
 static size_t steps_count(const attn_tile_shape *shape)
 {
     const size_t strips = attn_amx_row_strips(shape->keys), all = strips / 2 * SCORES;
     const size_t rows = all + attn_half_floats(all) + attn_rounded(strips);
-    const size_t step = ATTN_AMX_STEP_TILES * (size_t)SCORES;
-    const size_t online = 2 * (SCORES + attn_half_floats(step));
+    const size_t online = 2 * (SCORES + attn_half_floats(SCORES));
     return rows > online ? rows : online;
 }
 
@@ -173,7 +171,7 @@ static void finish_tile(const query_block *block, const attn_tile *tile, attn_ti
 /* A step of the kernels' walk. */
 typedef struct step {
     attn_amx_step of; /* first: what the kernels hand back */
-    attn_tile_kind kinds[ATTN_AMX_STEP_TILES];
+    attn_tile_kind kind;
 } step;
 
 /* Where a block of queries is: all strips for a group of key tiles, each of them step by step. */
@@ -219,20 +217,18 @@ static void see_group(walk *at)
     }
 }
 
-static void add_tile(const walk *at, attn_tile_kind kind, step *s)
+static void make_step(const walk *at, attn_tile_kind kind, step *s)
 {
     query_block *block = at->block;
     const attn_tile tile = tile_at(block, at->strip * ATTN_STRIP, ATTN_STRIP, at->tile);
-    const size_t n = s->of.n_tiles++;
-    s->kinds[n] = kind;
-    s->of.cells[2 * n] = (uint32_t)(2 * at->tile);
-    s->of.cells[2 * n + 1] = (uint32_t)(2 * at->tile + 1);
-    s->of.is_partial[n] = kind != ATTN_TILE_FULL || tile.nj < ATTN_TILE_KEYS || block->documents ||
-                          block->job->call->rule.score;
-    s->of.ahead[n] = (attn_amx_ahead){0};
-    const size_t cell = ATTN_TILE_STRIPS * (at->tile + GROUP) * ATTN_CELL;
-    if (at->tile + GROUP <= at->last)
-        s->of.ahead[n] =
+    const size_t later = at->tile + GROUP, cell = ATTN_TILE_STRIPS * later * ATTN_CELL;
+    s->kind = kind;
+    s->of = (attn_amx_step){.strip = at->strip,
+                            .tile = at->tile,
+                            .is_partial = kind != ATTN_TILE_FULL || tile.nj < ATTN_TILE_KEYS ||
+                                          block->documents || block->job->call->rule.score};
+    if (later <= at->last)
+        s->of.ahead =
             (attn_amx_ahead){.keys = block->keys + cell * block->job->key_cells + at->keys_at,
                              .values = block->values + cell + at->values_at,
                              .lines = at->lines};
@@ -243,32 +239,26 @@ static void add_tile(const walk *at, attn_tile_kind kind, step *s)
 /* The next step in which keys are seen. */
 static bool next_step(walk *at, step *s)
 {
-    const query_block *block = at->block;
-    const size_t most = block->job->step_tiles;
-    s->of.n_tiles = 0;
-    while (at->group < block->job->key_strips / 2) {
-        s->of.strip = at->strip;
-        for (; at->tile < group_end(at) && s->of.n_tiles < most; at->tile++) {
+    while (at->group < at->block->job->key_strips / ATTN_TILE_STRIPS) {
+        while (at->tile < group_end(at)) {
             const attn_tile_kind kind = at->kinds[at->tile - at->group];
-            if (kind != ATTN_TILE_EMPTY) add_tile(at, kind, s);
+            if (kind != ATTN_TILE_EMPTY) make_step(at, kind, s);
+            at->tile++;
+            if (kind != ATTN_TILE_EMPTY) return true;
         }
-        if (at->tile == group_end(at)) {
-            at->strip = (at->strip + 1) % attn_strips(block->ni);
-            if (at->strip == 0) at->group = at->tile;
-            see_group(at);
-        }
-        if (s->of.n_tiles > 0) return true;
+        at->strip = (at->strip + 1) % attn_strips(at->block->ni);
+        if (at->strip == 0) at->group = at->tile;
+        see_group(at);
     }
     return false;
 }
 
-static void finish_scores(void *of, const attn_amx_step *given, size_t tile, float *scores)
+static void finish_scores(void *of, const attn_amx_step *given, float *scores)
 {
     const query_block *block = of;
     const step *s = (const step *)(const void *)given;
-    const attn_tile t = tile_at(block, given->strip * ATTN_STRIP, ATTN_STRIP,
-                                given->cells[2 * tile] / ATTN_TILE_STRIPS);
-    finish_tile(block, &t, s->kinds[tile], scores);
+    const attn_tile tile = tile_at(block, given->strip * ATTN_STRIP, ATTN_STRIP, given->tile);
+    finish_tile(block, &tile, s->kind, scores);
 }
 
 static void run_online(query_block *block, float *room)
@@ -291,17 +281,15 @@ static void run_online(query_block *block, float *room)
                .last = attn_smaller((block->i0 + block->ni - 1) / ATTN_TILE_KEYS,
                                     job->key_strips / ATTN_TILE_STRIPS - 1)};
     step steps[3], *before = NULL, *now = &steps[0], *next = &steps[1];
-    attn_bf16 *p[2];
     for (size_t i = 0; i < 2; i++) {
         kernel.scores[i] = attn_cut(&room, SCORES);
-        p[i] = attn_half_cut(&room, job->step_tiles * SCORES);
+        kernel.p[i] = attn_half_cut(&room, SCORES);
     }
     see_group(&at);
     if (!next_step(&at, now)) return;
     attn_amx_start_walk(&kernel, &now->of);
     for (size_t n = 2; now; n++) {
         const bool has_next = next_step(&at, next);
-        now->of.p = p[n % 2];
         attn_amx_run_step(&kernel, before ? &before->of : NULL, &now->of,
                           has_next ? &next->of : NULL);
         before = now;
@@ -441,7 +429,6 @@ void attn_half_forward(const attn_tile_call *call)
                        .key_cells = attn_strips(shape->key_width),
                        .value_strips = attn_strips(shape->value_width),
                        .key_strips = attn_amx_row_strips(shape->keys),
-                       .step_tiles = attn_smaller(attn_strips(shape->value_width), ATTN_AMX_STEP_TILES),
                        .query_blocks = (shape->queries + BLOCK_QUERIES - 1) / BLOCK_QUERIES};
     job.keys = attn_half_cut(&room, together * keys_count(shape));
     job.values = attn_half_cut(&room, together * values_count(shape));
