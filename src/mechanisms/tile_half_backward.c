@@ -311,19 +311,25 @@ static void finish_scores(const backward_job *job, const head_room *room, size_t
                           const uint32_t *documents, const block *b, size_t unit, float *s)
 {
     const attn_tile_call *call = job->call;
+    const attn_tile_rule *rule = &call->rule;
     const size_t T = call->shape.queries, S = call->shape.keys;
+    const bool has_slope = rule->score && rule->score->has_slope;
     attn_tile tile = {.i0 = b->i0 * ATTN_TILE_QUERIES + unit / GROUP_STRIPS * ATTN_STRIP,
                       .j0 = b->j0 * ATTN_TILE_KEYS + unit % GROUP_STRIPS * ATTN_STRIP};
     tile.ni = tile.i0 < T ? attn_smaller(ATTN_STRIP, T - tile.i0) : 0;
     tile.nj = tile.j0 < S ? attn_smaller(ATTN_STRIP, S - tile.j0) : 0;
-    const bool has_slope = call->rule.score && call->rule.score->has_slope;
-    if (has_slope && tile.ni * tile.nj < SQUARE)
+    attn_tile_kind kind = tile.ni * tile.nj > 0 ? unit_kind(b, unit) : ATTN_TILE_EMPTY;
+    if (kind == ATTN_TILE_PARTIAL)
+        kind = rule->mask.tile(rule->mask.rule, head, &tile, documents);
+    if (has_slope && (kind == ATTN_TILE_EMPTY || tile.ni * tile.nj < SQUARE))
         memset(room->slope, 0, SQUARE * sizeof *room->slope);
-    if (tile.ni * tile.nj > 0)
-        attn_tile_finish_scores(&call->rule, call->context->kernels, head, &tile,
-                                unit_kind(b, unit), documents, job->scale, s, ATTN_STRIP,
-                                has_slope ? room->slope : NULL, ATTN_STRIP);
-    for (size_t i = 0; tile.nj < ATTN_STRIP && i < tile.ni; i++)
+    if (kind == ATTN_TILE_EMPTY) tile.nj = 0;
+    else
+        attn_tile_finish_scores(rule, call->context->kernels, head, &tile, kind, documents,
+                                job->scale, s, ATTN_STRIP, has_slope ? room->slope : NULL,
+                                ATTN_STRIP);
+    if (tile.nj == ATTN_STRIP) return;
+    for (size_t i = 0; i < ATTN_STRIP; i++)
         for (size_t j = tile.nj; j < ATTN_STRIP; j++) s[i * ATTN_STRIP + j] = -INFINITY;
 }
 
