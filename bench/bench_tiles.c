@@ -22,9 +22,7 @@
 
 enum {
     WIDTH_CELLS = 2,
-    KEYS = 64,
-    TILES_MOST = 8,
-    STEP_CALLS = 100,
+    KEYS = 64, /* of a tile */
     READINGS_MOST = 1000,
     CHAINS = 12,
     VECTORS = 8 * CHAINS, /* of the same kind for each product of tiles */
@@ -81,47 +79,6 @@ static void print_vectors(const char *name, void (*const run[4])(void *), size_t
 
 /* ---- a step of attention ----------------------------------------------------------------- */
 
-typedef struct step {
-    attn_amx_softmax softmax;
-    attn_amx_block blocks[2 * TILES_MOST + WIDTH_CELLS]; /* scores, then values */
-    size_t n_scores, n_values;
-    uint32_t cells[2 * TILES_MOST];
-} step;
-
-static void run_softmax(void *of)
-{
-    const step *s = of;
-    for (size_t i = 0; i < STEP_CALLS; i++) attn_amx_run_softmax(&s->softmax, 0, NULL);
-}
-
-static void run_scores(void *of)
-{
-    const step *s = of;
-    for (size_t i = 0; i < STEP_CALLS; i++) attn_amx_multiply(s->n_scores, s->blocks);
-}
-
-static void run_values(void *of)
-{
-    const step *s = of;
-    for (size_t i = 0; i < STEP_CALLS; i++) attn_amx_multiply(s->n_values, s->blocks + s->n_scores);
-}
-
-static void run_sequence(void *of)
-{
-    const step *s = of;
-    for (size_t i = 0; i < STEP_CALLS; i++) {
-        attn_amx_run_softmax(&s->softmax, 0, NULL);
-        attn_amx_multiply(s->n_scores + s->n_values, s->blocks);
-    }
-}
-
-static void run_turns(void *of)
-{
-    const step *s = of;
-    for (size_t i = 0; i < STEP_CALLS; i++)
-        attn_amx_run_softmax(&s->softmax, s->n_scores + s->n_values, s->blocks);
-}
-
 static attn_bf16 *draw_half(size_t n, uint32_t stream)
 {
     float *wide = attn_alloc_array(ATTN_MEMORY_OTHER, n, sizeof *wide);
@@ -140,159 +97,136 @@ static float *take_floats(size_t n)
     return floats;
 }
 
-/* Memory is given back by the end of the program. */
-static void prepare(step *s, size_t tiles)
-{
-    const size_t strip = WIDTH_CELLS * ATTN_CELL, scores = tiles * ATTN_STRIP * KEYS;
-    const attn_bf16 *q = draw_half(strip, 0), *p = draw_half(scores, 3);
-    const attn_bf16 *keys = draw_half(2 * tiles * strip, 1);
-    const attn_bf16 *values = draw_half(2 * tiles * strip, 2);
-    float *now = take_floats(scores), *next = take_floats(scores);
-    float *o = take_floats(ATTN_STRIP * KEYS);
-    *s = (step){.n_scores = 2 * tiles, .n_values = WIDTH_CELLS};
-    attn_random_fill_normal(1, attn_random_stream(ATTN_RANDOM_TEST, 4), 8.0, scores, now);
-    s->softmax = (attn_amx_softmax){.rows = ATTN_STRIP,
-                                    .n_tiles = tiles,
-                                    .factor = 0.18f,
-                                    .scores = now,
-                                    .top = take_floats(ATTN_STRIP),
-                                    .total = take_floats(ATTN_STRIP * ATTN_RUNNING_SUMS),
-                                    .o = o,
-                                    .o_row = KEYS,
-                                    .p = draw_half(scores, 5)};
-    for (uint32_t i = 0; i < 2 * tiles; i++) {
-        s->cells[i] = i;
-        s->blocks[i] =
-            (attn_amx_block){.left = q,
-                             .right = keys + i * strip,
-                             .n_cells = WIDTH_CELLS,
-                             .sums = next + i / 2 * ATTN_STRIP * KEYS + i % 2 * ATTN_STRIP,
-                             .sums_row = KEYS,
-                             .is_narrow = true};
-    }
-    for (size_t i = 0; i < WIDTH_CELLS; i++)
-        s->blocks[2 * tiles + i] = (attn_amx_block){.left = p,
-                                                    .right = values + i * 2 * tiles * ATTN_CELL,
-                                                    .right_cells = s->cells,
-                                                    .n_cells = 2 * tiles,
-                                                    .sums = o + i * ATTN_STRIP,
-                                                    .sums_row = KEYS,
-                                                    .adds = true};
-}
-
-/* ---- steps in their order ---------------------------------------------------------------- */
-
 enum {
-    WALK_STRIPS = 12, /* of queries */
-    WALK_TILES = 8,   /* of keys, which each strip sees one after the other */
-    WALK_STEPS = WALK_STRIPS * WALK_TILES,
-    STEP_SCORES = ATTN_STRIP * KEYS,
-    STRIP_NUMBERS = WIDTH_CELLS * ATTN_CELL /* of 32 queries or keys */
+    STRIPS = 12, /* of queries */
+    TILES = 8,   /* of keys, which each strip sees one after the other */
+    STEP_TILES = 2,
+    STRIP_STEPS = TILES / STEP_TILES,
+    STEPS = STRIPS * STRIP_STEPS,
+    SCORES = ATTN_STRIP * KEYS,              /* of a strip and a tile */
+    STRIP_NUMBERS = WIDTH_CELLS * ATTN_CELL, /* of 32 queries or keys */
+    QUERIES = STRIPS * ATTN_STRIP
 };
 
-typedef struct walk {
-    attn_bf16 *q, *keys, *values, *p;
-    float *scores, *o, *top, *total;
-} walk;
+/* A block of queries of a head and a group of key tiles, as the engine walks them. */
+typedef struct block {
+    attn_amx_walk walk;
+    attn_amx_step steps[STEPS];
+} block;
 
-static size_t ask_scores(const walk *w, size_t at, attn_amx_block *blocks)
+static void run_softmax(void *of)
 {
-    const size_t strip = at / WALK_TILES, tile = at % WALK_TILES;
-    for (size_t i = 0; i < 2; i++)
-        blocks[i] = (attn_amx_block){.left = w->q + strip * STRIP_NUMBERS,
-                                     .right = w->keys + (2 * tile + i) * STRIP_NUMBERS,
-                                     .n_cells = WIDTH_CELLS,
-                                     .sums = w->scores + at % 2 * STEP_SCORES + i * ATTN_STRIP,
-                                     .sums_row = KEYS,
-                                     .is_narrow = true};
-    return 2;
+    block *b = of;
+    for (size_t i = 0; i < STRIPS; i++)
+        attn_amx_run_softmax(
+            &(attn_amx_softmax){.rows = ATTN_STRIP,
+                                .n_tiles = 1,
+                                .factor = b->walk.factor,
+                                .scores = b->walk.scores[0],
+                                .top = b->walk.top + i * ATTN_STRIP,
+                                .total = b->walk.total + i * ATTN_STRIP * ATTN_RUNNING_SUMS,
+                                .o = b->walk.o + i * SCORES,
+                                .o_row = KEYS,
+                                .p = b->steps[0].p});
 }
 
-static size_t ask_values(const walk *w, size_t at, attn_amx_block *blocks)
+static void run_scores(void *of)
 {
-    const size_t strip = at / WALK_TILES, tile = at % WALK_TILES;
-    for (size_t i = 0; i < WIDTH_CELLS; i++)
-        blocks[i] = (attn_amx_block){.left = w->p + at % 2 * STEP_SCORES,
-                                     .right = w->values + (i * WALK_TILES + tile) * 2 * ATTN_CELL,
-                                     .n_cells = 2,
-                                     .sums = w->o + strip * STEP_SCORES + i * ATTN_STRIP,
-                                     .sums_row = KEYS,
-                                     .adds = true};
-    return WIDTH_CELLS;
+    const block *b = of;
+    for (size_t i = 0; i < STEPS; i++)
+        for (size_t j = 0; j < 2 * STEP_TILES; j++)
+            attn_amx_multiply(1, &(attn_amx_block){
+                .left = b->walk.q + b->steps[i].strip * STRIP_NUMBERS,
+                .right = b->walk.keys + b->steps[i].cells[j] * STRIP_NUMBERS,
+                .n_cells = WIDTH_CELLS,
+                .sums = b->walk.scores[0] + j % 2 * ATTN_STRIP,
+                .sums_row = KEYS});
+}
+
+static void run_values(void *of)
+{
+    const block *b = of;
+    for (size_t i = 0; i < STEPS; i++)
+        for (size_t j = 0; j < WIDTH_CELLS; j++)
+            attn_amx_multiply(1, &(attn_amx_block){
+                .left = b->steps[i].p,
+                .right = b->walk.values + j * b->walk.key_strips * ATTN_CELL,
+                .right_cells = b->steps[i].cells,
+                .n_cells = 2 * STEP_TILES,
+                .sums = b->walk.o + b->steps[i].strip * SCORES + j * ATTN_STRIP,
+                .sums_row = KEYS,
+                .adds = true});
 }
 
 static void run_walk(void *of)
 {
-    const walk *w = of;
-    attn_amx_block blocks[2 + WIDTH_CELLS];
-    attn_amx_multiply(ask_scores(w, 0, blocks), blocks);
-    for (size_t at = 0; at < WALK_STEPS; at++) {
-        const size_t first = at / WALK_TILES * ATTN_STRIP;
-        size_t n = at + 1 < WALK_STEPS ? ask_scores(w, at + 1, blocks) : 0;
-        if (at > 0) n += ask_values(w, at - 1, blocks + n);
-        attn_amx_run_softmax(&(attn_amx_softmax){.rows = ATTN_STRIP,
-                                                 .n_tiles = 1,
-                                                 .factor = 0.18f,
-                                                 .scores = w->scores + at % 2 * STEP_SCORES,
-                                                 .top = w->top + first,
-                                                 .total = w->total + first * ATTN_RUNNING_SUMS,
-                                                 .o = w->o + first * KEYS,
-                                                 .o_row = KEYS,
-                                                 .p = w->p + at % 2 * STEP_SCORES},
-                             n, blocks);
+    block *b = of;
+    attn_amx_start_walk(&b->walk, b->steps);
+    for (size_t i = 0; i < STEPS; i++)
+        attn_amx_run_step(&b->walk, i > 0 ? &b->steps[i - 1] : NULL, &b->steps[i],
+                          i + 1 < STEPS ? &b->steps[i + 1] : NULL);
+    attn_amx_end_walk(&b->walk, &b->steps[STEPS - 1]);
+}
+
+/* Memory is given back by the end of the program. */
+static block *prepare(void)
+{
+    block *b = attn_alloc(ATTN_MEMORY_OTHER, sizeof *b);
+    if (!b) exit(EXIT_FAILURE);
+    attn_bf16 *p = draw_half(2 * STEP_TILES * SCORES, 3);
+    b->walk = (attn_amx_walk){.queries = QUERIES,
+                              .key_cells = WIDTH_CELLS,
+                              .value_strips = WIDTH_CELLS,
+                              .key_strips = 2 * TILES,
+                              .factor = 0.18f,
+                              .q = draw_half(STRIPS * STRIP_NUMBERS, 0),
+                              .keys = draw_half(2 * TILES * STRIP_NUMBERS, 1),
+                              .values = draw_half(2 * TILES * STRIP_NUMBERS, 2),
+                              .o = take_floats(QUERIES * KEYS),
+                              .top = take_floats(QUERIES),
+                              .total = take_floats(QUERIES * ATTN_RUNNING_SUMS),
+                              .scores = {take_floats(SCORES), take_floats(SCORES)}};
+    for (size_t i = 0; i < QUERIES; i++) b->walk.top[i] = ATTN_RUNNING_START;
+    for (size_t i = 0; i < STEPS; i++) {
+        b->steps[i] = (attn_amx_step){.strip = i / STRIP_STEPS,
+                                      .n_tiles = STEP_TILES,
+                                      .p = p + i % 2 * STEP_TILES * SCORES};
+        for (size_t j = 0; j < 2 * STEP_TILES; j++)
+            b->steps[i].cells[j] = (uint32_t)(i % STRIP_STEPS * 2 * STEP_TILES + j);
     }
-    attn_amx_multiply(ask_values(w, WALK_STEPS - 1, blocks), blocks);
+    return b;
 }
 
-static void print_walk(size_t readings)
+static void print_part(const char *name, void (*run)(void *), block *b, size_t tiles,
+                       size_t readings)
 {
-    const size_t queries = WALK_STRIPS * ATTN_STRIP;
-    walk w = {.q = draw_half(WALK_STRIPS * STRIP_NUMBERS, 0),
-              .keys = draw_half(2 * WALK_TILES * STRIP_NUMBERS, 1),
-              .values = draw_half(2 * WALK_TILES * STRIP_NUMBERS, 2),
-              .p = draw_half(2 * STEP_SCORES, 3),
-              .scores = take_floats(2 * STEP_SCORES),
-              .o = take_floats(queries * KEYS),
-              .top = take_floats(queries),
-              .total = take_floats(queries * ATTN_RUNNING_SUMS)};
-    for (size_t i = 0; i < queries; i++) w.top[i] = ATTN_RUNNING_START;
-    printf("%-24s %8.2f\n", "steps in their order",
-           1e9 * best_s(run_walk, &w, readings) / (WALK_STEPS * STEP_SCORES / 16));
-}
-
-static void print_step(const char *name, void (*run)(void *), step *s, size_t readings)
-{
-    const double vectors = (double)(s->softmax.n_tiles * ATTN_STRIP * KEYS) / 16.0 * STEP_CALLS;
-    printf("%-24s %8.2f\n", name, 1e9 * best_s(run, s, readings) / vectors);
+    printf("%-24s %8.2f\n", name,
+           1e9 * best_s(run, b, readings) / (double)(tiles * SCORES / 16));
 }
 
 int main(int count, char **arguments)
 {
-    const size_t tiles = count > 1 ? strtoul(arguments[1], NULL, 10) : 4;
-    const size_t readings = count > 2 ? strtoul(arguments[2], NULL, 10) : 100;
-    if (tiles < 1 || tiles > TILES_MOST || readings < 1 || readings > READINGS_MOST) {
-        fprintf(stderr, "usage: bench_tiles [KEY_TILES up to %d [READINGS up to %d]]\n", TILES_MOST,
-                READINGS_MOST);
+    const size_t readings = count > 1 ? strtoul(arguments[1], NULL, 10) : 100;
+    if (readings < 1 || readings > READINGS_MOST) {
+        fprintf(stderr, "usage: bench_tiles [READINGS up to %d]\n", READINGS_MOST);
         return EXIT_FAILURE;
     }
     if (attn_cpu_best_isa() < ATTN_ISA_AMX) {
         fprintf(stderr, "bench_tiles: this machine has no AMX\n");
         return EXIT_FAILURE;
     }
-    static step s;
-    prepare(&s, tiles);
+    block *b = prepare();
     attn_amx_begin();
     printf("512-bit vectors, G/s: alone, and for every %d a tile's product, load or store\n",
            VECTORS);
     print_vectors("multiply-add", multiply_add, readings);
     print_vectors("add", add, readings);
-    printf("\na step of 32 queries and %zu keys, ns for 16 scores\n", tiles * KEYS);
-    print_step("softmax", run_softmax, &s, readings);
-    print_step("Q K^T", run_scores, &s, readings);
-    print_step("P V", run_values, &s, readings);
-    print_step("one after the other", run_sequence, &s, readings);
-    print_step("in turns", run_turns, &s, readings);
-    print_walk(readings);
+    puts("\n32 queries and 64 keys, ns for 16 scores");
+    print_part("softmax", run_softmax, b, STRIPS, readings);
+    print_part("Q K^T", run_scores, b, STEPS * STEP_TILES, readings);
+    print_part("P V", run_values, b, STEPS * STEP_TILES, readings);
+    print_part("a walk", run_walk, b, STEPS * STEP_TILES, readings);
+    for (int k = 0; k < 3; k++) { const uint64_t s0 = attn_clock_ns(); for (int i = 0; i < 2000; i++) run_walk(b); printf("mean %8.2f\n", 1e9 * attn_clock_seconds(s0, attn_clock_ns()) / 2000 / (STEPS * STEP_TILES * SCORES / 16)); }
     attn_amx_end();
     return EXIT_SUCCESS;
 }

@@ -51,7 +51,6 @@ typedef struct attn_amx_block {
     float *sums;
     size_t sums_row;
     bool adds;
-    bool is_narrow; /* few cells that follow each other, and adds to nothing: see attention_amx.c */
 } attn_amx_block;
 
 void attn_amx_begin(void);
@@ -59,7 +58,7 @@ void attn_amx_end(void);
 
 void attn_amx_multiply(size_t n_blocks, const attn_amx_block *blocks);
 
-/* ---- softmax ----------------------------------------------------------------------------- */
+/* ---- forward ----------------------------------------------------------------------------- */
 
 /* Rows of a running softmax in powers of two. References are whole numbers, so that a rounded
  * 2^(x - top) is 2^-top times the rounded 2^x whatever the reference. */
@@ -75,9 +74,65 @@ typedef struct attn_amx_softmax {
         *p; /* out: 2^(factor s - top) as a left factor; in a cell, keys i and i + 16 are a pair */
 } attn_amx_softmax;
 
-/* The softmax, with the blocks multiplied on the way; they neither read p nor write scores. */
-void attn_amx_run_softmax(const attn_amx_softmax *softmax, size_t n_blocks,
-                          const attn_amx_block *blocks);
+void attn_amx_run_softmax(const attn_amx_softmax *softmax);
+
+/* Cache lines of packed keys and of packed values that a later step will read. */
+typedef struct attn_amx_ahead {
+    const attn_bf16 *keys, *values;
+    size_t lines; /* of each, up to 32 */
+} attn_amx_ahead;
+
+/* A strip of queries and a tile of keys that it sees. */
+typedef struct attn_amx_step {
+    size_t strip, tile;
+    bool is_partial;      /* finish() changes its scores */
+    attn_amx_ahead ahead; /* what to ask for beside its softmax */
+} attn_amx_step;
+
+/* Sums of 32 x 32. */
+typedef struct attn_amx_sums {
+    float *sums;
+    size_t row; /* floats from row to row */
+} attn_amx_sums;
+
+/* Steps of a block of queries, in any order. The softmax of a step runs while the tiles work on the
+ * scores of the next one and on the values of the one before. */
+typedef struct attn_amx_walk {
+    size_t queries;                             /* rows of the block */
+    size_t key_cells, value_strips, key_strips; /* strips of dk, of dv, of the keys */
+    float factor;
+    const attn_bf16 *q, *keys, *values;
+    float *o;         /* [strips][32][value_strips * 32], 0 at first */
+    float *top;       /* [queries], as above */
+    float *total;     /* [queries][ATTN_RUNNING_SUMS] */
+    float *scores[2]; /* [32][64], of a step and of the next */
+    attn_bf16 *p[2];  /* two cells, of a step and of the one before */
+    void (*finish)(void *of, const attn_amx_step *step, float *scores);
+    void *of;
+    size_t turn;        /* the walk's own, as what follows: which scores and P are next */
+    attn_amx_sums held; /* where the sums in the tiles belong */
+} attn_amx_walk;
+
+/* The first step's scores; every step, with the ones before and behind it, or NULL; the last step's
+ * values. */
+void attn_amx_start_walk(attn_amx_walk *walk, const attn_amx_step *first);
+void attn_amx_run_step(attn_amx_walk *walk, const attn_amx_step *before, const attn_amx_step *now,
+                       const attn_amx_step *next);
+void attn_amx_end_walk(attn_amx_walk *walk, const attn_amx_step *last);
+
+/* o / total of finished rows, 0 where the total is. `saved` are c and l with 1 <= l < 2, for which
+ * 2^(x - c) / l are the softmax: any c that is a whole number makes the same P. */
+typedef struct attn_amx_results {
+    size_t rows, width;
+    const float *top, *total, *o; /* as above */
+    size_t o_row;
+    float *to; /* [rows][width], rows to_row apart */
+    size_t to_row;
+    float *saved; /* c of each row, and l saved_row further on; NULL: not wanted */
+    size_t saved_row;
+} attn_amx_results;
+
+void attn_amx_store_rows(const attn_amx_results *results);
 
 /* ---- gradient ---------------------------------------------------------------------------- */
 

@@ -11,6 +11,8 @@ enum { SCORES_ROW = ATTN_STRIP * sizeof(float), PIECES = ATTN_STRIP / 2 };
 typedef struct gradient_work {
     const attn_amx_gradient *g;
     size_t row; /* the next */
+    __m512 factor;
+    beside_constants constants;
 } gradient_work;
 
 /* P and dS of two rows: two vectors of the even one, two of the odd one. */
@@ -18,26 +20,25 @@ static inline __attribute__((always_inline)) void make_rows(gradient_work *w)
 {
     const attn_amx_gradient *g = w->g;
     const size_t row = w->row * ATTN_STRIP;
-    const __m512 by = _mm512_set1_ps(g->factor);
     __m512 p[VECTORS], ds[VECTORS];
     UNROLL for (size_t j = 0; j < VECTORS; j++)
     {
         const size_t i = w->row + j / 2, at = row + j * 16;
-        p[j] = _mm512_fmsub_ps(by, _mm512_load_ps(g->scores + at), _mm512_set1_ps(g->top[i]));
+        p[j] = _mm512_fmsub_ps(w->factor, _mm512_load_ps(g->scores + at), _mm512_set1_ps(g->top[i]));
         ds[j] = _mm512_sub_ps(_mm512_load_ps(g->dp + at), _mm512_set1_ps(g->delta[i]));
     }
     if (g->slope)
         UNROLL for (size_t j = 0; j < VECTORS; j++) ds[j] =
             _mm512_mul_ps(ds[j], _mm512_load_ps(g->slope + row + j * 16));
-    powers_of_two(p);
+    powers_of_two(p, &w->constants);
     UNROLL for (size_t j = 0; j < VECTORS; j++) ds[j] = _mm512_mul_ps(p[j], ds[j]);
     UNROLL for (size_t i = 0; i < 2; i++)
     {
         const size_t right = row / 2 + i * HALF_CELL;
         _mm512_store_si512(g->ds_left + row + i * ATTN_STRIP,
-                           round_pairs(ds[2 * i], ds[2 * i + 1]));
-        _mm512_store_si512(g->p_right + right, round_pairs(p[i], p[2 + i]));
-        _mm512_store_si512(g->ds_right + right, round_pairs(ds[i], ds[2 + i]));
+                           round_pairs(ds[2 * i], ds[2 * i + 1], &w->constants));
+        _mm512_store_si512(g->p_right + right, round_pairs(p[i], p[2 + i], &w->constants));
+        _mm512_store_si512(g->ds_right + right, round_pairs(ds[i], ds[2 + i], &w->constants));
     }
     w->row += 2;
 }
@@ -106,7 +107,11 @@ static inline __attribute__((always_inline)) void multiply_scores(const attn_amx
 
 void attn_amx_run_gradient(const attn_amx_gradient *gradient, const attn_amx_scores *next)
 {
-    gradient_work work = {.g = gradient, .row = gradient ? 0 : ATTN_STRIP};
+    gradient_work work = {.g = gradient,
+                          .row = gradient ? 0 : ATTN_STRIP,
+                          .factor = _mm512_set1_ps(gradient ? gradient->factor : 0.0f),
+                          .constants = keep_constants()};
+    KEEP(work.factor);
     settle_memory();
     if (!next)
         while (work.row < ATTN_STRIP) make_rows(&work);

@@ -1,30 +1,53 @@
-/* Packing of a head's rows for AMX, 32 x 32 numbers at a time. */
+/* Packing of a head's rows for AMX, 32 x 32 numbers at a time: rows come from far apart into squares
+ * that lie near, and from there into packed cells. */
 #include "kernels/attention_amx.h"
 #include "kernels/bf16_square_amx.h"
+#include "kernels/simd_unroll.h"
 
-enum { AHEAD = 32 }; /* rows that are fetched before they are read: they lie far apart */
+enum {
+    AHEAD = 32,         /* rows that are fetched before they are read: they lie far apart */
+    CELLS_TOGETHER = 4, /* of a strip */
+    HALF_ROWS = ATTN_STRIP / 2,
+    HALF_CELL = ATTN_CELL / 2
+};
 
-static void put_forms(__m512i square[32], size_t strip, size_t cell, size_t cells,
-                      const attn_amx_forms *to)
+static inline __m512i near_row(const attn_bf16 *square, size_t i)
 {
-    const size_t along_columns = (strip * cells + cell) * ATTN_CELL;
-    const size_t along_rows = (cell * to->row_strips + strip) * ATTN_CELL;
+    return _mm512_load_si512(square + i * ATTN_STRIP);
+}
+
+/* A right factor, k along the columns: rows become columns in pairs. */
+static void put_right(const attn_bf16 *square, attn_bf16 *cell)
+{
     for (size_t half = 0; half < 2; half++) {
-        const size_t part = half * ATTN_CELL / 2;
-        __m512i tile[16];
-        if (to->left) put_tile(square + 16 * half, to->left + along_columns + part);
-        if (to->transposed) {
-            interleave(square, half, tile);
-            transpose_pairs(tile);
-            put_tile(tile, to->transposed + along_rows + part);
-        }
-        if (!to->right_of_p) continue;
-        for (size_t i = 0; i < 16; i++) tile[i] = pair_rows(square[i], square[i + 16], half);
-        put_tile(tile, to->right_of_p + along_rows + part);
+        __m512i tile[HALF_ROWS];
+        UNROLL for (size_t i = 0; i < HALF_ROWS; i++) tile[i] =
+            near_row(square, half * HALF_ROWS + i);
+        transpose_pairs(tile);
+        put_tile(tile, cell + half * HALF_CELL);
     }
-    for (size_t half = 0; to->right && half < 2; half++) {
-        transpose_pairs(square + 16 * half);
-        put_tile(square + 16 * half, to->right + along_columns + half * ATTN_CELL / 2);
+}
+
+/* A right factor, k along the rows, in the order of P and dS. */
+static void put_right_of_p(const attn_bf16 *square, attn_bf16 *cell)
+{
+    UNROLL for (size_t i = 0; i < HALF_ROWS; i++)
+    {
+        const __m512i row = near_row(square, i), later = near_row(square, i + HALF_ROWS);
+        _mm512_store_si512(cell + i * ATTN_STRIP, pair_rows(row, later, 0));
+        _mm512_store_si512(cell + HALF_CELL + i * ATTN_STRIP, pair_rows(row, later, 1));
+    }
+}
+
+/* A left factor of the transpose: k along the rows. */
+static void put_transposed(const attn_bf16 *square, attn_bf16 *cell)
+{
+    for (size_t half = 0; half < 2; half++) {
+        __m512i tile[HALF_ROWS];
+        UNROLL for (size_t i = 0; i < HALF_ROWS; i++) tile[i] =
+            pair_rows(near_row(square, 2 * i), near_row(square, 2 * i + 1), half);
+        transpose_pairs(tile);
+        put_tile(tile, cell + half * HALF_CELL);
     }
 }
 
@@ -44,20 +67,39 @@ static inline __m512i take_single(const float *at, size_t row, size_t columns)
                                         _mm512_maskz_loadu_ps(low, at));
 }
 
+/* Cells [cell, end) of a strip of rows that begins at row `first`, as squares one after the other:
+ * also what a left factor is. */
+static void take_squares(attn_far_rows from, size_t first, size_t rows, size_t columns, size_t cell,
+                         size_t end, attn_bf16 *squares)
+{
+    for (size_t i = 0; i < ATTN_STRIP; i++) {
+        attn_bf16 *near = squares + i * ATTN_STRIP;
+        for (size_t c = cell; c < end; c++, near += ATTN_CELL) {
+            const size_t at = (first + i) * from.row + c * ATTN_STRIP;
+            const size_t left = columns - c * ATTN_STRIP;
+            _mm512_store_si512(near, first + i >= rows ? _mm512_setzero_si512()
+                                     : from.half       ? take_half(from.half + at, from.row, left)
+                                               : take_single(from.single + at, from.row, left));
+        }
+    }
+}
+
 void attn_amx_pack(size_t strip, size_t rows, size_t columns, attn_far_rows from,
                    const attn_amx_forms *to)
 {
-    const size_t cells = attn_strips(columns), last = strip + attn_amx_row_strips(rows);
-    for (size_t s = strip; s < last; s++)
-        for (size_t cell = 0; cell < cells; cell++) {
-            const size_t first = (s - strip) * ATTN_STRIP, left = columns - cell * ATTN_STRIP;
-            __m512i square[32];
-            for (size_t i = 0; i < 32; i++) {
-                const size_t at = (first + i) * from.row + cell * ATTN_STRIP;
-                square[i] = first + i >= rows ? _mm512_setzero_si512()
-                            : from.half       ? take_half(from.half + at, from.row, left)
-                                              : take_single(from.single + at, from.row, left);
+    const size_t cells = attn_strips(columns), strips = attn_amx_row_strips(rows);
+    _Alignas(64) attn_bf16 near[CELLS_TOGETHER * ATTN_CELL];
+    for (size_t s = 0; s < strips; s++)
+        for (size_t cell = 0; cell < cells; cell += CELLS_TOGETHER) {
+            const size_t end = cells - cell < CELLS_TOGETHER ? cells : cell + CELLS_TOGETHER;
+            const size_t along_columns = ((strip + s) * cells + cell) * ATTN_CELL;
+            attn_bf16 *square = to->left ? to->left + along_columns : near;
+            take_squares(from, s * ATTN_STRIP, rows, columns, cell, end, square);
+            for (size_t c = cell; c < end; c++, square += ATTN_CELL) {
+                const size_t along_rows = (c * to->row_strips + strip + s) * ATTN_CELL;
+                if (to->right) put_right(square, to->right + along_columns + (c - cell) * ATTN_CELL);
+                if (to->right_of_p) put_right_of_p(square, to->right_of_p + along_rows);
+                if (to->transposed) put_transposed(square, to->transposed + along_rows);
             }
-            put_forms(square, s, cell, cells, to);
         }
 }

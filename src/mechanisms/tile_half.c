@@ -11,14 +11,11 @@
 #include <string.h>
 
 enum {
-    BLOCK_QUERIES = 6 * ATTN_TILE_QUERIES, /* of a task: each reads all keys once more */
+    BLOCK_QUERIES = 12 * ATTN_TILE_QUERIES, /* of a task: each reads all keys once more */
     PACK_ROWS = 2 * ATTN_TILE_KEYS,        /* of a task */
     SCORES = ATTN_STRIP * ATTN_TILE_KEYS,  /* of a strip and a tile */
-    GROUP = 8,                             /* key tiles that all strips see one after the other */
-    STEP_MOST = 4,                         /* key tiles of a step */
-    STEP_KEYS = STEP_MOST * ATTN_TILE_KEYS,
-    NARROW_CELLS = 2,                             /* that scores sum over: see attention_amx.c */
-    BLOCKS_MAX = 2 * STEP_MOST * ATTN_TILE_STRIPS /* of scores, or of values */
+    GROUP = 16,                             /* key tiles that all strips see one after the other */
+    CELL_LINES = ATTN_CELL / ATTN_STRIP    /* cache lines of a cell */
 };
 
 typedef struct forward_job {
@@ -26,7 +23,6 @@ typedef struct forward_job {
     float scale, factor;                        /* as in float32 */
     size_t first_head, n_heads;                 /* packed together */
     size_t key_cells, value_strips, key_strips; /* strips of dk, of dv, of the keys */
-    size_t step_tiles;                          /* key tiles of a step */
     attn_bf16 *keys, *values;                   /* packed, from first_head on */
     float *workers;
     size_t query_blocks;
@@ -51,24 +47,13 @@ static size_t output_row(const attn_tile_shape *shape)
     return attn_strips(shape->value_width) * ATTN_STRIP;
 }
 
-/* Floats of the lists and of the scores and P of a step of so many columns. */
-static size_t lists_count(size_t columns)
-{
-    return attn_rounded(columns / ATTN_STRIP) + attn_rounded(columns / ATTN_TILE_KEYS);
-}
-
-static size_t scores_count(size_t columns)
-{
-    return ATTN_STRIP * columns + attn_half_floats(ATTN_STRIP * columns);
-}
-
-/* Scores and P of two steps and lists of three, or those of all keys. */
+/* Scores and P of two steps, or scores, P and a list of all keys. */
 static size_t steps_count(const attn_tile_shape *shape)
 {
-    const size_t all = attn_packed_count(shape->keys, 1);
-    const size_t one = scores_count(all) + lists_count(all);
-    const size_t several = 2 * scores_count(STEP_KEYS) + 3 * lists_count(STEP_KEYS);
-    return one > several ? one : several;
+    const size_t strips = attn_amx_row_strips(shape->keys), all = strips / 2 * SCORES;
+    const size_t rows = all + attn_half_floats(all) + attn_rounded(strips);
+    const size_t online = 2 * (SCORES + attn_half_floats(SCORES));
+    return rows > online ? rows : online;
 }
 
 static size_t worker_count(const attn_tile_shape *shape)
@@ -79,7 +64,7 @@ static size_t worker_count(const attn_tile_shape *shape)
 
 static size_t heads_together(const attn_tile_shape *shape, size_t threads)
 {
-    enum { NEAR_NUMBERS = 4 << 20 };
+    enum { NEAR_NUMBERS = 1 << 20 };
     const size_t near = NEAR_NUMBERS / (keys_count(shape) + values_count(shape));
     return attn_smaller(near > threads ? near : threads, shape->batch * shape->kv_heads);
 }
@@ -125,250 +110,270 @@ static void pack_rows(void *argument, size_t index, size_t worker)
 /* ---- a block of queries of one head ------------------------------------------------------ */
 
 typedef struct query_block {
+    const forward_job *job;
     size_t head, i0, ni;
     const attn_bf16 *keys, *values; /* packed, of its key/value head */
     const uint32_t *documents;      /* of the sequence, or NULL */
     attn_bf16 *q;
     float *o, *top, *total;
+    attn_tile_count count;
 } query_block;
 
-/* A strip of queries and some key tiles that it sees. */
+static attn_tile_kind see_tile(const query_block *block, const attn_tile *tile)
+{
+    const attn_mask *mask = &block->job->call->rule.mask;
+    return mask->tile(mask->rule, block->head, tile, block->documents);
+}
+
+/* Queries from `at` on in the block, up to `most`, and a tile of keys. */
+static attn_tile tile_at(const query_block *block, size_t at, size_t most, size_t key_tile)
+{
+    const size_t j0 = key_tile * ATTN_TILE_KEYS;
+    return (attn_tile){.i0 = block->i0 + at,
+                       .ni = attn_smaller(most, block->ni - at),
+                       .j0 = j0,
+                       .nj = attn_smaller(ATTN_TILE_KEYS, block->job->call->shape.keys - j0)};
+}
+
+static void count_tile(query_block *block, const attn_tile *tile, attn_tile_kind kind)
+{
+    const uint64_t pairs = (uint64_t)tile->ni * tile->nj;
+    block->count.elements += pairs;
+    block->count.masked += kind == ATTN_TILE_FULL ? 0 : pairs;
+}
+
+static void add_work(const query_block *block, attn_work *work)
+{
+    const attn_tile_call *call = block->job->call;
+    const attn_tile_count *n = &block->count;
+    work->matmul += n->elements * 2 * (call->shape.key_width + call->shape.value_width);
+    work->exponential += n->elements;
+    work->other += 4 * n->elements + n->masked + n->row_visits;
+    work->other += (uint64_t)block->ni * (call->shape.value_width + 1);
+    if (call->rule.score)
+        attn_work_add(work, attn_work_times(call->rule.score->value, n->elements));
+}
+
+/* From products to the scores of a strip and a tile. */
+static void finish_tile(const query_block *block, const attn_tile *tile, attn_tile_kind kind,
+                        float *scores)
+{
+    const attn_tile_call *call = block->job->call;
+    attn_tile_finish_scores(&call->rule, call->context->kernels, block->head, tile, kind,
+                            block->documents, block->job->scale, scores, ATTN_TILE_KEYS, NULL, 0);
+    for (size_t i = 0; tile->nj < ATTN_TILE_KEYS && i < tile->ni; i++)
+        for (size_t j = tile->nj; j < ATTN_TILE_KEYS; j++)
+            scores[i * ATTN_TILE_KEYS + j] = -INFINITY;
+}
+
+/* ---- online ------------------------------------------------------------------------------ */
+
+/* A step of the kernels' walk. */
 typedef struct step {
-    size_t strip, n_tiles;
-    attn_tile_kind *kinds; /* [n_tiles] */
-    uint32_t *cells;       /* [2 n_tiles]: strips of the keys */
-    float *scores;         /* [n_tiles][32][64] */
-    attn_bf16 *p;
+    attn_amx_step of; /* first: what the kernels hand back */
+    attn_tile_kind kind;
 } step;
-
-static void cut_lists(float **room, size_t columns, step *s)
-{
-    s->cells = (uint32_t *)(void *)attn_cut(room, attn_rounded(columns / ATTN_STRIP));
-    s->kinds = (attn_tile_kind *)(void *)attn_cut(room, attn_rounded(columns / ATTN_TILE_KEYS));
-}
-
-static void place_scores(float *room, size_t columns, step *s)
-{
-    s->scores = attn_cut(&room, ATTN_STRIP * columns);
-    s->p = attn_half_cut(&room, ATTN_STRIP * columns);
-}
-
-/* Up to `most` of the key tiles [*next, end) that the strip's tile of queries sees; *next is behind
- * them. */
-static void find_tiles(const forward_job *job, const query_block *block, size_t *next, size_t end,
-                       size_t most, step *s)
-{
-    const attn_mask *mask = &job->call->rule.mask;
-    const size_t at = s->strip / ATTN_TILE_STRIPS * ATTN_TILE_QUERIES;
-    attn_tile tile = {.i0 = block->i0 + at, .ni = attn_smaller(ATTN_TILE_QUERIES, block->ni - at)};
-    s->n_tiles = 0;
-    for (; *next < end && s->n_tiles < most; ++*next) {
-        tile.j0 = *next * ATTN_TILE_KEYS;
-        tile.nj = attn_smaller(ATTN_TILE_KEYS, job->call->shape.keys - tile.j0);
-        const attn_tile_kind kind = mask->tile(mask->rule, block->head, &tile, block->documents);
-        if (kind == ATTN_TILE_EMPTY) continue;
-        s->cells[2 * s->n_tiles] = (uint32_t)(2 * *next);
-        s->cells[2 * s->n_tiles + 1] = (uint32_t)(2 * *next + 1);
-        s->kinds[s->n_tiles++] = kind;
-    }
-}
-
-/* S = Q K^T by strips of keys; the number of blocks. */
-static size_t ask_scores(const forward_job *job, const query_block *block, const step *s,
-                         size_t first, size_t n, attn_amx_block *blocks)
-{
-    for (size_t i = 0; i < n; i++)
-        blocks[i] = (attn_amx_block){
-            .left = block->q + s->strip * job->key_cells * ATTN_CELL,
-            .right = block->keys + s->cells[first + i] * job->key_cells * ATTN_CELL,
-            .n_cells = job->key_cells,
-            .sums = s->scores + (first + i) / 2 * SCORES + (first + i) % 2 * ATTN_STRIP,
-            .sums_row = ATTN_TILE_KEYS,
-            .is_narrow = job->key_cells <= NARROW_CELLS};
-    return n;
-}
-
-/* O += P V by strips of columns. */
-static size_t ask_values(const forward_job *job, const query_block *block, const step *s,
-                         size_t first, size_t n, attn_amx_block *blocks)
-{
-    const size_t row = job->value_strips * ATTN_STRIP;
-    for (size_t i = 0; i < n; i++)
-        blocks[i] = (attn_amx_block){
-            .left = s->p,
-            .right = block->values + (first + i) * job->key_strips * ATTN_CELL,
-            .right_cells = s->cells,
-            .n_cells = 2 * s->n_tiles,
-            .sums = block->o + s->strip * ATTN_STRIP * row + (first + i) * ATTN_STRIP,
-            .sums_row = row,
-            .adds = true};
-    return n;
-}
-
-typedef size_t ask_function(const forward_job *job, const query_block *block, const step *s,
-                            size_t first, size_t n, attn_amx_block *blocks);
-
-/* `count` products of a step, now. */
-static void multiply(const forward_job *job, const query_block *block, const step *s,
-                     ask_function *ask, size_t count)
-{
-    attn_amx_block blocks[BLOCKS_MAX];
-    for (size_t first = 0; first < count; first += BLOCKS_MAX) {
-        const size_t n = attn_smaller(BLOCKS_MAX, count - first);
-        attn_amx_multiply(ask(job, block, s, first, n, blocks), blocks);
-    }
-}
-
-/* From products to scores, and what the step costs. */
-static void finish_scores(const forward_job *job, const query_block *block, const step *s,
-                          attn_work *work)
-{
-    const attn_tile_call *call = job->call;
-    const attn_tile_shape *shape = &call->shape;
-    const uint64_t per_pair = 2 * (shape->key_width + shape->value_width);
-    const size_t at = s->strip * ATTN_STRIP;
-    attn_tile tile = {.i0 = block->i0 + at, .ni = attn_smaller(ATTN_STRIP, block->ni - at)};
-    for (size_t t = 0; t < s->n_tiles; t++) {
-        tile.j0 = s->cells[2 * t] * ATTN_STRIP;
-        tile.nj = attn_smaller(ATTN_TILE_KEYS, shape->keys - tile.j0);
-        float *scores = s->scores + t * SCORES;
-        attn_tile_finish_scores(&call->rule, call->context->kernels, block->head, &tile,
-                                s->kinds[t], block->documents, job->scale, scores, ATTN_TILE_KEYS,
-                                NULL, 0);
-        for (size_t i = 0; tile.nj < ATTN_TILE_KEYS && i < tile.ni; i++)
-            for (size_t j = tile.nj; j < ATTN_TILE_KEYS; j++)
-                scores[i * ATTN_TILE_KEYS + j] = -INFINITY;
-        const uint64_t pairs = (uint64_t)tile.ni * tile.nj;
-        work->matmul += pairs * per_pair;
-        work->exponential += pairs;
-        work->other += (s->kinds[t] == ATTN_TILE_FULL ? 4 : 5) * pairs;
-        if (call->rule.order == ATTN_TILE_ONLINE) work->other += tile.ni;
-        if (call->rule.score) attn_work_add(work, attn_work_times(call->rule.score->value, pairs));
-    }
-    if (call->rule.order == ATTN_TILE_ROWS) work->other += tile.ni;
-}
-
-/* P from the scores, beside other products. */
-static void exponentiate(const forward_job *job, const query_block *block, const step *s,
-                         size_t n_blocks, const attn_amx_block *blocks)
-{
-    const size_t at = s->strip * ATTN_STRIP, row = job->value_strips * ATTN_STRIP;
-    attn_amx_run_softmax(&(attn_amx_softmax){.rows = attn_smaller(ATTN_STRIP, block->ni - at),
-                                             .n_tiles = s->n_tiles,
-                                             .factor = job->factor,
-                                             .scores = s->scores,
-                                             .top = block->top + at,
-                                             .total = block->total + at * ATTN_RUNNING_SUMS,
-                                             .o = block->o + at * row,
-                                             .o_row = row,
-                                             .p = s->p},
-                         n_blocks, blocks);
-}
 
 /* Where a block of queries is: all strips for a group of key tiles, each of them step by step. */
 typedef struct walk {
-    size_t group, strip, tile; /* first tile of the group; next tile */
+    query_block *block;
+    size_t group, strip, tile;   /* first tile of the group; next tile */
+    attn_tile_kind kinds[GROUP]; /* of the group, for the strip's tile of queries */
+    size_t last;                 /* tile that any query of the block may see */
+    /* What the strip asks for beside a tile: so much of the tile a group later, from there on. */
+    size_t lines, keys_at, values_at;
 } walk;
 
-/* The next step in which keys are seen. */
-static bool next_step(const forward_job *job, const query_block *block, walk *at, step *s)
+/* The lines of a tile's packed keys and values are shared out among the strips: a group has come
+ * from the third cache when its turn is there. */
+static void share_lines(walk *at)
 {
-    const size_t tiles = job->key_strips / 2;
-    while (at->group < tiles) {
-        const size_t end = attn_smaller(at->group + GROUP, tiles);
-        s->strip = at->strip;
-        find_tiles(job, block, &at->tile, end, job->step_tiles, s);
-        if (at->tile == end) {
-            at->strip = (at->strip + 1) % attn_strips(block->ni);
-            if (at->strip == 0) at->group = end;
-            at->tile = at->group;
+    const forward_job *job = at->block->job;
+    const size_t strips = attn_strips(at->block->ni), columns = job->value_strips;
+    const size_t most = columns > job->key_cells ? columns : job->key_cells;
+    const size_t lines = (ATTN_TILE_STRIPS * CELL_LINES * most + strips - 1) / strips;
+    const size_t in_column = (strips + columns - 1) / columns;
+    at->lines = lines;
+    at->keys_at = at->strip * lines * ATTN_STRIP;
+    at->values_at = at->strip / in_column * job->key_strips * ATTN_CELL +
+                    at->strip % in_column * lines * ATTN_STRIP;
+}
+
+static size_t group_end(const walk *at)
+{
+    return attn_smaller(at->group + GROUP, at->block->job->key_strips / 2);
+}
+
+/* A strip begins with a group. */
+static void see_group(walk *at)
+{
+    const size_t query = at->strip / ATTN_TILE_STRIPS * ATTN_TILE_QUERIES;
+    at->tile = at->group;
+    share_lines(at);
+    if (at->strip % ATTN_TILE_STRIPS != 0) return; /* as the strip before */
+    for (size_t j = at->group; j < group_end(at); j++) {
+        const attn_tile tile = tile_at(at->block, query, ATTN_TILE_QUERIES, j);
+        at->kinds[j - at->group] = see_tile(at->block, &tile);
+    }
+}
+
+static void make_step(const walk *at, attn_tile_kind kind, step *s)
+{
+    query_block *block = at->block;
+    const attn_tile tile = tile_at(block, at->strip * ATTN_STRIP, ATTN_STRIP, at->tile);
+    const size_t later = at->tile + GROUP, cell = ATTN_TILE_STRIPS * later * ATTN_CELL;
+    s->kind = kind;
+    s->of = (attn_amx_step){.strip = at->strip,
+                            .tile = at->tile,
+                            .is_partial = kind != ATTN_TILE_FULL || tile.nj < ATTN_TILE_KEYS ||
+                                          block->documents || block->job->call->rule.score};
+    if (later <= at->last)
+        s->of.ahead =
+            (attn_amx_ahead){.keys = block->keys + cell * block->job->key_cells + at->keys_at,
+                             .values = block->values + cell + at->values_at,
+                             .lines = at->lines};
+    count_tile(block, &tile, kind);
+    block->count.row_visits += tile.ni;
+}
+
+/* The next step in which keys are seen. */
+static bool next_step(walk *at, step *s)
+{
+    while (at->group < at->block->job->key_strips / ATTN_TILE_STRIPS) {
+        while (at->tile < group_end(at)) {
+            const attn_tile_kind kind = at->kinds[at->tile - at->group];
+            if (kind != ATTN_TILE_EMPTY) make_step(at, kind, s);
+            at->tile++;
+            if (kind != ATTN_TILE_EMPTY) return true;
         }
-        if (s->n_tiles > 0) return true;
+        at->strip = (at->strip + 1) % attn_strips(at->block->ni);
+        if (at->strip == 0) at->group = at->tile;
+        see_group(at);
     }
     return false;
 }
 
-static void run_online(const forward_job *job, const query_block *block, float *room,
-                       attn_work *work)
+static void finish_scores(void *of, const attn_amx_step *given, float *scores)
 {
-    const size_t columns = job->step_tiles * ATTN_TILE_KEYS, strips = job->value_strips;
-    const size_t scores_size = scores_count(columns);
-    attn_amx_block blocks[2 * BLOCKS_MAX];
+    const query_block *block = of;
+    const step *s = (const step *)(const void *)given;
+    const attn_tile tile = tile_at(block, given->strip * ATTN_STRIP, ATTN_STRIP, given->tile);
+    finish_tile(block, &tile, s->kind, scores);
+}
+
+static void run_online(query_block *block, float *room)
+{
+    const forward_job *job = block->job;
+    attn_amx_walk kernel = {.queries = block->ni,
+                            .key_cells = job->key_cells,
+                            .value_strips = job->value_strips,
+                            .key_strips = job->key_strips,
+                            .factor = job->factor,
+                            .q = block->q,
+                            .keys = block->keys,
+                            .values = block->values,
+                            .o = block->o,
+                            .top = block->top,
+                            .total = block->total,
+                            .finish = finish_scores,
+                            .of = block};
+    walk at = {.block = block,
+               .last = attn_smaller((block->i0 + block->ni - 1) / ATTN_TILE_KEYS,
+                                    job->key_strips / ATTN_TILE_STRIPS - 1)};
     step steps[3], *before = NULL, *now = &steps[0], *next = &steps[1];
-    float *lists = room + 2 * scores_size;
-    for (size_t i = 0; i < 3; i++) cut_lists(&lists, columns, &steps[i]);
-    walk at = {0};
-    place_scores(room, columns, now);
-    if (!next_step(job, block, &at, now)) return;
-    multiply(job, block, now, ask_scores, 2 * now->n_tiles);
-    finish_scores(job, block, now, work);
-    for (size_t n = 1; now; n++) {
-        size_t n_blocks = 0;
-        place_scores(room + n % 2 * scores_size, columns, next);
-        const bool has_next = next_step(job, block, &at, next);
-        if (has_next) n_blocks = ask_scores(job, block, next, 0, 2 * next->n_tiles, blocks);
-        if (before && strips > BLOCKS_MAX)
-            multiply(job, block, before, ask_values, strips);
-        else if (before)
-            n_blocks += ask_values(job, block, before, 0, strips, blocks + n_blocks);
-        exponentiate(job, block, now, n_blocks, blocks);
-        if (has_next) finish_scores(job, block, next, work);
+    for (size_t i = 0; i < 2; i++) {
+        kernel.scores[i] = attn_cut(&room, SCORES);
+        kernel.p[i] = attn_half_cut(&room, SCORES);
+    }
+    see_group(&at);
+    if (!next_step(&at, now)) return;
+    attn_amx_start_walk(&kernel, &now->of);
+    for (size_t n = 2; now; n++) {
+        const bool has_next = next_step(&at, next);
+        attn_amx_run_step(&kernel, before ? &before->of : NULL, &now->of,
+                          has_next ? &next->of : NULL);
         before = now;
         now = has_next ? next : NULL;
-        next = &steps[(n + 1) % 3];
+        next = &steps[n % 3];
     }
-    multiply(job, block, before, ask_values, strips);
+    attn_amx_end_walk(&kernel, &before->of);
 }
 
-/* Short steps stay in the nearest cache. Each adds to a strip's O, so that of wide heads costs as much
- * as the step itself: they take longer ones. */
-static size_t step_tiles(const attn_tile_shape *shape)
-{
-    return shape->value_width > ATTN_TILE_KEYS ? STEP_MOST : 1;
-}
+/* ---- whole rows -------------------------------------------------------------------------- */
 
 /* Scores of all tiles that a strip sees side by side, then one softmax. */
-static void run_rows(const forward_job *job, const query_block *block, float *room, attn_work *work)
+static void run_rows(query_block *block, float *room)
 {
-    const size_t columns = job->key_strips * ATTN_STRIP;
-    step s;
-    place_scores(room, columns, &s);
-    room += scores_count(columns);
-    cut_lists(&room, columns, &s);
-    for (s.strip = 0; s.strip < attn_strips(block->ni); s.strip++) {
-        size_t first = 0;
-        find_tiles(job, block, &first, job->key_strips / 2, SIZE_MAX, &s);
-        multiply(job, block, &s, ask_scores, 2 * s.n_tiles);
-        finish_scores(job, block, &s, work);
-        if (s.n_tiles == 0) continue;
-        exponentiate(job, block, &s, 0, NULL);
-        multiply(job, block, &s, ask_values, job->value_strips);
+    const forward_job *job = block->job;
+    const size_t tiles = job->key_strips / ATTN_TILE_STRIPS, row = output_row(&job->call->shape);
+    float *scores = attn_cut(&room, tiles * SCORES);
+    attn_bf16 *p = attn_half_cut(&room, tiles * SCORES);
+    uint32_t *cells = (uint32_t *)(void *)attn_cut(&room, attn_rounded(2 * tiles));
+    for (size_t strip = 0; strip < attn_strips(block->ni); strip++) {
+        const size_t first = strip * ATTN_STRIP;
+        const attn_bf16 *q = block->q + strip * job->key_cells * ATTN_CELL;
+        size_t n = 0;
+        for (size_t j = 0; j < tiles; j++) {
+            const attn_tile of_queries = tile_at(block, first / ATTN_TILE_QUERIES * ATTN_TILE_QUERIES,
+                                                 ATTN_TILE_QUERIES, j);
+            const attn_tile tile = tile_at(block, first, ATTN_STRIP, j);
+            const attn_tile_kind kind = see_tile(block, &of_queries);
+            if (kind == ATTN_TILE_EMPTY) continue;
+            attn_amx_block blocks[ATTN_TILE_STRIPS];
+            for (size_t i = 0; i < ATTN_TILE_STRIPS; i++) {
+                cells[2 * n + i] = (uint32_t)(2 * j + i);
+                blocks[i] = (attn_amx_block){
+                    .left = q,
+                    .right = block->keys + (2 * j + i) * job->key_cells * ATTN_CELL,
+                    .n_cells = job->key_cells,
+                    .sums = scores + n * SCORES + i * ATTN_STRIP,
+                    .sums_row = ATTN_TILE_KEYS};
+            }
+            attn_amx_multiply(ATTN_TILE_STRIPS, blocks);
+            finish_tile(block, &tile, kind, scores + n * SCORES);
+            count_tile(block, &tile, kind);
+            n++;
+        }
+        const attn_amx_softmax softmax = {.rows = attn_smaller(ATTN_STRIP, block->ni - first),
+                                          .n_tiles = n,
+                                          .factor = job->factor,
+                                          .scores = scores,
+                                          .top = block->top + first,
+                                          .total = block->total + first * ATTN_RUNNING_SUMS,
+                                          .o = block->o + first * row,
+                                          .o_row = row,
+                                          .p = p};
+        block->count.row_visits += softmax.rows;
+        if (n == 0) continue;
+        attn_amx_run_softmax(&softmax);
+        for (size_t i = 0; i < job->value_strips; i++) {
+            const attn_amx_block values = {
+                .left = p,
+                .right = block->values + i * job->key_strips * ATTN_CELL,
+                .right_cells = cells,
+                .n_cells = 2 * n,
+                .sums = softmax.o + i * ATTN_STRIP,
+                .sums_row = row};
+            attn_amx_multiply(1, &values);
+        }
     }
 }
 
-/* O / l. What is kept are c and l with 1 <= l < 2: any c that is a whole number makes the same P. */
-static void store_output(const forward_job *job, const query_block *block, size_t b)
+static void store_output(const query_block *block, size_t b)
 {
-    const attn_tile_call *call = job->call;
-    const attn_kernels *kernels = call->context->kernels;
-    const size_t T = call->shape.queries;
-    float *saved = NULL;
-    if (call->saved)
-        saved = call->saved + 2 * (b * call->shape.heads + block->head) * T + block->i0;
-    for (size_t i = 0; i < block->ni; i++) {
-        const float total = kernels->sum(ATTN_RUNNING_SUMS, block->total + i * ATTN_RUNNING_SUMS);
-        if (saved) {
-            const float up = total == 0.0f ? 0.0f : logbf(total);
-            saved[i] = block->top[i] + up;
-            saved[T + i] = ldexpf(total, isfinite(up) ? -(int)up : 0);
-        }
-        block->top[i] = total == 0.0f ? 0.0f : 1.0f / total;
-    }
-    kernels->copy_rows(block->ni, call->shape.value_width, 1.0f, block->top, block->o,
-                       job->value_strips * ATTN_STRIP,
-                       call->o + (b * T + block->i0) * call->o_at.row +
-                           block->head * call->o_at.head,
-                       call->o_at.row);
+    const attn_tile_call *call = block->job->call;
+    const size_t T = call->shape.queries, row = b * call->shape.heads + block->head;
+    attn_amx_store_rows(&(attn_amx_results){
+        .rows = block->ni,
+        .width = call->shape.value_width,
+        .top = block->top,
+        .total = block->total,
+        .o = block->o,
+        .o_row = output_row(&call->shape),
+        .to = call->o + (b * T + block->i0) * call->o_at.row + block->head * call->o_at.head,
+        .to_row = call->o_at.row,
+        .saved = call->saved ? call->saved + 2 * row * T + block->i0 : NULL,
+        .saved_row = T});
 }
 
 static void run_query_block(void *argument, size_t index, size_t worker)
@@ -384,7 +389,9 @@ static void run_query_block(void *argument, size_t index, size_t worker)
     const size_t h = (job->first_head + kv) % shape->kv_heads * group + place % group;
     float *room = job->workers + worker * worker_count(shape);
 
-    query_block block = {.head = h, .i0 = block_index * BLOCK_QUERIES};
+    query_block block = {.job = job,
+                         .head = h,
+                         .i0 = block_index * BLOCK_QUERIES};
     block.ni = attn_smaller(BLOCK_QUERIES, T - block.i0);
     block.keys = job->keys + kv * keys_count(shape);
     block.values = job->values + kv * values_count(shape);
@@ -400,15 +407,14 @@ static void run_query_block(void *argument, size_t index, size_t worker)
     memset(block.total, 0, block.ni * ATTN_RUNNING_SUMS * sizeof *block.total);
     memset(block.o, 0, BLOCK_QUERIES * row * sizeof *block.o);
 
-    attn_work *work = &job->tally.of[worker];
     attn_amx_begin();
     if (call->rule.order == ATTN_TILE_ROWS)
-        run_rows(job, &block, room, work);
+        run_rows(&block, room);
     else
-        run_online(job, &block, room, work);
+        run_online(&block, room);
     attn_amx_end();
-    store_output(job, &block, b);
-    work->other += (uint64_t)block.ni * (shape->value_width + 1);
+    store_output(&block, b);
+    add_work(&block, &job->tally.of[worker]);
 }
 
 void attn_half_forward(const attn_tile_call *call)
@@ -423,7 +429,6 @@ void attn_half_forward(const attn_tile_call *call)
                        .key_cells = attn_strips(shape->key_width),
                        .value_strips = attn_strips(shape->value_width),
                        .key_strips = attn_amx_row_strips(shape->keys),
-                       .step_tiles = step_tiles(shape),
                        .query_blocks = (shape->queries + BLOCK_QUERIES - 1) / BLOCK_QUERIES};
     job.keys = attn_half_cut(&room, together * keys_count(shape));
     job.values = attn_half_cut(&room, together * values_count(shape));
