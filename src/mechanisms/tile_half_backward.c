@@ -28,6 +28,7 @@ typedef struct backward_job {
     float scale, factor;           /* as in forward */
     size_t key_cells, value_cells; /* strips of dk and of dv */
     size_t key_strips, query_strips;
+    size_t held_strips; /* of the keys, in memory at a time */
     float *workers;
     size_t worker_count;
     attn_tally tally;
@@ -48,6 +49,13 @@ typedef struct head_room {
     float *rows;                             /* 64 of dO', or 32 x 32 of a result */
 } head_room;
 
+/* A range of keys is done with once, unless several query heads come back to it. */
+static size_t held_strips(const attn_tile_shape *shape)
+{
+    const size_t all = attn_amx_row_strips(shape->keys);
+    return shape->heads > shape->kv_heads ? all : attn_smaller(all, RANGE * ATTN_TILE_STRIPS);
+}
+
 static size_t sums_count(size_t strips, size_t width)
 {
     return strips * attn_strips(width) * SQUARE;
@@ -61,7 +69,7 @@ static size_t rows_count(const attn_tile_shape *shape)
 static head_room divide_room(float *room, const backward_job *job)
 {
     const attn_tile_shape *shape = &job->call->shape;
-    const size_t S = shape->keys, T = shape->queries;
+    const size_t S = job->held_strips * ATTN_STRIP, T = shape->queries;
     const size_t dk = shape->key_width, dv = shape->value_width;
     const size_t rows = job->query_strips * ATTN_STRIP;
     head_room r;
@@ -75,10 +83,10 @@ static head_room divide_room(float *room, const backward_job *job)
     r.p_right = attn_half_cut(&room, FACTOR);
     r.ds_right = attn_half_cut(&room, FACTOR);
     r.ds_left = attn_half_cut(&room, FACTOR);
-    r.dk = attn_cut(&room, sums_count(job->key_strips, dk));
-    r.dv = attn_cut(&room, sums_count(job->key_strips, dv));
+    r.dk = attn_cut(&room, sums_count(job->held_strips, dk));
+    r.dv = attn_cut(&room, sums_count(job->held_strips, dv));
     r.dq = attn_cut(&room, sums_count(job->query_strips, dk));
-    r.has_dk = (bool *)(void *)attn_cut(&room, attn_rounded(job->key_strips));
+    r.has_dk = (bool *)(void *)attn_cut(&room, attn_rounded(job->held_strips));
     r.has_dq = (bool *)(void *)attn_cut(&room, attn_rounded(job->query_strips));
     r.top = attn_cut(&room, rows);
     r.delta = attn_cut(&room, rows);
@@ -91,9 +99,10 @@ static head_room divide_room(float *room, const backward_job *job)
 
 static size_t worker_count(const attn_tile_shape *shape)
 {
-    const size_t S = shape->keys, T = shape->queries;
+    const size_t key_strips = held_strips(shape),
+                 query_strips = attn_amx_row_strips(shape->queries);
+    const size_t S = key_strips * ATTN_STRIP, T = shape->queries;
     const size_t dk = shape->key_width, dv = shape->value_width;
-    const size_t key_strips = attn_amx_row_strips(S), query_strips = attn_amx_row_strips(T);
     const size_t numbers = 2 * attn_amx_form_count(S, dk) + attn_amx_form_count(S, dv) +
                            2 * attn_amx_form_count(T, dk) + 2 * attn_amx_form_count(T, dv) +
                            3 * (size_t)FACTOR;
@@ -119,20 +128,27 @@ static size_t tile_rows(const tiles *t, size_t rows)
     return attn_smaller(t->last * ATTN_TILE_KEYS, rows) - t->first * ATTN_TILE_KEYS;
 }
 
+/* Where a tile of keys is in memory. */
+static size_t key_place(const backward_job *job, size_t tile)
+{
+    return tile % (job->held_strips / ATTN_TILE_STRIPS);
+}
+
 static void load_keys(const backward_job *job, const head_room *room, size_t b, size_t g,
                       const tiles *t)
 {
     const attn_tile_call *call = job->call;
     const size_t S = call->shape.keys, n = tile_rows(t, S);
-    const size_t strip = t->first * ATTN_TILE_STRIPS, at = b * S + t->first * ATTN_TILE_KEYS;
+    const size_t place = key_place(job, t->first), strip = place * ATTN_TILE_STRIPS;
+    const size_t at = b * S + t->first * ATTN_TILE_KEYS;
     const attn_amx_forms keys = {
-        .right = room->keys, .right_of_p = room->key_rows, .row_strips = job->key_strips};
+        .right = room->keys, .right_of_p = room->key_rows, .row_strips = job->held_strips};
     const attn_amx_forms values = {.right = room->values};
     attn_amx_pack(strip, n, call->shape.key_width, attn_tile_rows(call->k, call->k_at, at, g),
                   &keys);
     attn_amx_pack(strip, n, call->shape.value_width, attn_tile_rows(call->v, call->v_at, at, g),
                   &values);
-    memset(room->has_dk + t->first, 0, (t->last - t->first) * sizeof *room->has_dk);
+    memset(room->has_dk + place, 0, (t->last - t->first) * sizeof *room->has_dk);
 }
 
 /* Of one query head: q, dO' = dO / l, and delta from what dO' is rounded to. */
@@ -182,19 +198,20 @@ static void store_keys(const backward_job *job, const head_room *room, const til
     const attn_kernels *kernels = job->call->context->kernels;
     const size_t S = job->call->shape.keys, strips = attn_strips(width);
     const size_t first = t->first * ATTN_TILE_STRIPS, n_strips = attn_strips(tile_rows(t, S));
-    for (size_t j = first; j < first + n_strips; j++)
+    const size_t place = key_place(job, t->first) * ATTN_TILE_STRIPS;
+    for (size_t j = first, from = place; j < first + n_strips; j++, from++)
         for (size_t i = 0; i < strips; i++) {
             const size_t n = attn_smaller(ATTN_STRIP, S - j * ATTN_STRIP);
             const size_t columns = attn_smaller(ATTN_STRIP, width - i * ATTN_STRIP);
             float *at = to + j * ATTN_STRIP * to_row + i * ATTN_STRIP;
-            if (!room->has_dk[j / ATTN_TILE_STRIPS]) {
+            if (!room->has_dk[from / ATTN_TILE_STRIPS]) {
                 clear_rows(n, columns, at, to_row);
                 continue;
             }
             for (size_t r = ATTN_STRIP; r < attn_smaller(2 * ATTN_STRIP, S - j * ATTN_STRIP); r++)
                 attn_claim_row(columns, at + r * to_row);
-            kernels->transpose(columns, n, sums + (j * strips + i) * SQUARE, ATTN_STRIP, room->rows,
-                               ATTN_STRIP);
+            kernels->transpose(columns, n, sums + (from * strips + i) * SQUARE, ATTN_STRIP,
+                               room->rows, ATTN_STRIP);
             kernels->copy_rows(n, columns, scale, NULL, room->rows, ATTN_STRIP, at, to_row);
         }
 }
@@ -227,6 +244,7 @@ typedef struct seen {
 /* Tiles from query tile i0 and key tile j0 on, up to GROUP of each. */
 typedef struct block {
     size_t i0, j0;
+    size_t place; /* of the first key tile in memory */
     attn_tile_kind kind[GROUP][GROUP];
     seen row[GROUP], column[GROUP];
 } block;
@@ -295,7 +313,7 @@ static attn_amx_scores ask_scores(const backward_job *job, const head_room *room
                                   size_t unit, size_t turn)
 {
     const size_t row = ATTN_TILE_STRIPS * b->i0 + unit / GROUP_STRIPS;
-    const size_t column = ATTN_TILE_STRIPS * b->j0 + unit % GROUP_STRIPS;
+    const size_t column = ATTN_TILE_STRIPS * b->place + unit % GROUP_STRIPS;
     return (attn_amx_scores){.q = room->q + row * job->key_cells * ATTN_CELL,
                              .keys = room->keys + column * job->key_cells * ATTN_CELL,
                              .d_o = room->d_o + row * job->value_cells * ATTN_CELL,
@@ -319,11 +337,11 @@ static void finish_scores(const backward_job *job, const head_room *room, size_t
     tile.ni = tile.i0 < T ? attn_smaller(ATTN_STRIP, T - tile.i0) : 0;
     tile.nj = tile.j0 < S ? attn_smaller(ATTN_STRIP, S - tile.j0) : 0;
     attn_tile_kind kind = tile.ni * tile.nj > 0 ? unit_kind(b, unit) : ATTN_TILE_EMPTY;
-    if (kind == ATTN_TILE_PARTIAL)
-        kind = rule->mask.tile(rule->mask.rule, head, &tile, documents);
+    if (kind == ATTN_TILE_PARTIAL) kind = rule->mask.tile(rule->mask.rule, head, &tile, documents);
     if (has_slope && (kind == ATTN_TILE_EMPTY || tile.ni * tile.nj < SQUARE))
         memset(room->slope, 0, SQUARE * sizeof *room->slope);
-    if (kind == ATTN_TILE_EMPTY) tile.nj = 0;
+    if (kind == ATTN_TILE_EMPTY)
+        tile.nj = 0;
     else
         attn_tile_finish_scores(rule, call->context->kernels, head, &tile, kind, documents,
                                 job->scale, s, ATTN_STRIP, has_slope ? room->slope : NULL,
@@ -376,7 +394,7 @@ static void add_queries(const backward_job *job, const head_room *room, const bl
             if (keys->n == 0) continue;
             blocks[n++] = (attn_amx_block){
                 .left = room->ds_left + strip * GROUP_STRIPS * ATTN_CELL,
-                .right = room->key_rows + (i * job->key_strips + 2 * b->j0) * ATTN_CELL,
+                .right = room->key_rows + (i * job->held_strips + 2 * b->place) * ATTN_CELL,
                 .left_cells = keys->cells,
                 .right_cells = keys->cells,
                 .n_cells = keys->n,
@@ -398,7 +416,7 @@ static void add_keys(const backward_job *job, const head_room *room, const block
         size_t n = 0;
         for (size_t strip = 0; strip < GROUP_STRIPS; strip++) {
             const seen *queries = &b->column[strip / ATTN_TILE_STRIPS];
-            const size_t at = 2 * b->j0 + strip;
+            const size_t at = 2 * b->place + strip;
             if (queries->n == 0) continue;
             blocks[n++] =
                 (attn_amx_block){.left = left + (i * job->query_strips + 2 * b->i0) * ATTN_CELL,
@@ -424,7 +442,7 @@ static void run_block(const backward_job *job, const head_room *room, size_t hea
     add_keys(job, room, b, job->key_cells, room->q_columns, room->ds_right, room->dk);
     for (size_t i = 0; i < GROUP; i++) {
         if (b->row[i].n > 0) room->has_dq[b->i0 + i] = true;
-        if (b->column[i].n > 0) room->has_dk[b->j0 + i] = true;
+        if (b->column[i].n > 0) room->has_dk[b->place + i] = true;
     }
 }
 
@@ -462,8 +480,10 @@ static void run_kv_head(void *argument, size_t index, size_t worker)
                 const tiles queries = {.first = i0, .last = attn_smaller(i0 + GROUP, n_queries)};
                 if (j0 == 0) load_queries(job, &room, b, h, &queries);
                 attn_amx_begin();
-                for (size_t j = j0; j < keys.last; j += GROUP)
-                    run_block(job, &room, h, documents, &(block){.i0 = i0, .j0 = j}, work);
+                for (size_t j = j0; j < keys.last; j += GROUP) {
+                    block now = {.i0 = i0, .j0 = j, .place = key_place(job, j)};
+                    run_block(job, &room, h, documents, &now, work);
+                }
                 attn_amx_end();
                 if (keys.last == n_keys) store_queries(job, &room, b, h, &queries);
             }
@@ -484,6 +504,7 @@ void attn_half_backward(const attn_tile_call *call)
                         .key_cells = attn_strips(shape->key_width),
                         .value_cells = attn_strips(shape->value_width),
                         .key_strips = attn_amx_row_strips(shape->keys),
+                        .held_strips = held_strips(shape),
                         .query_strips = attn_amx_row_strips(shape->queries),
                         .workers = attn_half_aligned(call->scratch),
                         .worker_count = worker_count(shape)};
