@@ -1,11 +1,11 @@
 /* Times what bfloat16 attention is made of at level amx, on one thread: what vectors do beside tiles;
- * a step's softmax alone, its tile products alone, both one after the other and both in turns; and
- * steps in the order of a head, each with what the one before it left.
+ * a step's softmax and its tile products, each alone; and a walk, the steps of a block of queries in
+ * their order with both beside each other: what forward is without packing, storing and masks.
  *
- *     bench_tiles [KEY_TILES [READINGS]]
+ *     bench_tiles [READINGS]
  *
- * Heads of 64, steps of 32 queries and 64 keys for each key tile; the walk's are of one key tile. The best of all readings counts:
- * parts that another process disturbs say nothing. */
+ * Heads of 64, steps of 32 queries and 64 keys. The best of all readings counts: parts that another
+ * process disturbs say nothing. */
 #include "base/clock.h"
 #include "base/cpu.h"
 #include "base/memory.h"
@@ -98,12 +98,10 @@ static float *take_floats(size_t n)
 }
 
 enum {
-    STRIPS = 12, /* of queries */
-    TILES = 8,   /* of keys, which each strip sees one after the other */
-    STEP_TILES = 2,
-    STRIP_STEPS = TILES / STEP_TILES,
-    STEPS = STRIPS * STRIP_STEPS,
-    SCORES = ATTN_STRIP * KEYS,              /* of a strip and a tile */
+    STRIPS = 24, /* of queries */
+    TILES = 16,  /* of keys, which each strip sees one after the other */
+    STEPS = STRIPS * TILES,
+    SCORES = ATTN_STRIP * KEYS,              /* of a step */
     STRIP_NUMBERS = WIDTH_CELLS * ATTN_CELL, /* of 32 queries or keys */
     QUERIES = STRIPS * ATTN_STRIP
 };
@@ -116,56 +114,64 @@ typedef struct block {
 
 static void run_softmax(void *of)
 {
-    block *b = of;
-    for (size_t i = 0; i < STRIPS; i++)
-        attn_amx_run_softmax(
-            &(attn_amx_softmax){.rows = ATTN_STRIP,
-                                .n_tiles = 1,
-                                .factor = b->walk.factor,
-                                .scores = b->walk.scores[0],
-                                .top = b->walk.top + i * ATTN_STRIP,
-                                .total = b->walk.total + i * ATTN_STRIP * ATTN_RUNNING_SUMS,
-                                .o = b->walk.o + i * SCORES,
-                                .o_row = KEYS,
-                                .p = b->steps[0].p});
+    const attn_amx_walk *w = &((const block *)of)->walk;
+    for (size_t i = 0; i < STEPS; i++) {
+        const size_t first = i / TILES * ATTN_STRIP;
+        attn_amx_run_softmax(&(attn_amx_softmax){.rows = ATTN_STRIP,
+                                                 .n_tiles = 1,
+                                                 .factor = w->factor,
+                                                 .scores = w->scores[0],
+                                                 .top = w->top + first,
+                                                 .total = w->total + first * ATTN_RUNNING_SUMS,
+                                                 .o = w->o + first * KEYS,
+                                                 .o_row = KEYS,
+                                                 .p = w->p[0]});
+    }
 }
 
 static void run_scores(void *of)
 {
     const block *b = of;
-    for (size_t i = 0; i < STEPS; i++)
-        for (size_t j = 0; j < 2 * STEP_TILES; j++)
-            attn_amx_multiply(1, &(attn_amx_block){
-                .left = b->walk.q + b->steps[i].strip * STRIP_NUMBERS,
-                .right = b->walk.keys + b->steps[i].cells[j] * STRIP_NUMBERS,
-                .n_cells = WIDTH_CELLS,
-                .sums = b->walk.scores[0] + j % 2 * ATTN_STRIP,
-                .sums_row = KEYS});
+    attn_amx_block two[2];
+    for (size_t i = 0; i < STEPS; i++) {
+        const attn_amx_step *s = &b->steps[i];
+        for (size_t j = 0; j < 2; j++)
+            two[j] = (attn_amx_block){.left = b->walk.q + s->strip * STRIP_NUMBERS,
+                                      .right = b->walk.keys + (2 * s->tile + j) * STRIP_NUMBERS,
+                                      .n_cells = WIDTH_CELLS,
+                                      .sums = b->walk.scores[0] + j * ATTN_STRIP,
+                                      .sums_row = KEYS};
+        attn_amx_multiply(2, two);
+    }
 }
 
 static void run_values(void *of)
 {
     const block *b = of;
-    for (size_t i = 0; i < STEPS; i++)
+    attn_amx_block columns[WIDTH_CELLS];
+    for (size_t i = 0; i < STEPS; i++) {
+        const attn_amx_step *s = &b->steps[i];
         for (size_t j = 0; j < WIDTH_CELLS; j++)
-            attn_amx_multiply(1, &(attn_amx_block){
-                .left = b->steps[i].p,
-                .right = b->walk.values + j * b->walk.key_strips * ATTN_CELL,
-                .right_cells = b->steps[i].cells,
-                .n_cells = 2 * STEP_TILES,
-                .sums = b->walk.o + b->steps[i].strip * SCORES + j * ATTN_STRIP,
-                .sums_row = KEYS,
-                .adds = true});
+            columns[j] =
+                (attn_amx_block){.left = b->walk.p[0],
+                                 .right = b->walk.values + (j * TILES + s->tile) * 2 * ATTN_CELL,
+                                 .n_cells = 2,
+                                 .sums = b->walk.o + s->strip * SCORES + j * ATTN_STRIP,
+                                 .sums_row = KEYS,
+                                 .adds = true};
+        attn_amx_multiply(WIDTH_CELLS, columns);
+    }
 }
 
 static void run_walk(void *of)
 {
     block *b = of;
+    const attn_amx_step *last = b->steps + STEPS - 1;
     attn_amx_start_walk(&b->walk, b->steps);
-    for (size_t i = 0; i < STEPS; i++)
-        attn_amx_run_step(&b->walk, i > 0 ? &b->steps[i - 1] : NULL, &b->steps[i],
-                          i + 1 < STEPS ? &b->steps[i + 1] : NULL);
-    attn_amx_end_walk(&b->walk, &b->steps[STEPS - 1]);
+    for (const attn_amx_step *now = b->steps; now <= last; now++)
+        attn_amx_run_step(&b->walk, now > b->steps ? now - 1 : NULL, now,
+                          now < last ? now + 1 : NULL);
+    attn_amx_end_walk(&b->walk, last);
 }
 
 /* Memory is given back by the end of the program. */
@@ -173,7 +179,6 @@ static block *prepare(void)
 {
     block *b = attn_alloc(ATTN_MEMORY_OTHER, sizeof *b);
     if (!b) exit(EXIT_FAILURE);
-    attn_bf16 *p = draw_half(2 * STEP_TILES * SCORES, 3);
     b->walk = (attn_amx_walk){.queries = QUERIES,
                               .key_cells = WIDTH_CELLS,
                               .value_strips = WIDTH_CELLS,
@@ -185,23 +190,17 @@ static block *prepare(void)
                               .o = take_floats(QUERIES * KEYS),
                               .top = take_floats(QUERIES),
                               .total = take_floats(QUERIES * ATTN_RUNNING_SUMS),
-                              .scores = {take_floats(SCORES), take_floats(SCORES)}};
+                              .scores = {take_floats(SCORES), take_floats(SCORES)},
+                              .p = {draw_half(SCORES, 3), draw_half(SCORES, 4)}};
     for (size_t i = 0; i < QUERIES; i++) b->walk.top[i] = ATTN_RUNNING_START;
-    for (size_t i = 0; i < STEPS; i++) {
-        b->steps[i] = (attn_amx_step){.strip = i / STRIP_STEPS,
-                                      .n_tiles = STEP_TILES,
-                                      .p = p + i % 2 * STEP_TILES * SCORES};
-        for (size_t j = 0; j < 2 * STEP_TILES; j++)
-            b->steps[i].cells[j] = (uint32_t)(i % STRIP_STEPS * 2 * STEP_TILES + j);
-    }
+    for (size_t i = 0; i < STEPS; i++)
+        b->steps[i] = (attn_amx_step){.strip = i / TILES, .tile = i % TILES};
     return b;
 }
 
-static void print_part(const char *name, void (*run)(void *), block *b, size_t tiles,
-                       size_t readings)
+static void print_part(const char *name, void (*run)(void *), block *b, size_t readings)
 {
-    printf("%-24s %8.2f\n", name,
-           1e9 * best_s(run, b, readings) / (double)(tiles * SCORES / 16));
+    printf("%-24s %8.2f\n", name, 1e9 * best_s(run, b, readings) / (STEPS * SCORES / 16));
 }
 
 int main(int count, char **arguments)
@@ -222,11 +221,10 @@ int main(int count, char **arguments)
     print_vectors("multiply-add", multiply_add, readings);
     print_vectors("add", add, readings);
     puts("\n32 queries and 64 keys, ns for 16 scores");
-    print_part("softmax", run_softmax, b, STRIPS, readings);
-    print_part("Q K^T", run_scores, b, STEPS * STEP_TILES, readings);
-    print_part("P V", run_values, b, STEPS * STEP_TILES, readings);
-    print_part("a walk", run_walk, b, STEPS * STEP_TILES, readings);
-    for (int k = 0; k < 3; k++) { const uint64_t s0 = attn_clock_ns(); for (int i = 0; i < 2000; i++) run_walk(b); printf("mean %8.2f\n", 1e9 * attn_clock_seconds(s0, attn_clock_ns()) / 2000 / (STEPS * STEP_TILES * SCORES / 16)); }
+    print_part("softmax", run_softmax, b, readings);
+    print_part("Q K^T", run_scores, b, readings);
+    print_part("P V", run_values, b, readings);
+    print_part("a walk", run_walk, b, readings);
     attn_amx_end();
     return EXIT_SUCCESS;
 }

@@ -24,7 +24,8 @@ static inline __attribute__((always_inline)) void make_rows(gradient_work *w)
     UNROLL for (size_t j = 0; j < VECTORS; j++)
     {
         const size_t i = w->row + j / 2, at = row + j * 16;
-        p[j] = _mm512_fmsub_ps(w->factor, _mm512_load_ps(g->scores + at), _mm512_set1_ps(g->top[i]));
+        p[j] =
+            _mm512_fmsub_ps(w->factor, _mm512_load_ps(g->scores + at), _mm512_set1_ps(g->top[i]));
         ds[j] = _mm512_sub_ps(_mm512_load_ps(g->dp + at), _mm512_set1_ps(g->delta[i]));
     }
     if (g->slope)

@@ -79,7 +79,7 @@ static void take_squares(attn_far_rows from, size_t first, size_t rows, size_t c
             const size_t left = columns - c * ATTN_STRIP;
             _mm512_store_si512(near, first + i >= rows ? _mm512_setzero_si512()
                                      : from.half       ? take_half(from.half + at, from.row, left)
-                                               : take_single(from.single + at, from.row, left));
+                                                 : take_single(from.single + at, from.row, left));
         }
     }
 }
@@ -97,7 +97,8 @@ void attn_amx_pack(size_t strip, size_t rows, size_t columns, attn_far_rows from
             take_squares(from, s * ATTN_STRIP, rows, columns, cell, end, square);
             for (size_t c = cell; c < end; c++, square += ATTN_CELL) {
                 const size_t along_rows = (c * to->row_strips + strip + s) * ATTN_CELL;
-                if (to->right) put_right(square, to->right + along_columns + (c - cell) * ATTN_CELL);
+                if (to->right)
+                    put_right(square, to->right + along_columns + (c - cell) * ATTN_CELL);
                 if (to->right_of_p) put_right_of_p(square, to->right_of_p + along_rows);
                 if (to->transposed) put_transposed(square, to->transposed + along_rows);
             }

@@ -51,9 +51,8 @@ typedef struct row_work {
     beside_constants constants;
 } row_work;
 
-static inline __attribute__((always_inline)) row_work start_rows(const attn_amx_softmax *s,
-                                                                 const attn_amx_ahead *ahead,
-                                                                 __m512 *before)
+static inline __attribute__((always_inline)) row_work
+start_rows(const attn_amx_softmax *s, const attn_amx_ahead *ahead, __m512 *before)
 {
     row_work w = {.scores = s->scores,
                   .top = s->top,
@@ -162,15 +161,15 @@ void attn_amx_run_softmax(const attn_amx_softmax *s)
 
 /* A quarter of a block's sums, of 16 x 16, lies in the tile of its number: top left, bottom left, top
  * right, bottom right. */
-#define WITH_QUARTER(instruction, n, of)                                                            \
+#define WITH_QUARTER(instruction, n, of)                                                           \
     instruction(n, (of).sums + (n) % 2 * 16 * (of).row + (n) / 2 * 16, (of).row * sizeof(float))
 
 /* Sums stay in their tiles until the next block needs these, which gives products time to end. */
 #define TURN(n)                                                                                    \
     do {                                                                                           \
-        WITH_QUARTER(_tile_stored, n, held);                                                         \
+        WITH_QUARTER(_tile_stored, n, held);                                                       \
         if (adds)                                                                                  \
-            WITH_QUARTER(_tile_loadd, n, to);                                                        \
+            WITH_QUARTER(_tile_loadd, n, to);                                                      \
         else                                                                                       \
             _tile_zero(n);                                                                         \
     } while (0)
@@ -280,16 +279,16 @@ void attn_amx_run_step(attn_amx_walk *w, const attn_amx_step *before, const attn
                        const attn_amx_step *next)
 {
     const size_t first = now->strip * ATTN_STRIP, row = w->value_strips * ATTN_STRIP;
-    const attn_amx_softmax s = {
-        .rows = w->queries - first < ATTN_STRIP ? w->queries - first : ATTN_STRIP,
-        .n_tiles = 1,
-        .factor = w->factor,
-        .scores = w->scores[w->turn],
-        .top = w->top + first,
-        .total = w->total + first * ATTN_RUNNING_SUMS,
-        .o = step_o(w, now),
-        .o_row = row,
-        .p = w->p[w->turn]};
+    const attn_amx_softmax s = {.rows = w->queries - first < ATTN_STRIP ? w->queries - first
+                                                                        : ATTN_STRIP,
+                                .n_tiles = 1,
+                                .factor = w->factor,
+                                .scores = w->scores[w->turn],
+                                .top = w->top + first,
+                                .total = w->total + first * ATTN_RUNNING_SUMS,
+                                .o = step_o(w, now),
+                                .o_row = row,
+                                .p = w->p[w->turn]};
     __m512 totals[ATTN_STRIP];
     find_first_tops(&s);
     row_work work = start_rows(&s, &now->ahead, totals);
@@ -321,7 +320,8 @@ void attn_amx_end_walk(attn_amx_walk *w, const attn_amx_step *last)
 /* log2 of totals, rounded down, and the rest of them, 1 <= l < 2; 0 and what is not finite stay. */
 static __m512 split_totals(__m512 totals, __m512 *rest)
 {
-    const __mmask16 plain = _mm512_fpclass_ps_mask(totals, 0x99 | 0x06) ^ 0xffff; /* no NaN, 0, infinity */
+    const __mmask16 plain =
+        _mm512_fpclass_ps_mask(totals, 0x99 | 0x06) ^ 0xffff; /* no NaN, 0, infinity */
     *rest = _mm512_mask_getmant_ps(totals, plain, totals, _MM_MANT_NORM_1_2, _MM_MANT_SIGN_src);
     return _mm512_maskz_getexp_ps(plain, totals);
 }
@@ -333,7 +333,8 @@ void attn_amx_store_rows(const attn_amx_results *r)
         const size_t n = r->rows - first < 16 ? r->rows - first : 16;
         float sums[16] = {0}, factors[16];
         for (size_t i = 0; i < n; i++)
-            sums[i] = _mm512_reduce_add_ps(_mm512_load_ps(r->total + (first + i) * ATTN_RUNNING_SUMS));
+            sums[i] =
+                _mm512_reduce_add_ps(_mm512_load_ps(r->total + (first + i) * ATTN_RUNNING_SUMS));
         const __m512 totals = _mm512_loadu_ps(sums), one = _mm512_set1_ps(1.0f);
         if (r->saved) {
             __m512 rest;

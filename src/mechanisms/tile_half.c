@@ -12,10 +12,10 @@
 
 enum {
     BLOCK_QUERIES = 12 * ATTN_TILE_QUERIES, /* of a task: each reads all keys once more */
-    PACK_ROWS = 2 * ATTN_TILE_KEYS,        /* of a task */
-    SCORES = ATTN_STRIP * ATTN_TILE_KEYS,  /* of a strip and a tile */
+    PACK_ROWS = 2 * ATTN_TILE_KEYS,         /* of a task */
+    SCORES = ATTN_STRIP * ATTN_TILE_KEYS,   /* of a strip and a tile */
     GROUP = 16,                             /* key tiles that all strips see one after the other */
-    CELL_LINES = ATTN_CELL / ATTN_STRIP    /* cache lines of a cell */
+    CELL_LINES = ATTN_CELL / ATTN_STRIP     /* cache lines of a cell */
 };
 
 typedef struct forward_job {
@@ -314,20 +314,20 @@ static void run_rows(query_block *block, float *room)
         const attn_bf16 *q = block->q + strip * job->key_cells * ATTN_CELL;
         size_t n = 0;
         for (size_t j = 0; j < tiles; j++) {
-            const attn_tile of_queries = tile_at(block, first / ATTN_TILE_QUERIES * ATTN_TILE_QUERIES,
-                                                 ATTN_TILE_QUERIES, j);
+            const attn_tile of_queries =
+                tile_at(block, first / ATTN_TILE_QUERIES * ATTN_TILE_QUERIES, ATTN_TILE_QUERIES, j);
             const attn_tile tile = tile_at(block, first, ATTN_STRIP, j);
             const attn_tile_kind kind = see_tile(block, &of_queries);
             if (kind == ATTN_TILE_EMPTY) continue;
             attn_amx_block blocks[ATTN_TILE_STRIPS];
             for (size_t i = 0; i < ATTN_TILE_STRIPS; i++) {
                 cells[2 * n + i] = (uint32_t)(2 * j + i);
-                blocks[i] = (attn_amx_block){
-                    .left = q,
-                    .right = block->keys + (2 * j + i) * job->key_cells * ATTN_CELL,
-                    .n_cells = job->key_cells,
-                    .sums = scores + n * SCORES + i * ATTN_STRIP,
-                    .sums_row = ATTN_TILE_KEYS};
+                blocks[i] = (attn_amx_block){.left = q,
+                                             .right = block->keys +
+                                                      (2 * j + i) * job->key_cells * ATTN_CELL,
+                                             .n_cells = job->key_cells,
+                                             .sums = scores + n * SCORES + i * ATTN_STRIP,
+                                             .sums_row = ATTN_TILE_KEYS};
             }
             attn_amx_multiply(ATTN_TILE_STRIPS, blocks);
             finish_tile(block, &tile, kind, scores + n * SCORES);
@@ -347,13 +347,12 @@ static void run_rows(query_block *block, float *room)
         if (n == 0) continue;
         attn_amx_run_softmax(&softmax);
         for (size_t i = 0; i < job->value_strips; i++) {
-            const attn_amx_block values = {
-                .left = p,
-                .right = block->values + i * job->key_strips * ATTN_CELL,
-                .right_cells = cells,
-                .n_cells = 2 * n,
-                .sums = softmax.o + i * ATTN_STRIP,
-                .sums_row = row};
+            const attn_amx_block values = {.left = p,
+                                           .right = block->values + i * job->key_strips * ATTN_CELL,
+                                           .right_cells = cells,
+                                           .n_cells = 2 * n,
+                                           .sums = softmax.o + i * ATTN_STRIP,
+                                           .sums_row = row};
             attn_amx_multiply(1, &values);
         }
     }
@@ -389,9 +388,7 @@ static void run_query_block(void *argument, size_t index, size_t worker)
     const size_t h = (job->first_head + kv) % shape->kv_heads * group + place % group;
     float *room = job->workers + worker * worker_count(shape);
 
-    query_block block = {.job = job,
-                         .head = h,
-                         .i0 = block_index * BLOCK_QUERIES};
+    query_block block = {.job = job, .head = h, .i0 = block_index * BLOCK_QUERIES};
     block.ni = attn_smaller(BLOCK_QUERIES, T - block.i0);
     block.keys = job->keys + kv * keys_count(shape);
     block.values = job->values + kv * values_count(shape);
