@@ -122,18 +122,13 @@ static void finish_scores(const attn_half_gradients *job, const attn_half_head *
                       .j0 = b->j0 * ATTN_TILE_KEYS + unit % ATTN_HALF_GROUP_STRIPS * ATTN_STRIP};
     tile.ni = tile.i0 < T ? attn_smaller(ATTN_STRIP, T - tile.i0) : 0;
     tile.nj = tile.j0 < S ? attn_smaller(ATTN_STRIP, S - tile.j0) : 0;
-    attn_tile_kind kind = tile.ni * tile.nj > 0 ? unit_kind(b, unit) : ATTN_TILE_EMPTY;
-    if (kind == ATTN_TILE_PARTIAL) kind = rule->mask.tile(rule->mask.rule, head, &tile, documents);
-    if (has_slope && (kind == ATTN_TILE_EMPTY || tile.ni * tile.nj < ATTN_HALF_SQUARE))
+    if (has_slope && tile.ni * tile.nj < ATTN_HALF_SQUARE)
         memset(room->slope, 0, ATTN_HALF_SQUARE * sizeof *room->slope);
-    if (kind == ATTN_TILE_EMPTY)
-        tile.nj = 0;
-    else
-        attn_tile_finish_scores(rule, call->context->kernels, head, &tile, kind, documents,
-                                job->scale, s, ATTN_STRIP, has_slope ? room->slope : NULL,
-                                ATTN_STRIP);
-    if (tile.nj == ATTN_STRIP) return;
-    for (size_t i = 0; i < ATTN_STRIP; i++)
+    if (tile.ni * tile.nj > 0)
+        attn_tile_finish_scores(rule, call->context->kernels, head, &tile, unit_kind(b, unit),
+                                documents, job->scale, s, ATTN_STRIP,
+                                has_slope ? room->slope : NULL, ATTN_STRIP);
+    for (size_t i = 0; tile.nj < ATTN_STRIP && i < tile.ni; i++)
         for (size_t j = tile.nj; j < ATTN_STRIP; j++) s[i * ATTN_STRIP + j] = -INFINITY;
 }
 
