@@ -4,7 +4,8 @@
  *
  *     bench_tiles [READINGS]
  *
- * Heads of 64, steps of 32 queries and 64 keys. The best of all readings counts: parts that another
+ * Heads of 64, steps of 32 queries and 64 keys. Then what lies between: rows of one head that come
+ * from memory and go there. The best of all readings counts: parts that another
  * process disturbs say nothing. */
 #include "base/clock.h"
 #include "base/cpu.h"
@@ -198,6 +199,75 @@ static block *prepare(void)
     return b;
 }
 
+/* ---- rows from memory -------------------------------------------------------------------- */
+
+enum {
+    FAR_ROWS = 4096,
+    HEADS = 12,
+    FAR_ROW = 3 * HEADS * KEYS, /* q, k and v of a token */
+    SWEPT_FLOATS = 100 << 20    /* more than any cache holds of the rest */
+};
+
+/* The q, k, v and o of all heads, and one head's packed. */
+typedef struct far {
+    attn_bf16 *rows, *packed;
+    float *o, *swept;
+    const block *near; /* whose results are stored */
+} far;
+
+static void pack_far(const far *f, size_t part, const attn_amx_forms *to)
+{
+    for (size_t h = 0; h < HEADS; h++) {
+        const attn_far_rows from = {.half = f->rows + (part * HEADS + h) * KEYS, .row = FAR_ROW};
+        attn_amx_pack(0, FAR_ROWS, KEYS, from, to);
+    }
+}
+
+static void pack_queries(void *of)
+{
+    const far *f = of;
+    pack_far(f, 0, &(attn_amx_forms){.left = f->packed});
+}
+
+static void pack_keys(void *of)
+{
+    const far *f = of;
+    pack_far(f, 1, &(attn_amx_forms){.right = f->packed});
+}
+
+static void pack_values(void *of)
+{
+    const far *f = of;
+    pack_far(f, 2, &(attn_amx_forms){.right_of_p = f->packed, .row_strips = FAR_ROWS / ATTN_STRIP});
+}
+
+static void store_results(void *of)
+{
+    const far *f = of;
+    const attn_amx_walk *w = &f->near->walk;
+    for (size_t h = 0; h < HEADS; h++)
+        for (size_t first = 0; first + QUERIES <= FAR_ROWS; first += QUERIES)
+            attn_amx_store_rows(&(attn_amx_results){.rows = QUERIES,
+                                                    .width = KEYS,
+                                                    .top = w->top,
+                                                    .total = w->total,
+                                                    .o = w->o,
+                                                    .o_row = KEYS,
+                                                    .to = f->o + (first * HEADS + h) * KEYS,
+                                                    .to_row = HEADS * KEYS});
+}
+
+/* With everything else in the caches before each reading. */
+static void print_far(const char *name, void (*run)(void *), far *f, size_t rows)
+{
+    double best = INFINITY;
+    for (size_t i = 0; i < 5; i++) {
+        for (size_t j = 0; j < SWEPT_FLOATS; j += 16) f->swept[j] += 1.0f;
+        best = fmin(best, best_s(run, f, 1));
+    }
+    printf("%-24s %8.1f\n", name, 1e9 * best / (double)(HEADS * rows));
+}
+
 static void print_part(const char *name, void (*run)(void *), block *b, size_t readings)
 {
     printf("%-24s %8.2f\n", name, 1e9 * best_s(run, b, readings) / (STEPS * SCORES / 16));
@@ -226,5 +296,15 @@ int main(int count, char **arguments)
     print_part("P V", run_values, b, readings);
     print_part("a walk", run_walk, b, readings);
     attn_amx_end();
+    far f = {.rows = draw_half((size_t)FAR_ROWS * FAR_ROW, 5),
+             .packed = draw_half((size_t)FAR_ROWS * KEYS, 6),
+             .o = take_floats((size_t)FAR_ROWS * HEADS * KEYS),
+             .swept = take_floats(SWEPT_FLOATS),
+             .near = b};
+    printf("\nrows of 64 that lie %zu bytes apart in memory, ns each\n", FAR_ROW * sizeof *f.rows);
+    print_far("q packed", pack_queries, &f, FAR_ROWS);
+    print_far("k packed", pack_keys, &f, FAR_ROWS);
+    print_far("v packed", pack_values, &f, FAR_ROWS);
+    print_far("o stored", store_results, &f, FAR_ROWS / QUERIES * QUERIES);
     return EXIT_SUCCESS;
 }
