@@ -49,7 +49,7 @@ static inline __attribute__((always_inline)) void make_due(gradient_work *w, boo
     if (is_due && w->row < ATTN_STRIP) make_rows(w);
 }
 
-/* Quarters as in attention_beside_amx.h. */
+/* Quarters as in attention_amx.c. */
 static inline __attribute__((always_inline)) float *score_quarter(float *scores, size_t at)
 {
     return scores + at % 2 * 16 * ATTN_STRIP + at / 2 * 16;

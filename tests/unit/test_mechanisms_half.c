@@ -2,6 +2,7 @@
  * the float32 engine that rounds in place. Both round the same numbers, summed in another order, so
  * some of them fall on the other side of a middle: docs/numerics.md. Skipped where there is no AMX. */
 #include "attn/context.h"
+#include "attn/flex.h"
 #include "attn/layer.h"
 #include "base/cpu.h"
 #include "base/memory.h"
@@ -42,12 +43,46 @@ static void grow_keys(size_t length, size_t kv, float growth, float *k, size_t r
             k[i * row + j] *= growth * (float)(i % length + 1) / (float)length;
 }
 
+/* Two tiles of keys that nobody sees, and two tiles and a half of queries that see nothing. */
+static void hide_tiles(void *user, size_t head, size_t query, size_t key, size_t count, bool *seen)
+{
+    (void)user;
+    (void)head;
+    for (size_t j = 0; j < count; j++)
+        seen[j] = (key + j < 128 || key + j >= 256) && (query < 600 || query >= 764);
+}
+
+static void halve(void *user, size_t head, size_t query, size_t key, size_t count, float *s,
+                  float *slope)
+{
+    (void)user;
+    (void)head;
+    (void)query;
+    (void)key;
+    for (size_t j = 0; j < count; j++) {
+        s[j] *= 0.5f;
+        if (slope) slope[j] = 0.5f;
+    }
+}
+
+static attn_layer *create_layer(const attn_layer_config *config)
+{
+    static const attn_flex flex = {.score = halve, .mask = hide_tiles};
+    attn_error error = {0};
+    attn_layer *layer = NULL;
+    if (strcmp(config->mechanism, "flex") == 0)
+        assert_int_equal(attn_layer_create_flex(&layer, config, &flex, &error), ATTN_OK);
+    else
+        assert_int_equal(attn_layer_create(&layer, config, &error), ATTN_OK);
+    return layer;
+}
+
+/* Scratch and results begin with numbers that mean nothing. */
 static results run_core(const char *isa, size_t threads, const char *mechanism, const char *options,
                         size_t length, size_t head_dim, float growth)
 {
     attn_error error = {0};
     attn_context *context = NULL;
-    attn_layer *layer = NULL;
     const attn_layer_config config = {.mechanism = mechanism,
                                       .options = options,
                                       .d_model = HEADS * head_dim,
@@ -56,15 +91,15 @@ static results run_core(const char *isa, size_t threads, const char *mechanism, 
                                       .is_causal = true,
                                       .dtype = ATTN_BF16};
     assert_int_equal(attn_context_create(&context, threads, isa, &error), ATTN_OK);
-    assert_int_equal(attn_layer_create(&layer, &config, &error), ATTN_OK);
+    attn_layer *layer = create_layer(&config);
     const attn_core *core = layer->mechanism->core;
     const size_t tokens = BATCH * length, C = HEADS * head_dim;
     const size_t kv = layer->kv_heads * head_dim, row = C + 2 * kv;
     float *qkv = floats(tokens * row, 1), *d_o = floats(tokens * C, 2);
     if (growth > 0.0f) grow_keys(length, kv, growth, qkv + C, row);
     float *saved = floats(core->saved(layer, BATCH, length), 0);
-    float *scratch = floats(core->scratch(layer, threads, BATCH, length), 0);
-    results r = {.o = floats(tokens * C, 0), .d_qkv = floats(tokens * row, 0)};
+    float *scratch = floats(core->scratch(layer, threads, BATCH, length), 3);
+    results r = {.o = floats(tokens * C, 4), .d_qkv = floats(tokens * row, 5)};
     const attn_core_call call = {.context = context,
                                  .kernels = attn_core_kernels(context, layer),
                                  .layer = layer,
@@ -157,6 +192,12 @@ static void test_window(void **state)
     compare("sliding", "window=150,sinks=3", 900, 64, HEADS, 0.0f);
 }
 
+static void test_hidden_tiles(void **state)
+{
+    (void)state;
+    compare("flex", NULL, 1050, 64, HEADS, 0.0f);
+}
+
 static void test_rising_references(void **state)
 {
     (void)state;
@@ -166,9 +207,10 @@ static void test_rising_references(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_flash_of_64), cmocka_unit_test(test_flash_of_96),
-        cmocka_unit_test(test_rows_of_128), cmocka_unit_test(test_shared_keys),
-        cmocka_unit_test(test_window),      cmocka_unit_test(test_rising_references),
+        cmocka_unit_test(test_flash_of_64),  cmocka_unit_test(test_flash_of_96),
+        cmocka_unit_test(test_rows_of_128),  cmocka_unit_test(test_shared_keys),
+        cmocka_unit_test(test_window),       cmocka_unit_test(test_rising_references),
+        cmocka_unit_test(test_hidden_tiles),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -1,0 +1,201 @@
+/* Times what the backward pass of bfloat16 attention is made of at level amx, on one thread: P and dS
+ * with S and dP beside them, and the products that take them in, in the order of a head that sees all
+ * keys, with everything packed and in place.
+ *
+ *     bench_gradient [READINGS]
+ *
+ * Heads of 64. With few tokens all of it stays in the second cache. The best of all readings counts:
+ * what another process disturbs says nothing. */
+#include "base/clock.h"
+#include "base/cpu.h"
+#include "base/memory.h"
+#include "base/random.h"
+#include "kernels/attention_amx.h"
+#include "kernels/bf16.h"
+
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+
+enum {
+    WIDTH_CELLS = 2,
+    STRIP_NUMBERS = WIDTH_CELLS * ATTN_CELL, /* of 32 queries or keys */
+    SQUARE = ATTN_STRIP * ATTN_STRIP,
+    STRIPS = 8, /* of a block, either way */
+    UNITS = STRIPS * STRIPS,
+    RANGE = 2 * STRIPS, /* strips of keys that all queries see before others */
+    READINGS_MOST = 1000
+};
+
+typedef enum part { FACTORS, QUERIES, KEYS, PARTS } part;
+
+typedef struct walk {
+    size_t strips; /* of the queries, and of the keys */
+    const attn_bf16 *keys, *values, *key_rows, *q, *d_o, *q_columns, *d_o_columns;
+    attn_bf16 *p_right, *ds_right, *ds_left; /* of a block */
+    float *scores, *dp;                      /* of two units */
+    float *top, *delta, *dq, *dk, *dv;
+    double time_s[PARTS];
+} walk;
+
+static attn_bf16 *draw_half(size_t n, uint32_t stream)
+{
+    float *wide = attn_alloc_array(ATTN_MEMORY_OTHER, n, sizeof *wide);
+    attn_bf16 *half = attn_alloc_array(ATTN_MEMORY_OTHER, n, sizeof *half);
+    if (!wide || !half) exit(EXIT_FAILURE);
+    attn_random_fill_normal(1, attn_random_stream(ATTN_RANDOM_TEST, stream), 1.0, n, wide);
+    for (size_t i = 0; i < n; i++) half[i] = attn_bf16_from_float(wide[i]);
+    attn_free(wide);
+    return half;
+}
+
+static float *take_floats(size_t n)
+{
+    float *floats = attn_alloc_array(ATTN_MEMORY_OTHER, n, sizeof *floats);
+    if (!floats) exit(EXIT_FAILURE);
+    return floats;
+}
+
+static attn_amx_scores ask_scores(const walk *w, size_t i0, size_t j0, size_t unit)
+{
+    const size_t row = (i0 + unit / STRIPS) * STRIP_NUMBERS;
+    const size_t column = (j0 + unit % STRIPS) * STRIP_NUMBERS;
+    return (attn_amx_scores){.q = w->q + row,
+                             .keys = w->keys + column,
+                             .d_o = w->d_o + row,
+                             .values = w->values + column,
+                             .key_cells = WIDTH_CELLS,
+                             .value_cells = WIDTH_CELLS,
+                             .scores = w->scores + unit % 2 * SQUARE,
+                             .dp = w->dp + unit % 2 * SQUARE};
+}
+
+static void make_factors(const walk *w, size_t i0, size_t j0)
+{
+    attn_amx_scores next = ask_scores(w, i0, j0, 0);
+    attn_amx_run_gradient(NULL, &next);
+    for (size_t unit = 0; unit < UNITS; unit++) {
+        const size_t row = unit / STRIPS, right = (unit % STRIPS * STRIPS + row) * ATTN_CELL;
+        const attn_amx_gradient now = {.factor = 0.18f,
+                                       .scores = w->scores + unit % 2 * SQUARE,
+                                       .dp = w->dp + unit % 2 * SQUARE,
+                                       .top = w->top + (i0 + row) * ATTN_STRIP,
+                                       .delta = w->delta + (i0 + row) * ATTN_STRIP,
+                                       .p_right = w->p_right + right,
+                                       .ds_right = w->ds_right + right,
+                                       .ds_left = w->ds_left + unit * ATTN_CELL};
+        if (unit + 1 < UNITS) next = ask_scores(w, i0, j0, unit + 1);
+        attn_amx_run_gradient(&now, unit + 1 < UNITS ? &next : NULL);
+    }
+}
+
+static void add_queries(const walk *w, size_t i0, size_t j0)
+{
+    for (size_t i = 0; i < WIDTH_CELLS; i++) {
+        attn_amx_block blocks[STRIPS];
+        for (size_t s = 0; s < STRIPS; s++)
+            blocks[s] = (attn_amx_block){.left = w->ds_left + s * STRIPS * ATTN_CELL,
+                                         .right = w->key_rows + (i * w->strips + j0) * ATTN_CELL,
+                                         .n_cells = STRIPS,
+                                         .sums = w->dq + (i0 + s) * STRIP_NUMBERS + i * ATTN_STRIP,
+                                         .sums_row = WIDTH_CELLS * ATTN_STRIP,
+                                         .adds = true};
+        attn_amx_multiply(STRIPS, blocks);
+    }
+}
+
+static void add_keys(const walk *w, size_t i0, size_t j0, const attn_bf16 *left,
+                     const attn_bf16 *right, float *sums)
+{
+    for (size_t i = 0; i < WIDTH_CELLS; i++) {
+        attn_amx_block blocks[STRIPS];
+        for (size_t s = 0; s < STRIPS; s++)
+            blocks[s] = (attn_amx_block){.left = left + (i * w->strips + i0) * ATTN_CELL,
+                                         .right = right + s * STRIPS * ATTN_CELL,
+                                         .n_cells = STRIPS,
+                                         .sums = sums + ((j0 + s) * WIDTH_CELLS + i) * SQUARE,
+                                         .sums_row = ATTN_STRIP,
+                                         .adds = true};
+        attn_amx_multiply(STRIPS, blocks);
+    }
+}
+
+static void run_block(walk *w, size_t i0, size_t j0)
+{
+    const uint64_t start_ns = attn_clock_ns();
+    make_factors(w, i0, j0);
+    const uint64_t queries_ns = attn_clock_ns();
+    add_queries(w, i0, j0);
+    const uint64_t keys_ns = attn_clock_ns();
+    add_keys(w, i0, j0, w->d_o_columns, w->p_right, w->dv);
+    add_keys(w, i0, j0, w->q_columns, w->ds_right, w->dk);
+    w->time_s[FACTORS] += attn_clock_seconds(start_ns, queries_ns);
+    w->time_s[QUERIES] += attn_clock_seconds(queries_ns, keys_ns);
+    w->time_s[KEYS] += attn_clock_seconds(keys_ns, attn_clock_ns());
+}
+
+/* Memory is given back by the end of the program. */
+static walk prepare(size_t strips)
+{
+    const size_t packed = strips * STRIP_NUMBERS, block = UNITS * ATTN_CELL;
+    return (walk){.strips = strips,
+                  .keys = draw_half(packed, 0),
+                  .values = draw_half(packed, 1),
+                  .key_rows = draw_half(packed, 2),
+                  .q = draw_half(packed, 3),
+                  .d_o = draw_half(packed, 4),
+                  .q_columns = draw_half(packed, 5),
+                  .d_o_columns = draw_half(packed, 6),
+                  .p_right = draw_half(block, 7),
+                  .ds_right = draw_half(block, 8),
+                  .ds_left = draw_half(block, 9),
+                  .scores = take_floats(2 * SQUARE),
+                  .dp = take_floats(2 * SQUARE),
+                  .top = take_floats(strips * ATTN_STRIP),
+                  .delta = take_floats(strips * ATTN_STRIP),
+                  .dq = take_floats(packed),
+                  .dk = take_floats(packed),
+                  .dv = take_floats(packed)};
+}
+
+static void print_walk(size_t tokens, size_t readings)
+{
+    walk w = prepare(tokens / ATTN_STRIP);
+    double best[PARTS] = {INFINITY, INFINITY, INFINITY}, whole = INFINITY;
+    for (size_t reading = 0; reading < readings; reading++) {
+        for (part p = 0; p < PARTS; p++) w.time_s[p] = 0.0;
+        for (size_t first = 0; first < w.strips; first += RANGE)
+            for (size_t i0 = 0; i0 < w.strips; i0 += STRIPS)
+                for (size_t j0 = first; j0 < first + RANGE && j0 < w.strips; j0 += STRIPS)
+                    run_block(&w, i0, j0);
+        double sum = 0.0;
+        for (part p = 0; p < PARTS; p++) {
+            best[p] = fmin(best[p], w.time_s[p]);
+            sum += w.time_s[p];
+        }
+        whole = fmin(whole, sum);
+    }
+    const double vectors = (double)tokens * (double)tokens / 16.0;
+    printf("%6zu %8.2f %8.2f %8.2f %8.2f\n", tokens, 1e9 * best[FACTORS] / vectors,
+           1e9 * best[QUERIES] / vectors, 1e9 * best[KEYS] / vectors, 1e9 * whole / vectors);
+}
+
+int main(int count, char **arguments)
+{
+    const size_t readings = count > 1 ? strtoul(arguments[1], NULL, 10) : 20;
+    if (readings < 1 || readings > READINGS_MOST) {
+        fprintf(stderr, "usage: bench_gradient [READINGS up to %d]\n", READINGS_MOST);
+        return EXIT_FAILURE;
+    }
+    if (attn_cpu_best_isa() < ATTN_ISA_AMX) {
+        fprintf(stderr, "bench_gradient: this machine has no AMX\n");
+        return EXIT_FAILURE;
+    }
+    attn_amx_begin();
+    puts("ns for 16 scores\ntokens  P dS       dQ    dK dV    whole");
+    print_walk(256, 16 * readings);
+    print_walk(1024, 4 * readings);
+    print_walk(4096, readings);
+    attn_amx_end();
+    return EXIT_SUCCESS;
+}
