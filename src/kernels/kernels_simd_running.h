@@ -16,10 +16,12 @@ static __attribute__((noinline)) void raise_top(const attn_running_rows *state, 
                                                 float largest)
 {
     if (state->has_whole_tops) largest = ceilf(largest);
-    const float down = first_lane(running_power(all(state->top[i] - largest)));
+    if (state->top[i] > ATTN_RUNNING_START) { /* else they are 0 */
+        const float down = first_lane(running_power(all(state->top[i] - largest)));
+        kernel_scale(ATTN_RUNNING_SUMS, down, state->total + i * ATTN_RUNNING_SUMS);
+        kernel_scale(state->width, down, state->o + i * state->o_row);
+    }
     state->top[i] = largest;
-    kernel_scale(ATTN_RUNNING_SUMS, down, state->total + i * ATTN_RUNNING_SUMS);
-    kernel_scale(state->width, down, state->o + i * state->o_row);
 }
 
 /* A row of `whole` floats, a multiple of LANES, and `left` more: lane by lane the largest. NaN is
@@ -79,8 +81,8 @@ static inline __attribute__((always_inline)) void running_rows(size_t rows, size
         exponential_row(whole, left, by, all(top[i]), s + i * s_row, total + i * ATTN_RUNNING_SUMS);
 }
 
-/* Rows that fit the registers: scores are looked at only where a sum of powers says that one may be
- * far above the reference. */
+/* Rows that fit the registers: but for a first time, scores are looked at only where a sum of powers
+ * says that one may be far above the reference. */
 static inline __attribute__((always_inline)) void short_rows(size_t rows, size_t vectors,
                                                              float factor, float *s, size_t s_row,
                                                              const attn_running_rows *state)
@@ -89,6 +91,7 @@ static inline __attribute__((always_inline)) void short_rows(size_t rows, size_t
     for (size_t i = 0; i < rows; i++, s += s_row) {
         vf p[SHORT_VECTORS], sum;
         float *total = state->total + i * ATTN_RUNNING_SUMS;
+        if (state->top[i] == ATTN_RUNNING_START) rises(vectors * LANES, factor, s, state, i);
         do {
             const vf top = all(state->top[i]);
             UNROLL for (size_t j = 0; j < vectors; j++) p[j] =
