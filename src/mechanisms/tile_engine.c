@@ -158,7 +158,8 @@ typedef struct query_block {
     const uint32_t *documents;  /* of the sequence, or NULL */
     float *q, *s, *o;           /* [ni][dk]; scores; accumulated output [ni][dv] */
     float *top, *total;         /* of the running softmax */
-    attn_ahead *ahead;          /* keys and values that come next */
+    float *to;                  /* where the output goes */
+    attn_ahead *ahead;          /* what comes next */
 } query_block;
 
 bool attn_tile_next_run(const attn_mask *mask, size_t head, const uint32_t *documents, size_t *i0,
@@ -267,15 +268,20 @@ static bool next_pair_run(const forward_job *job, const query_block *block, size
     return run->ni > 0;
 }
 
-/* Keys and values of the pair at j0, which the products before it ask for: a head's do not fit the
- * second cache, or just so. */
-static attn_ahead pair_ahead(const attn_tile_shape *shape, const query_block *block, size_t j0)
+/* What products ask for before the pair at j0: its keys and values, since a head's do not fit the
+ * second cache, or just so; rows of the output when no query sees it. */
+static attn_ahead pair_ahead(const attn_tile_call *call, const query_block *block, bool is_seen,
+                             size_t j0)
 {
-    attn_ahead ahead = {.rows = j0 < shape->keys ? attn_smaller(PAIR_KEYS, shape->keys - j0) : 0};
-    const size_t dk = shape->key_width, dv = shape->value_width;
-    if (ahead.rows == 0) return ahead;
-    attn_ahead_add(&ahead, dk, block->keys + j0 * dk, dk, false);
-    attn_ahead_add(&ahead, dv, block->values + j0 * dv, dv, false);
+    const size_t dk = call->shape.key_width, dv = call->shape.value_width;
+    attn_ahead ahead = {.rows =
+                            is_seen ? attn_smaller(PAIR_KEYS, call->shape.keys - j0) : block->ni};
+    if (is_seen) {
+        attn_ahead_add(&ahead, dk, block->keys + j0 * dk, dk, false);
+        attn_ahead_add(&ahead, dv, block->values + j0 * dv, dv, false);
+    } else {
+        attn_ahead_add(&ahead, dv, block->to, call->o_at.row, true);
+    }
     return ahead;
 }
 
@@ -288,7 +294,9 @@ static void run_online(const forward_job *job, const query_block *block, attn_wo
                  s_row = attn_smaller(PAIR_KEYS, attn_packed_count(S, 1));
     for (size_t j0 = 0; j0 < S; j0 += PAIR_KEYS) {
         pair_run run;
-        *block->ahead = pair_ahead(&job->call->shape, block, j0 + PAIR_KEYS);
+        size_t next = block->i0;
+        const bool is_seen = next_pair_run(job, block, j0 + PAIR_KEYS, &next, &run);
+        *block->ahead = pair_ahead(job->call, block, is_seen, j0 + PAIR_KEYS);
         for (size_t i0 = block->i0; next_pair_run(job, block, j0, &i0, &run);) {
             const size_t first = run.kinds[0] == ATTN_TILE_EMPTY ? ATTN_TILE_KEYS : 0;
             const size_t last = run.kinds[1] == ATTN_TILE_EMPTY ? ATTN_TILE_KEYS : PAIR_KEYS;
@@ -349,10 +357,7 @@ static void store_output(const forward_job *job, const query_block *block, size_
         }
         block->top[i] = total == 0.0f ? 0.0f : 1.0f / total;
     }
-    kernels->copy_rows(block->ni, dv, 1.0f, block->top, block->o, dv,
-                       call->o + (b * T + block->i0) * call->o_at.row +
-                           block->head * call->o_at.head,
-                       call->o_at.row);
+    kernels->copy_rows(block->ni, dv, 1.0f, block->top, block->o, dv, block->to, call->o_at.row);
 }
 
 static void run_query_block(void *argument, size_t index, size_t worker)
@@ -375,6 +380,7 @@ static void run_query_block(void *argument, size_t index, size_t worker)
     block.ni = attn_smaller(FORWARD_QUERIES, T - block.i0);
     block.keys = job->keys + kv * attn_packed_count(shape->keys, dk);
     block.values = job->values + kv * attn_packed_count(shape->keys, dv);
+    block.to = call->o + (b * T + block.i0) * call->o_at.row + h * call->o_at.head;
     block.documents = call->document_start ? call->document_start + b * T : NULL;
     block.q = attn_cut(&room, FORWARD_QUERIES * dk);
     block.o = attn_cut(&room, FORWARD_QUERIES * dv);
