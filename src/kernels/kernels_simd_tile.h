@@ -40,12 +40,12 @@ OF(product_tile)(size_t rows, size_t vectors, vmask last, bool is_tail, size_t k
 #define STEP(p)                                                                                    \
     OF(tile_step)(rows, vectors, last, is_tail, a + (p)*a_column, a_row, b + (p)*b_row, sums)
     size_t p = 0;
-    for (; asked && p + 2 <= k; p += 2) {
-        __builtin_prefetch(asked[p / 2], 0, 1);
+    for (; p + 2 <= k; p += 2) {
+        if (asked) __builtin_prefetch(asked[p / 2], 0, 1);
         STEP(p);
         STEP(p + 1);
     }
-    for (; p < k; p++) STEP(p);
+    if (p < k) STEP(p);
 #undef STEP
     row = c;
     UNROLL for (size_t i = 0; i < rows; i++, row += c_row)
