@@ -61,7 +61,7 @@ size_t attn_tile_saved(const attn_tile_shape *shape)
     return 2 * shape->batch * shape->heads * shape->queries; /* c and l of each row */
 }
 
-/* Per worker, forward: queries and output of a block; scores of one tile, or of a row of tiles;
+/* Per worker, forward: queries and output of a block; scores of two tiles, or of a row of tiles;
  * the running state. */
 static size_t forward_worker(const attn_tile_shape *shape)
 {
@@ -274,14 +274,14 @@ static attn_ahead pair_ahead(const attn_tile_call *call, const query_block *bloc
                              size_t j0)
 {
     const size_t dk = call->shape.key_width, dv = call->shape.value_width;
-    attn_ahead ahead = {.rows =
-                            is_seen ? attn_smaller(PAIR_KEYS, call->shape.keys - j0) : block->ni};
-    if (is_seen) {
-        attn_ahead_add(&ahead, dk, block->keys + j0 * dk, dk, false);
-        attn_ahead_add(&ahead, dv, block->values + j0 * dv, dv, false);
-    } else {
+    attn_ahead ahead = {.rows = block->ni};
+    if (!is_seen) {
         attn_ahead_add(&ahead, dv, block->to, call->o_at.row, true);
+        return ahead;
     }
+    ahead.rows = attn_smaller(PAIR_KEYS, call->shape.keys - j0);
+    attn_ahead_add(&ahead, dk, block->keys + j0 * dk, dk, false);
+    attn_ahead_add(&ahead, dv, block->values + j0 * dv, dv, false);
     return ahead;
 }
 
@@ -290,8 +290,8 @@ static attn_ahead pair_ahead(const attn_tile_call *call, const query_block *bloc
  * loaded and stored half as often as for each tile alone. */
 static void run_online(const forward_job *job, const query_block *block, attn_work *work)
 {
-    const size_t S = job->call->shape.keys,
-                 s_row = attn_smaller(PAIR_KEYS, attn_packed_count(S, 1));
+    const size_t S = job->call->shape.keys;
+    const size_t s_row = attn_smaller(PAIR_KEYS, attn_packed_count(S, 1));
     for (size_t j0 = 0; j0 < S; j0 += PAIR_KEYS) {
         pair_run run;
         size_t next = block->i0;
@@ -308,7 +308,7 @@ static void run_online(const forward_job *job, const query_block *block, attn_wo
                     step.nj = attn_smaller(ATTN_TILE_KEYS, end - j);
                     score_tile(job, block, &step, run.kinds[j / ATTN_TILE_KEYS], block->s + j,
                                s_row, work);
-                    work->other += step.ni; /* a row looks at its reference */
+                    work->other += step.ni; /* a look at a row's reference, one for each tile */
                 }
                 add_values(job, block, &step, j0 + first, end - first, block->s + first, s_row,
                            work);
