@@ -2,9 +2,9 @@
  * of queries is a task. */
 #include "mechanisms/tile_engine.h"
 
-#include "base/threads.h"
 #include "mechanisms/head_rows.h"
 #include "mechanisms/tile_half.h"
+#include "mechanisms/tile_heads.h"
 
 #include <string.h>
 
@@ -126,29 +126,26 @@ typedef struct forward_job {
     const attn_tile_call *call;
     float scale;          /* of the products */
     float factor;         /* of the scores in the softmax, whose exponents are of 2 */
-    size_t first_head;    /* of the key/value heads, counted through the batch, in work */
-    float *keys, *values; /* from that head on: packed transposed [S][dk], and [S][dv] */
+    float *keys, *values; /* of `together` heads: packed transposed [S][dk], and [S][dv] */
     float *workers;
     size_t query_blocks;
     attn_tally tally;
 } forward_job;
 
-static void pack_head(void *argument, size_t index, size_t worker)
+static void pack_head(void *argument, size_t place, size_t head, size_t first, size_t n)
 {
-    (void)worker;
     const forward_job *job = argument;
     const attn_tile_call *call = job->call;
     const attn_tile_shape *shape = &call->shape;
     const attn_kernels *kernels = call->context->kernels;
-    const size_t head = job->first_head + index, S = shape->keys, dk = shape->key_width;
-    const size_t t = head / shape->kv_heads * S, h = head % shape->kv_heads;
-    float *keys = job->keys + index * attn_packed_count(S, dk);
-    float *values = job->values + index * attn_packed_count(S, shape->value_width);
-    attn_pack_transposed(kernels, S, dk, attn_tile_rows(call->k, call->k_at, t, h), keys);
-    attn_take_rows(kernels, S, shape->value_width, attn_tile_rows(call->v, call->v_at, t, h),
-                   values);
-    attn_tile_round(call, attn_packed_count(S, dk), keys);
-    attn_tile_round(call, S * shape->value_width, values);
+    const size_t S = shape->keys, dk = shape->key_width, dv = shape->value_width;
+    const size_t t = head / shape->kv_heads * S + first, h = head % shape->kv_heads;
+    float *keys = job->keys + place * attn_packed_count(S, dk) + first * dk;
+    float *values = job->values + place * attn_packed_count(S, dv) + first * dv;
+    attn_pack_transposed(kernels, n, dk, attn_tile_rows(call->k, call->k_at, t, h), keys);
+    attn_take_rows(kernels, n, dv, attn_tile_rows(call->v, call->v_at, t, h), values);
+    attn_tile_round(call, attn_packed_count(n, dk), keys);
+    attn_tile_round(call, n * dv, values);
 }
 
 /* A block of queries of one head. */
@@ -360,26 +357,24 @@ static void store_output(const forward_job *job, const query_block *block, size_
     kernels->copy_rows(block->ni, dv, 1.0f, block->top, block->o, dv, block->to, call->o_at.row);
 }
 
-static void run_query_block(void *argument, size_t index, size_t worker)
+/* Blocks of queries of one query head after the other, of those that share key/value head `head`; late
+ * blocks, which see the most keys, go first. */
+static void run_block(void *argument, size_t place, size_t head, size_t index, size_t worker)
 {
     forward_job *job = argument;
     const attn_tile_call *call = job->call;
     const attn_tile_shape *shape = &call->shape;
     const size_t T = shape->queries, dk = shape->key_width, dv = shape->value_width;
-    const size_t H = shape->heads;
-    /* A key/value head's queries stay together, and late blocks, which see the most keys, go
-     * first. */
     const size_t block_index = job->query_blocks - 1 - index % job->query_blocks;
-    const size_t group = H / shape->kv_heads, place = index / job->query_blocks;
-    const size_t kv = place / group, b = (job->first_head + kv) / shape->kv_heads;
-    const size_t h = (job->first_head + kv) % shape->kv_heads * group + place % group;
+    const size_t b = head / shape->kv_heads, group = shape->heads / shape->kv_heads;
+    const size_t h = head % shape->kv_heads * group + index / job->query_blocks;
     float *room = job->workers + worker * forward_worker(shape);
 
     attn_ahead ahead = {0};
     query_block block = {.head = h, .i0 = block_index * FORWARD_QUERIES, .ahead = &ahead};
     block.ni = attn_smaller(FORWARD_QUERIES, T - block.i0);
-    block.keys = job->keys + kv * attn_packed_count(shape->keys, dk);
-    block.values = job->values + kv * attn_packed_count(shape->keys, dv);
+    block.keys = job->keys + place * attn_packed_count(shape->keys, dk);
+    block.values = job->values + place * attn_packed_count(shape->keys, dv);
     block.to = call->o + (b * T + block.i0) * call->o_at.row + h * call->o_at.head;
     block.documents = call->document_start ? call->document_start + b * T : NULL;
     block.q = attn_cut(&room, FORWARD_QUERIES * dk);
@@ -413,7 +408,7 @@ void attn_tile_forward(const attn_tile_call *call)
 #endif
     const attn_tile_shape *shape = &call->shape;
     const size_t heads = shape->batch * shape->kv_heads, threads = call->context->threads;
-    const size_t together = packed_heads(shape, threads), group = shape->heads / shape->kv_heads;
+    const size_t together = packed_heads(shape, threads);
     float *room = call->scratch;
     forward_job job = {.call = call,
                        .scale = attn_tile_scale(shape),
@@ -422,10 +417,14 @@ void attn_tile_forward(const attn_tile_call *call)
     job.keys = attn_cut(&room, together * attn_packed_count(shape->keys, shape->key_width));
     job.values = attn_cut(&room, together * attn_packed_count(shape->keys, shape->value_width));
     job.workers = room;
-    for (; job.first_head < heads; job.first_head += together) {
-        const size_t n = attn_smaller(together, heads - job.first_head);
-        attn_parallel(threads, n, pack_head, &job);
-        attn_parallel(threads, n * group * job.query_blocks, run_query_block, &job);
-    }
+    attn_tile_run_heads(
+        &(attn_tile_heads){.job = &job,
+                           .heads = heads,
+                           .together = together,
+                           .keys = shape->keys,
+                           .blocks = shape->heads / shape->kv_heads * job.query_blocks,
+                           .pack = pack_head,
+                           .run = run_block},
+        threads);
     attn_tally_collect(&job.tally, threads, &call->context->work);
 }

@@ -6,13 +6,13 @@
 #include "mechanisms/tile_half.h"
 
 #include "base/threads.h"
+#include "mechanisms/tile_heads.h"
 
 #include <math.h>
 #include <string.h>
 
 enum {
     BLOCK_QUERIES = 12 * ATTN_TILE_QUERIES, /* of a task: each reads all keys once more */
-    PACK_ROWS = 2 * ATTN_TILE_KEYS,         /* of a task */
     SCORES = ATTN_STRIP * ATTN_TILE_KEYS,   /* of a strip and a tile */
     GROUP = 16,                             /* key tiles that all strips see one after the other */
     CELL_LINES = ATTN_CELL / ATTN_STRIP     /* cache lines of a cell */
@@ -21,9 +21,8 @@ enum {
 typedef struct forward_job {
     const attn_tile_call *call;
     float scale, factor;                        /* as in float32 */
-    size_t first_head, n_heads;                 /* packed together */
     size_t key_cells, value_strips, key_strips; /* strips of dk, of dv, of the keys */
-    attn_bf16 *keys, *values;                   /* packed, from first_head on */
+    attn_bf16 *keys, *values;                   /* packed, of `together` heads */
     float *workers;
     size_t query_blocks;
     attn_tally tally;
@@ -84,8 +83,9 @@ size_t attn_half_scratch(const attn_tile_shape *shape, size_t threads)
 }
 
 /* Keys and values [first, first + n) of a head, `first` on a tile, into a place for packed heads. */
-static void pack_head(const forward_job *job, size_t place, size_t head, size_t first, size_t n)
+static void pack_head(void *argument, size_t place, size_t head, size_t first, size_t n)
 {
+    const forward_job *job = argument;
     const attn_tile_call *call = job->call;
     const attn_tile_shape *shape = &call->shape;
     const size_t token = head / shape->kv_heads * shape->keys + first, h = head % shape->kv_heads;
@@ -96,18 +96,6 @@ static void pack_head(const forward_job *job, size_t place, size_t head, size_t 
                   attn_tile_rows(call->k, call->k_at, token, h), &keys);
     attn_amx_pack(first / ATTN_STRIP, n, shape->value_width,
                   attn_tile_rows(call->v, call->v_at, token, h), &values);
-}
-
-/* Some rows of all heads that are packed together: those of one token lie side by side. */
-static void pack_rows(void *argument, size_t index, size_t worker)
-{
-    (void)worker;
-    const forward_job *job = argument;
-    const size_t S = job->call->shape.keys;
-    const size_t first = index * PACK_ROWS, last = attn_smaller(first + PACK_ROWS, S);
-    for (size_t row = first; row < last; row += ATTN_TILE_KEYS)
-        for (size_t i = 0; i < job->n_heads; i++)
-            pack_head(job, i, job->first_head + i, row, attn_smaller(ATTN_TILE_KEYS, last - row));
 }
 
 /* ---- a block of queries of one head ------------------------------------------------------ */
@@ -380,8 +368,9 @@ static void store_output(const query_block *block, size_t b)
 
 /* Blocks of queries, the last first, of one query head after the other: those of key/value head `head`,
  * which is packed at `place`. */
-static void run_block(forward_job *job, size_t place, size_t head, size_t index, size_t worker)
+static void run_block(void *argument, size_t place, size_t head, size_t index, size_t worker)
 {
+    forward_job *job = argument;
     const attn_tile_call *call = job->call;
     const attn_tile_shape *shape = &call->shape;
     const size_t T = shape->queries, row = job->value_strips * ATTN_STRIP;
@@ -416,29 +405,6 @@ static void run_block(forward_job *job, size_t place, size_t head, size_t index,
     add_work(&block, &job->tally.of[worker]);
 }
 
-/* Blocks of a key/value head: of all query heads that share it. */
-static size_t head_blocks(const forward_job *job)
-{
-    const attn_tile_shape *shape = &job->call->shape;
-    return shape->heads / shape->kv_heads * job->query_blocks;
-}
-
-/* Of heads that are packed together. */
-static void run_shared(void *argument, size_t index, size_t worker)
-{
-    forward_job *job = argument;
-    const size_t place = index / head_blocks(job);
-    run_block(job, place, job->first_head + place, index % head_blocks(job), worker);
-}
-
-/* A whole head, packed at the worker's place: keys and values stay near, and nobody waits. */
-static void run_head(void *argument, size_t head, size_t worker)
-{
-    forward_job *job = argument;
-    pack_head(job, worker, head, 0, job->call->shape.keys);
-    for (size_t i = 0; i < head_blocks(job); i++) run_block(job, worker, head, i, worker);
-}
-
 void attn_half_forward(const attn_tile_call *call)
 {
     const attn_tile_shape *shape = &call->shape;
@@ -455,14 +421,14 @@ void attn_half_forward(const attn_tile_call *call)
     job.keys = attn_half_cut(&room, together * keys_count(shape));
     job.values = attn_half_cut(&room, together * values_count(shape));
     job.workers = room;
-    enum { MANY = 8 };
-    if (heads % threads == 0 || heads >= MANY * threads)
-        attn_parallel(threads, heads, run_head, &job);
-    else
-        for (; job.first_head < heads; job.first_head += together) {
-            job.n_heads = attn_smaller(together, heads - job.first_head);
-            attn_parallel(threads, (shape->keys + PACK_ROWS - 1) / PACK_ROWS, pack_rows, &job);
-            attn_parallel(threads, job.n_heads * head_blocks(&job), run_shared, &job);
-        }
+    attn_tile_run_heads(
+        &(attn_tile_heads){.job = &job,
+                           .heads = heads,
+                           .together = together,
+                           .keys = shape->keys,
+                           .blocks = shape->heads / shape->kv_heads * job.query_blocks,
+                           .pack = pack_head,
+                           .run = run_block},
+        threads);
     attn_tally_collect(&job.tally, threads, &call->context->work);
 }
