@@ -272,6 +272,7 @@ void attn_amx_start_walk(attn_amx_walk *w, const attn_amx_step *first)
     settle_memory();
     multiply_scores(w, first, &none);
     drain(w);
+    _mm256_zeroupper(); /* gcc 12 forgets it, and code without AVX then waits */
     finish_scores(w, first);
 }
 
@@ -301,8 +302,8 @@ void attn_amx_run_step(attn_amx_walk *w, const attn_amx_step *before, const attn
     settle_memory();
     if (!before || work.fits != 0xffff) drain(w); /* scores, or o that is changed here */
     if (work.fits != 0xffff) repeat_rows(&s, totals);
+    _mm256_zeroupper();
     if (next) finish_scores(w, next);
-    _mm256_zeroupper(); /* gcc 12 forgets it, and code without AVX then waits */
 }
 
 void attn_amx_end_walk(attn_amx_walk *w, const attn_amx_step *last)
@@ -320,8 +321,8 @@ void attn_amx_end_walk(attn_amx_walk *w, const attn_amx_step *last)
 /* log2 of totals, rounded down, and the rest of them, 1 <= l < 2; 0 and what is not finite stay. */
 static __m512 split_totals(__m512 totals, __m512 *rest)
 {
-    const __mmask16 plain =
-        _mm512_fpclass_ps_mask(totals, 0x99 | 0x06) ^ 0xffff; /* no NaN, 0, infinity */
+    enum { NOT_A_NUMBER = 0x81, ZERO = 0x06, INFINITE = 0x18 };
+    const __mmask16 plain = _mm512_fpclass_ps_mask(totals, NOT_A_NUMBER | ZERO | INFINITE) ^ 0xffff;
     *rest = _mm512_mask_getmant_ps(totals, plain, totals, _MM_MANT_NORM_1_2, _MM_MANT_SIGN_src);
     return _mm512_maskz_getexp_ps(plain, totals);
 }

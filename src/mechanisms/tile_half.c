@@ -1,8 +1,7 @@
-/* The tile engine at level `amx` in bfloat16: forward. Keys and values are packed once a head, then
- * every block of queries is a task, as in float32. A task goes through its strips of queries for one
- * group of key tiles after the other, in steps whose scores and P stay in the nearest cache. The
- * softmax of a step runs while the tiles work on the values of the step before and on the scores of
- * the next. */
+/* The tile engine at level `amx` in bfloat16: forward. Keys and values are packed once a head, then its
+ * queries go block by block, as in float32. All strips of a block see one group of key tiles after the
+ * other, in steps of one strip and one tile whose scores and P stay in the nearest cache. The softmax
+ * of a step runs while the tiles work on the values of the step before and on the scores of the next. */
 #include "mechanisms/tile_half.h"
 
 #include "base/threads.h"
@@ -12,7 +11,7 @@
 #include <string.h>
 
 enum {
-    BLOCK_QUERIES = 12 * ATTN_TILE_QUERIES, /* of a task: each reads all keys once more */
+    BLOCK_QUERIES = 12 * ATTN_TILE_QUERIES, /* each block reads all keys once more */
     SCORES = ATTN_STRIP * ATTN_TILE_KEYS,   /* of a strip and a tile */
     GROUP = 16,                             /* key tiles that all strips see one after the other */
     CELL_LINES = ATTN_CELL / ATTN_STRIP     /* cache lines of a cell */
@@ -170,7 +169,7 @@ typedef struct walk {
     query_block *block;
     size_t group, strip, tile;   /* first tile of the group; next tile */
     attn_tile_kind kinds[GROUP]; /* of the group, for the strip's tile of queries */
-    size_t last;                 /* tile that any query of the block may see */
+    size_t last;                 /* tile that is worth asking for */
     /* What the strip asks for beside a tile: so much of the tile a group later, from there on. */
     size_t lines, keys_at, values_at;
 } walk;
@@ -252,6 +251,16 @@ static void finish_scores(void *of, const attn_amx_step *given, float *scores)
     finish_tile(block, &tile, s->kind, scores);
 }
 
+/* The last tile of keys that the block may see, if it sees keys in causal order or all of them. */
+static size_t last_tile(const query_block *block)
+{
+    const size_t tiles = block->job->key_strips / ATTN_TILE_STRIPS, end = block->ni - 1;
+    const attn_tile corner =
+        tile_at(block, end / ATTN_TILE_QUERIES * ATTN_TILE_QUERIES, ATTN_TILE_QUERIES, tiles - 1);
+    if (see_tile(block, &corner) != ATTN_TILE_EMPTY) return tiles - 1;
+    return attn_smaller((block->i0 + end) / ATTN_TILE_KEYS, tiles - 1);
+}
+
 static void run_online(query_block *block, float *room)
 {
     const forward_job *job = block->job;
@@ -268,9 +277,7 @@ static void run_online(query_block *block, float *room)
                             .total = block->total,
                             .finish = finish_scores,
                             .of = block};
-    walk at = {.block = block,
-               .last = attn_smaller((block->i0 + block->ni - 1) / ATTN_TILE_KEYS,
-                                    job->key_strips / ATTN_TILE_STRIPS - 1)};
+    walk at = {.block = block, .last = last_tile(block)};
     step steps[3], *before = NULL, *now = &steps[0], *next = &steps[1];
     for (size_t i = 0; i < 2; i++) {
         kernel.scores[i] = attn_cut(&room, SCORES);
