@@ -8,7 +8,7 @@
 
 enum {
     PACK_ROWS = 2 * ATTN_TILE_KEYS, /* of a task */
-    MANY = 32                       /* heads for a thread: what others wait for the last is little */
+    MANY = 32 /* heads for a thread: what others wait for the last is little */
 };
 
 /* Heads that are packed together. */
