@@ -25,12 +25,17 @@ OF(product_tile)(size_t rows, size_t vectors, vmask last, bool is_tail, size_t k
                  bool accumulate, const float *const *asked)
 {
     VECTOR sums[PRODUCT_ROWS][PRODUCT_VECTORS];
-    UNROLL for (size_t i = 0; i < rows; i++) UNROLL for (size_t j = 0; j < vectors; j++)
+    REAL *row = c;
+    UNROLL for (size_t i = 0; i < rows; i++, row += c_row)
     {
-        const REAL *from = c + i * c_row + j * WIDTH;
-        sums[i][j] = !accumulate                   ? OF(zero)()
-                     : is_tail && j + 1 == vectors ? OF(load_some)(from, last)
-                                                   : OF(load)(from);
+        STEPWISE(row);
+        UNROLL for (size_t j = 0; j < vectors; j++)
+        {
+            const REAL *from = row + j * WIDTH;
+            sums[i][j] = !accumulate                   ? OF(zero)()
+                         : is_tail && j + 1 == vectors ? OF(load_some)(from, last)
+                                                       : OF(load)(from);
+        }
     }
 #define STEP(p)                                                                                    \
     OF(tile_step)(rows, vectors, last, is_tail, a + (p)*a_column, a_row, b + (p)*b_row, sums)
@@ -42,13 +47,18 @@ OF(product_tile)(size_t rows, size_t vectors, vmask last, bool is_tail, size_t k
     }
     if (p < k) STEP(p);
 #undef STEP
-    UNROLL for (size_t i = 0; i < rows; i++) UNROLL for (size_t j = 0; j < vectors; j++)
+    row = c;
+    UNROLL for (size_t i = 0; i < rows; i++, row += c_row)
     {
-        REAL *to = c + i * c_row + j * WIDTH;
-        if (is_tail && j + 1 == vectors)
-            OF(store_some)(to, last, sums[i][j]);
-        else
-            OF(store)(to, sums[i][j]);
+        STEPWISE(row);
+        UNROLL for (size_t j = 0; j < vectors; j++)
+        {
+            REAL *to = row + j * WIDTH;
+            if (is_tail && j + 1 == vectors)
+                OF(store_some)(to, last, sums[i][j]);
+            else
+                OF(store)(to, sums[i][j]);
+        }
     }
 }
 

@@ -111,6 +111,11 @@ static inline bool any_greater(vf a, vf b)
 {
     return _mm256_movemask_ps(_mm256_cmp_ps(a, b, _CMP_GT_OQ)) != 0;
 }
+/* whether a lane is not b or less */
+static inline bool any_beyond(vf a, vf b)
+{
+    return _mm256_movemask_ps(_mm256_cmp_ps(a, b, _CMP_NLE_UQ)) != 0;
+}
 static inline float first_lane(vf a)
 {
     return _mm256_cvtss_f32(a);

@@ -113,6 +113,11 @@ static inline bool any_greater(vf a, vf b)
 {
     return _mm512_cmp_ps_mask(a, b, _CMP_GT_OQ) != 0;
 }
+/* whether a lane is not b or less */
+static inline bool any_beyond(vf a, vf b)
+{
+    return _mm512_cmp_ps_mask(a, b, _CMP_NLE_UQ) != 0;
+}
 static inline float first_lane(vf a)
 {
     return _mm512_cvtss_f32(a);

@@ -8,4 +8,8 @@
 #define UNROLL _Pragma("GCC unroll 16")
 #endif
 
+/* A pointer that goes from row to row as written: compilers know all rows' offsets at once otherwise,
+ * and keep them on the stack. */
+#define STEPWISE(pointer) __asm__("" : "+r"(pointer))
+
 #endif

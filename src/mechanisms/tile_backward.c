@@ -9,6 +9,7 @@
  *     top, delta      [T]
  *     s, ds, slope    one tile each */
 #include "base/threads.h"
+#include "mechanisms/head_rows.h"
 #include "mechanisms/tile_half.h"
 
 #include <string.h>
@@ -117,7 +118,8 @@ static void load_query_head(const backward_job *job, const head_room *room, size
 
 /* One tile of P and dS, and what it adds to dV, dQ and dK. */
 static void run_tile(const backward_job *job, const head_room *room, size_t head,
-                     const uint32_t *documents, const attn_tile *tile, attn_tile_kind kind)
+                     const uint32_t *documents, const attn_tile *tile, attn_tile_kind kind,
+                     attn_ahead *ahead)
 {
     const attn_kernels *kernels = job->call->context->kernels;
     const attn_tile_rule *rule = &job->call->rule;
@@ -128,13 +130,13 @@ static void run_tile(const backward_job *job, const head_room *room, size_t head
     const bool has_slope = rule->score && rule->score->has_slope;
 
     /* S = Q K^T, modified, hidden where not seen */
-    kernels->product(ni, nj, dk, q, dk, 1, room->keys + j0 * dk, ATTN_TILE_KEYS, p, ATTN_TILE_KEYS,
-                     false);
+    attn_ahead_product(kernels, ahead, ni, nj, dk, q, dk, 1, room->keys + j0 * dk, ATTN_TILE_KEYS,
+                       p, ATTN_TILE_KEYS, false);
     attn_tile_finish_scores(rule, kernels, head, tile, kind, documents, job->scale, p,
                             ATTN_TILE_KEYS, has_slope ? room->slope : NULL, ATTN_TILE_KEYS);
     /* dP = dO' V^T; P = 2^(factor S - c); dS = P o (dP - delta) */
-    kernels->product(ni, nj, dv, d_o, dv, 1, room->values + j0 * dv, ATTN_TILE_KEYS, ds,
-                     ATTN_TILE_KEYS, false);
+    attn_ahead_product(kernels, ahead, ni, nj, dv, d_o, dv, 1, room->values + j0 * dv,
+                       ATTN_TILE_KEYS, ds, ATTN_TILE_KEYS, false);
     kernels->running_softmax_gradient(ni, nj, job->factor, room->top + i0, room->delta + i0, p,
                                       ATTN_TILE_KEYS, ds, ATTN_TILE_KEYS);
     for (size_t i = 0; has_slope && i < ni; i++)
@@ -160,6 +162,21 @@ static void count_run(const attn_tile_call *call, const attn_tile *run, attn_til
     attn_work_add(work, attn_work_times(call->rule.score->slope, pairs));
 }
 
+/* What belongs to the tile of keys at j0, which the products before it ask for. */
+static attn_ahead tile_ahead(const attn_tile_shape *shape, const head_room *room, size_t j0)
+{
+    const size_t dk = shape->key_width, dv = shape->value_width;
+    attn_ahead ahead = {.rows =
+                            j0 < shape->keys ? attn_smaller(ATTN_TILE_KEYS, shape->keys - j0) : 0};
+    if (ahead.rows == 0) return ahead;
+    attn_ahead_add(&ahead, dk, room->keys + j0 * dk, dk, false);
+    attn_ahead_add(&ahead, dv, room->values + j0 * dv, dv, false);
+    attn_ahead_add(&ahead, dv, room->dv + j0 * dv, dv, true);
+    attn_ahead_add(&ahead, dk, room->dk + j0 * dk, dk, true);
+    attn_ahead_add(&ahead, dk, room->key_rows + j0 * dk, dk, false);
+    return ahead;
+}
+
 /* One query head against its key/value head: blocks of queries that stay in the second cache
  * against all keys. */
 static void run_head(const backward_job *job, const head_room *room, size_t head,
@@ -171,6 +188,7 @@ static void run_head(const backward_job *job, const head_room *room, size_t head
     for (size_t q0 = 0; q0 < shape->queries; q0 += BLOCK_QUERIES)
         for (size_t j0 = 0; j0 < shape->keys; j0 += ATTN_TILE_KEYS) {
             const size_t end = attn_smaller(q0 + BLOCK_QUERIES, shape->queries);
+            attn_ahead ahead = tile_ahead(shape, room, j0 + ATTN_TILE_KEYS);
             size_t i0 = q0;
             run.j0 = j0;
             run.nj = attn_smaller(ATTN_TILE_KEYS, shape->keys - j0);
@@ -178,7 +196,7 @@ static void run_head(const backward_job *job, const head_room *room, size_t head
                 attn_tile_next_run(&job->call->rule.mask, head, documents, &i0, end, &run, &kind)) {
                 for (size_t i = run.i0; i < i0; i += STEP_QUERIES) {
                     const attn_tile step = {i, attn_smaller(STEP_QUERIES, i0 - i), j0, run.nj};
-                    run_tile(job, room, head, documents, &step, kind);
+                    run_tile(job, room, head, documents, &step, kind, &ahead);
                 }
                 count_run(job->call, &run, kind, work);
             }

@@ -2,14 +2,15 @@
  * of queries is a task. */
 #include "mechanisms/tile_engine.h"
 
-#include "base/threads.h"
+#include "mechanisms/head_rows.h"
 #include "mechanisms/tile_half.h"
+#include "mechanisms/tile_heads.h"
 
 #include <string.h>
 
 /* Queries of a task: more of them read each key fewer times from far away. Queries of a step:
  * a multiple of the rows of a product's register tile, with scores that fit the nearest cache. */
-enum { FORWARD_QUERIES = 6 * ATTN_TILE_QUERIES, STEP_QUERIES = 48 };
+enum { FORWARD_QUERIES = 6 * ATTN_TILE_QUERIES, STEP_QUERIES = 48, PAIR_KEYS = 2 * ATTN_TILE_KEYS };
 
 size_t attn_packed_count(size_t length, size_t n)
 {
@@ -60,7 +61,7 @@ size_t attn_tile_saved(const attn_tile_shape *shape)
     return 2 * shape->batch * shape->heads * shape->queries; /* c and l of each row */
 }
 
-/* Per worker, forward: queries and output of a block; scores of one tile, or of a row of tiles;
+/* Per worker, forward: queries and output of a block; scores of two tiles, or of a row of tiles;
  * the running state. */
 static size_t forward_worker(const attn_tile_shape *shape)
 {
@@ -125,29 +126,26 @@ typedef struct forward_job {
     const attn_tile_call *call;
     float scale;          /* of the products */
     float factor;         /* of the scores in the softmax, whose exponents are of 2 */
-    size_t first_head;    /* of the key/value heads, counted through the batch, in work */
-    float *keys, *values; /* from that head on: packed transposed [S][dk], and [S][dv] */
+    float *keys, *values; /* of `together` heads: packed transposed [S][dk], and [S][dv] */
     float *workers;
     size_t query_blocks;
     attn_tally tally;
 } forward_job;
 
-static void pack_head(void *argument, size_t index, size_t worker)
+static void pack_head(void *argument, size_t place, size_t head, size_t first, size_t n)
 {
-    (void)worker;
     const forward_job *job = argument;
     const attn_tile_call *call = job->call;
     const attn_tile_shape *shape = &call->shape;
     const attn_kernels *kernels = call->context->kernels;
-    const size_t head = job->first_head + index, S = shape->keys, dk = shape->key_width;
-    const size_t t = head / shape->kv_heads * S, h = head % shape->kv_heads;
-    float *keys = job->keys + index * attn_packed_count(S, dk);
-    float *values = job->values + index * attn_packed_count(S, shape->value_width);
-    attn_pack_transposed(kernels, S, dk, attn_tile_rows(call->k, call->k_at, t, h), keys);
-    attn_take_rows(kernels, S, shape->value_width, attn_tile_rows(call->v, call->v_at, t, h),
-                   values);
-    attn_tile_round(call, attn_packed_count(S, dk), keys);
-    attn_tile_round(call, S * shape->value_width, values);
+    const size_t S = shape->keys, dk = shape->key_width, dv = shape->value_width;
+    const size_t t = head / shape->kv_heads * S + first, h = head % shape->kv_heads;
+    float *keys = job->keys + place * attn_packed_count(S, dk) + first * dk;
+    float *values = job->values + place * attn_packed_count(S, dv) + first * dv;
+    attn_pack_transposed(kernels, n, dk, attn_tile_rows(call->k, call->k_at, t, h), keys);
+    attn_take_rows(kernels, n, dv, attn_tile_rows(call->v, call->v_at, t, h), values);
+    attn_tile_round(call, attn_packed_count(n, dk), keys);
+    attn_tile_round(call, n * dv, values);
 }
 
 /* A block of queries of one head. */
@@ -157,6 +155,8 @@ typedef struct query_block {
     const uint32_t *documents;  /* of the sequence, or NULL */
     float *q, *s, *o;           /* [ni][dk]; scores; accumulated output [ni][dv] */
     float *top, *total;         /* of the running softmax */
+    float *to;                  /* where the output goes */
+    attn_ahead *ahead;          /* what comes next */
 } query_block;
 
 bool attn_tile_next_run(const attn_mask *mask, size_t head, const uint32_t *documents, size_t *i0,
@@ -198,8 +198,9 @@ static void score_tile(const forward_job *job, const query_block *block, const a
     const attn_kernels *kernels = job->call->context->kernels;
     const attn_tile_shape *shape = &job->call->shape;
     const size_t dk = shape->key_width;
-    kernels->product(tile->ni, tile->nj, dk, block->q + (tile->i0 - block->i0) * dk, dk, 1,
-                     block->keys + tile->j0 * dk, ATTN_TILE_KEYS, s, s_row, false);
+    attn_ahead_product(kernels, block->ahead, tile->ni, tile->nj, dk,
+                       block->q + (tile->i0 - block->i0) * dk, dk, 1, block->keys + tile->j0 * dk,
+                       ATTN_TILE_KEYS, s, s_row, false);
     attn_tile_finish_scores(rule, kernels, block->head, tile, kind, block->documents, job->scale, s,
                             s_row, NULL, 0);
     const uint64_t pairs = (uint64_t)tile->ni * tile->nj;
@@ -223,29 +224,93 @@ static void add_values(const forward_job *job, const query_block *block, const a
     kernels->running_softmax(tile->ni, n, job->factor, s, s_row, &state);
     attn_tile_round_rows(job->call, tile->ni, n, s, s_row);
     kernels->product(tile->ni, dv, n, s, s_row, 1, block->values + j0 * dv, dv, state.o, dv, true);
-    /* per score a scale, maximum, difference and sum; per row a look at its reference */
+    /* per score a scale, maximum, difference and sum */
     work->exponential += (uint64_t)tile->ni * n;
-    work->other += (uint64_t)4 * tile->ni * n + tile->ni;
+    work->other += (uint64_t)4 * tile->ni * n;
 }
 
-/* One tile of keys stays in the nearest cache for all queries of the block, which go by it in
- * steps that suit the product better than a tile does. */
+/* Two tiles of keys side by side, and queries that see both of them alike. */
+typedef struct pair_run {
+    size_t i0, ni;
+    attn_tile_kind kinds[2];
+} pair_run;
+
+static attn_tile_kind kind_of(const forward_job *job, const query_block *block, size_t i0,
+                              size_t ni, size_t j0)
+{
+    const attn_mask *mask = &job->call->rule.mask;
+    const size_t S = job->call->shape.keys;
+    if (j0 >= S) return ATTN_TILE_EMPTY;
+    const attn_tile tile = {i0, ni, j0, attn_smaller(ATTN_TILE_KEYS, S - j0)};
+    return mask->tile(mask->rule, block->head, &tile, block->documents);
+}
+
+/* The next run from *i0 on, with *i0 behind it, of queries that see keys of the pair at j0. False: no
+ * more. */
+static bool next_pair_run(const forward_job *job, const query_block *block, size_t j0, size_t *i0,
+                          pair_run *run)
+{
+    const size_t end = block->i0 + block->ni;
+    run->ni = 0;
+    for (size_t i = *i0; i < end; i += ATTN_TILE_QUERIES) {
+        const size_t ni = attn_smaller(ATTN_TILE_QUERIES, end - i);
+        const attn_tile_kind first = kind_of(job, block, i, ni, j0);
+        const attn_tile_kind second = kind_of(job, block, i, ni, j0 + ATTN_TILE_KEYS);
+        if (run->ni > 0 && (first != run->kinds[0] || second != run->kinds[1])) break;
+        if (first == ATTN_TILE_EMPTY && second == ATTN_TILE_EMPTY) continue;
+        if (run->ni == 0) *run = (pair_run){.i0 = i, .kinds = {first, second}};
+        run->ni += ni;
+    }
+    *i0 = run->ni > 0 ? run->i0 + run->ni : end;
+    return run->ni > 0;
+}
+
+/* What products ask for before the pair at j0: its keys and values, since a head's do not fit the
+ * second cache, or just so; rows of the output when no query sees it. */
+static attn_ahead pair_ahead(const attn_tile_call *call, const query_block *block, bool is_seen,
+                             size_t j0)
+{
+    const size_t dk = call->shape.key_width, dv = call->shape.value_width;
+    attn_ahead ahead = {.rows = block->ni};
+    if (!is_seen) {
+        attn_ahead_add(&ahead, dv, block->to, call->o_at.row, true);
+        return ahead;
+    }
+    ahead.rows = attn_smaller(PAIR_KEYS, call->shape.keys - j0);
+    attn_ahead_add(&ahead, dk, block->keys + j0 * dk, dk, false);
+    attn_ahead_add(&ahead, dv, block->values + j0 * dv, dv, false);
+    return ahead;
+}
+
+/* Two tiles of keys stay near for all queries of the block, which go by them in steps that suit the
+ * product better than a tile does. One softmax and one product with values for both: sums of O are
+ * loaded and stored half as often as for each tile alone. */
 static void run_online(const forward_job *job, const query_block *block, attn_work *work)
 {
-    const size_t S = job->call->shape.keys, block_end = block->i0 + block->ni;
-    attn_tile run;
-    attn_tile_kind kind;
-    for (size_t j0 = 0; j0 < S; j0 += ATTN_TILE_KEYS) {
-        size_t i0 = block->i0;
-        run.j0 = j0;
-        run.nj = attn_smaller(ATTN_TILE_KEYS, S - j0);
-        while (attn_tile_next_run(&job->call->rule.mask, block->head, block->documents, &i0,
-                                  block_end, &run, &kind))
+    const size_t S = job->call->shape.keys;
+    const size_t s_row = attn_smaller(PAIR_KEYS, attn_packed_count(S, 1));
+    for (size_t j0 = 0; j0 < S; j0 += PAIR_KEYS) {
+        pair_run run;
+        size_t next = block->i0;
+        const bool is_seen = next_pair_run(job, block, j0 + PAIR_KEYS, &next, &run);
+        *block->ahead = pair_ahead(job->call, block, is_seen, j0 + PAIR_KEYS);
+        for (size_t i0 = block->i0; next_pair_run(job, block, j0, &i0, &run);) {
+            const size_t first = run.kinds[0] == ATTN_TILE_EMPTY ? ATTN_TILE_KEYS : 0;
+            const size_t last = run.kinds[1] == ATTN_TILE_EMPTY ? ATTN_TILE_KEYS : PAIR_KEYS;
+            const size_t end = attn_smaller(last, S - j0);
             for (size_t i = run.i0; i < i0; i += STEP_QUERIES) {
-                const attn_tile step = {i, attn_smaller(STEP_QUERIES, i0 - i), j0, run.nj};
-                score_tile(job, block, &step, kind, block->s, ATTN_TILE_KEYS, work);
-                add_values(job, block, &step, j0, run.nj, block->s, ATTN_TILE_KEYS, work);
+                attn_tile step = {.i0 = i, .ni = attn_smaller(STEP_QUERIES, i0 - i)};
+                for (size_t j = first; j < end; j += ATTN_TILE_KEYS) {
+                    step.j0 = j0 + j;
+                    step.nj = attn_smaller(ATTN_TILE_KEYS, end - j);
+                    score_tile(job, block, &step, run.kinds[j / ATTN_TILE_KEYS], block->s + j,
+                               s_row, work);
+                    work->other += step.ni; /* a look at a row's reference, one for each tile */
+                }
+                add_values(job, block, &step, j0 + first, end - first, block->s + first, s_row,
+                           work);
             }
+        }
     }
 }
 
@@ -269,6 +334,7 @@ static void run_rows(const forward_job *job, const query_block *block, attn_work
             end = tile.j0 + tile.nj;
         }
         add_values(job, block, &tile, first, end - first, block->s + first, s_row, work);
+        work->other += tile.ni;
     }
 }
 
@@ -288,31 +354,28 @@ static void store_output(const forward_job *job, const query_block *block, size_
         }
         block->top[i] = total == 0.0f ? 0.0f : 1.0f / total;
     }
-    kernels->copy_rows(block->ni, dv, 1.0f, block->top, block->o, dv,
-                       call->o + (b * T + block->i0) * call->o_at.row +
-                           block->head * call->o_at.head,
-                       call->o_at.row);
+    kernels->copy_rows(block->ni, dv, 1.0f, block->top, block->o, dv, block->to, call->o_at.row);
 }
 
-static void run_query_block(void *argument, size_t index, size_t worker)
+/* Blocks of queries of one query head after the other, of those that share key/value head `head`; late
+ * blocks, which see the most keys, go first. */
+static void run_block(void *argument, size_t place, size_t head, size_t index, size_t worker)
 {
     forward_job *job = argument;
     const attn_tile_call *call = job->call;
     const attn_tile_shape *shape = &call->shape;
     const size_t T = shape->queries, dk = shape->key_width, dv = shape->value_width;
-    const size_t H = shape->heads;
-    /* A key/value head's queries stay together, and late blocks, which see the most keys, go
-     * first. */
     const size_t block_index = job->query_blocks - 1 - index % job->query_blocks;
-    const size_t group = H / shape->kv_heads, place = index / job->query_blocks;
-    const size_t kv = place / group, b = (job->first_head + kv) / shape->kv_heads;
-    const size_t h = (job->first_head + kv) % shape->kv_heads * group + place % group;
+    const size_t b = head / shape->kv_heads, group = shape->heads / shape->kv_heads;
+    const size_t h = head % shape->kv_heads * group + index / job->query_blocks;
     float *room = job->workers + worker * forward_worker(shape);
 
-    query_block block = {.head = h, .i0 = block_index * FORWARD_QUERIES};
+    attn_ahead ahead = {0};
+    query_block block = {.head = h, .i0 = block_index * FORWARD_QUERIES, .ahead = &ahead};
     block.ni = attn_smaller(FORWARD_QUERIES, T - block.i0);
-    block.keys = job->keys + kv * attn_packed_count(shape->keys, dk);
-    block.values = job->values + kv * attn_packed_count(shape->keys, dv);
+    block.keys = job->keys + place * attn_packed_count(shape->keys, dk);
+    block.values = job->values + place * attn_packed_count(shape->keys, dv);
+    block.to = call->o + (b * T + block.i0) * call->o_at.row + h * call->o_at.head;
     block.documents = call->document_start ? call->document_start + b * T : NULL;
     block.q = attn_cut(&room, FORWARD_QUERIES * dk);
     block.o = attn_cut(&room, FORWARD_QUERIES * dv);
@@ -345,7 +408,7 @@ void attn_tile_forward(const attn_tile_call *call)
 #endif
     const attn_tile_shape *shape = &call->shape;
     const size_t heads = shape->batch * shape->kv_heads, threads = call->context->threads;
-    const size_t together = packed_heads(shape, threads), group = shape->heads / shape->kv_heads;
+    const size_t together = packed_heads(shape, threads);
     float *room = call->scratch;
     forward_job job = {.call = call,
                        .scale = attn_tile_scale(shape),
@@ -354,10 +417,14 @@ void attn_tile_forward(const attn_tile_call *call)
     job.keys = attn_cut(&room, together * attn_packed_count(shape->keys, shape->key_width));
     job.values = attn_cut(&room, together * attn_packed_count(shape->keys, shape->value_width));
     job.workers = room;
-    for (; job.first_head < heads; job.first_head += together) {
-        const size_t n = attn_smaller(together, heads - job.first_head);
-        attn_parallel(threads, n, pack_head, &job);
-        attn_parallel(threads, n * group * job.query_blocks, run_query_block, &job);
-    }
+    attn_tile_run_heads(
+        &(attn_tile_heads){.job = &job,
+                           .heads = heads,
+                           .together = together,
+                           .keys = shape->keys,
+                           .blocks = shape->heads / shape->kv_heads * job.query_blocks,
+                           .pack = pack_head,
+                           .run = run_block},
+        threads);
     attn_tally_collect(&job.tally, threads, &call->context->work);
 }

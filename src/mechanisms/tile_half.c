@@ -6,13 +6,13 @@
 #include "mechanisms/tile_half.h"
 
 #include "base/threads.h"
+#include "mechanisms/tile_heads.h"
 
 #include <math.h>
 #include <string.h>
 
 enum {
     BLOCK_QUERIES = 12 * ATTN_TILE_QUERIES, /* of a task: each reads all keys once more */
-    PACK_ROWS = 2 * ATTN_TILE_KEYS,         /* of a task */
     SCORES = ATTN_STRIP * ATTN_TILE_KEYS,   /* of a strip and a tile */
     GROUP = 16,                             /* key tiles that all strips see one after the other */
     CELL_LINES = ATTN_CELL / ATTN_STRIP     /* cache lines of a cell */
@@ -21,9 +21,8 @@ enum {
 typedef struct forward_job {
     const attn_tile_call *call;
     float scale, factor;                        /* as in float32 */
-    size_t first_head, n_heads;                 /* packed together */
     size_t key_cells, value_strips, key_strips; /* strips of dk, of dv, of the keys */
-    attn_bf16 *keys, *values;                   /* packed, from first_head on */
+    attn_bf16 *keys, *values;                   /* packed, of `together` heads */
     float *workers;
     size_t query_blocks;
     attn_tally tally;
@@ -83,28 +82,20 @@ size_t attn_half_scratch(const attn_tile_shape *shape, size_t threads)
     return forward > backward ? forward : backward;
 }
 
-/* Some rows of all heads that are packed together: those of one token lie side by side. */
-static void pack_rows(void *argument, size_t index, size_t worker)
+/* Keys and values [first, first + n) of a head, `first` on a tile, into a place for packed heads. */
+static void pack_head(void *argument, size_t place, size_t head, size_t first, size_t n)
 {
-    (void)worker;
     const forward_job *job = argument;
     const attn_tile_call *call = job->call;
     const attn_tile_shape *shape = &call->shape;
-    const size_t first = index * PACK_ROWS, last = attn_smaller(first + PACK_ROWS, shape->keys);
-    for (size_t row = first; row < last; row += ATTN_TILE_KEYS)
-        for (size_t i = 0; i < job->n_heads; i++) {
-            const size_t head = job->first_head + i, strip = row / ATTN_STRIP;
-            const size_t n = attn_smaller(ATTN_TILE_KEYS, last - row);
-            const size_t token = head / shape->kv_heads * shape->keys + row;
-            const size_t h = head % shape->kv_heads;
-            const attn_amx_forms keys = {.right = job->keys + i * keys_count(shape)};
-            const attn_amx_forms values = {.right_of_p = job->values + i * values_count(shape),
-                                           .row_strips = job->key_strips};
-            attn_amx_pack(strip, n, shape->key_width, attn_tile_rows(call->k, call->k_at, token, h),
-                          &keys);
-            attn_amx_pack(strip, n, shape->value_width,
-                          attn_tile_rows(call->v, call->v_at, token, h), &values);
-        }
+    const size_t token = head / shape->kv_heads * shape->keys + first, h = head % shape->kv_heads;
+    const attn_amx_forms keys = {.right = job->keys + place * keys_count(shape)};
+    const attn_amx_forms values = {.right_of_p = job->values + place * values_count(shape),
+                                   .row_strips = job->key_strips};
+    attn_amx_pack(first / ATTN_STRIP, n, shape->key_width,
+                  attn_tile_rows(call->k, call->k_at, token, h), &keys);
+    attn_amx_pack(first / ATTN_STRIP, n, shape->value_width,
+                  attn_tile_rows(call->v, call->v_at, token, h), &values);
 }
 
 /* ---- a block of queries of one head ------------------------------------------------------ */
@@ -375,23 +366,23 @@ static void store_output(const query_block *block, size_t b)
         .saved_row = T});
 }
 
-static void run_query_block(void *argument, size_t index, size_t worker)
+/* Blocks of queries, the last first, of one query head after the other: those of key/value head `head`,
+ * which is packed at `place`. */
+static void run_block(void *argument, size_t place, size_t head, size_t index, size_t worker)
 {
     forward_job *job = argument;
     const attn_tile_call *call = job->call;
     const attn_tile_shape *shape = &call->shape;
     const size_t T = shape->queries, row = job->value_strips * ATTN_STRIP;
-    /* The order of tasks is that of the float32 engine. */
     const size_t block_index = job->query_blocks - 1 - index % job->query_blocks;
-    const size_t group = shape->heads / shape->kv_heads, place = index / job->query_blocks;
-    const size_t kv = place / group, b = (job->first_head + kv) / shape->kv_heads;
-    const size_t h = (job->first_head + kv) % shape->kv_heads * group + place % group;
+    const size_t b = head / shape->kv_heads, group = shape->heads / shape->kv_heads;
+    const size_t h = head % shape->kv_heads * group + index / job->query_blocks;
     float *room = job->workers + worker * worker_count(shape);
 
     query_block block = {.job = job, .head = h, .i0 = block_index * BLOCK_QUERIES};
     block.ni = attn_smaller(BLOCK_QUERIES, T - block.i0);
-    block.keys = job->keys + kv * keys_count(shape);
-    block.values = job->values + kv * values_count(shape);
+    block.keys = job->keys + place * keys_count(shape);
+    block.values = job->values + place * values_count(shape);
     block.documents = call->document_start ? call->document_start + b * T : NULL;
     block.q = attn_half_cut(&room, attn_amx_form_count(BLOCK_QUERIES, shape->key_width));
     block.o = attn_cut(&room, BLOCK_QUERIES * row);
@@ -418,7 +409,7 @@ void attn_half_forward(const attn_tile_call *call)
 {
     const attn_tile_shape *shape = &call->shape;
     const size_t heads = shape->batch * shape->kv_heads, threads = call->context->threads;
-    const size_t together = heads_together(shape, threads), group = shape->heads / shape->kv_heads;
+    const size_t together = heads_together(shape, threads);
     float *room = attn_half_aligned(call->scratch);
     forward_job job = {.call = call,
                        .scale = attn_tile_scale(shape),
@@ -430,10 +421,14 @@ void attn_half_forward(const attn_tile_call *call)
     job.keys = attn_half_cut(&room, together * keys_count(shape));
     job.values = attn_half_cut(&room, together * values_count(shape));
     job.workers = room;
-    for (; job.first_head < heads; job.first_head += together) {
-        job.n_heads = attn_smaller(together, heads - job.first_head);
-        attn_parallel(threads, (shape->keys + PACK_ROWS - 1) / PACK_ROWS, pack_rows, &job);
-        attn_parallel(threads, job.n_heads * group * job.query_blocks, run_query_block, &job);
-    }
+    attn_tile_run_heads(
+        &(attn_tile_heads){.job = &job,
+                           .heads = heads,
+                           .together = together,
+                           .keys = shape->keys,
+                           .blocks = shape->heads / shape->kv_heads * job.query_blocks,
+                           .pack = pack_head,
+                           .run = run_block},
+        threads);
     attn_tally_collect(&job.tally, threads, &call->context->work);
 }

@@ -71,7 +71,7 @@ _Static_assert(sizeof slots / sizeof *slots ==
 void check_kernel_slots(check_run *run)
 {
     static const size_t sizes[] = {0,  1,  2,  3,  7,  8,  9,   13,  15,  16,
-                                   17, 31, 32, 33, 61, 64, 127, 257, 1021};
+                                   17, 31, 32, 33, 61, 64, 128, 257, 1021};
     static const double scales[] = {1.0, 1e-15, 1e15};
     static const char *const places[CHECK_PLACES] = {"end", "start", "unaligned"};
     const slot *s = run->group->what;
