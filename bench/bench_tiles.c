@@ -2,9 +2,9 @@
  * a step's softmax and its tile products, each alone; and a walk, the steps of a block of queries in
  * their order with both beside each other: what forward is without packing, storing and masks.
  *
- *     bench_tiles [READINGS]
+ *     bench_tiles [READINGS [HEAD_DIM]]
  *
- * Heads of 64, steps of 32 queries and 64 keys. Then what lies between: rows of one head that come
+ * Heads of 64 or so, steps of 32 queries and 64 keys. Then what lies between: rows of one head that come
  * from memory and go there. The best of all readings counts: parts that another
  * process disturbs say nothing. */
 #include "base/clock.h"
@@ -22,7 +22,7 @@
 #include <string.h>
 
 enum {
-    WIDTH_CELLS = 2,
+    WIDTH_CELLS_MOST = 8,
     KEYS = 64, /* of a tile */
     READINGS_MOST = 1000,
     CHAINS = 12,
@@ -102,20 +102,21 @@ enum {
     STRIPS = 24, /* of queries */
     TILES = 16,  /* of keys, which each strip sees one after the other */
     STEPS = STRIPS * TILES,
-    SCORES = ATTN_STRIP * KEYS,              /* of a step */
-    STRIP_NUMBERS = WIDTH_CELLS * ATTN_CELL, /* of 32 queries or keys */
+    SCORES = ATTN_STRIP * KEYS, /* of a step */
     QUERIES = STRIPS * ATTN_STRIP
 };
 
 /* A block of queries of a head and a group of key tiles, as the engine walks them. */
 typedef struct block {
+    size_t cells, width; /* of a head: cells of 32 */
     attn_amx_walk walk;
     attn_amx_step steps[STEPS];
 } block;
 
 static void run_softmax(void *of)
 {
-    const attn_amx_walk *w = &((const block *)of)->walk;
+    const block *b = of;
+    const attn_amx_walk *w = &b->walk;
     for (size_t i = 0; i < STEPS; i++) {
         const size_t first = i / TILES * ATTN_STRIP;
         attn_amx_run_softmax(&(attn_amx_softmax){.rows = ATTN_STRIP,
@@ -124,8 +125,8 @@ static void run_softmax(void *of)
                                                  .scores = w->scores[0],
                                                  .top = w->top + first,
                                                  .total = w->total + first * ATTN_RUNNING_SUMS,
-                                                 .o = w->o + first * KEYS,
-                                                 .o_row = KEYS,
+                                                 .o = w->o + first * b->width,
+                                                 .o_row = b->width,
                                                  .p = w->p[0]});
     }
 }
@@ -133,13 +134,14 @@ static void run_softmax(void *of)
 static void run_scores(void *of)
 {
     const block *b = of;
+    const size_t strip = b->cells * ATTN_CELL; /* numbers of 32 queries or keys */
     attn_amx_block two[2];
     for (size_t i = 0; i < STEPS; i++) {
         const attn_amx_step *s = &b->steps[i];
         for (size_t j = 0; j < 2; j++)
-            two[j] = (attn_amx_block){.left = b->walk.q + s->strip * STRIP_NUMBERS,
-                                      .right = b->walk.keys + (2 * s->tile + j) * STRIP_NUMBERS,
-                                      .n_cells = WIDTH_CELLS,
+            two[j] = (attn_amx_block){.left = b->walk.q + s->strip * strip,
+                                      .right = b->walk.keys + (2 * s->tile + j) * strip,
+                                      .n_cells = b->cells,
                                       .sums = b->walk.scores[0] + j * ATTN_STRIP,
                                       .sums_row = KEYS};
         attn_amx_multiply(2, two);
@@ -149,18 +151,18 @@ static void run_scores(void *of)
 static void run_values(void *of)
 {
     const block *b = of;
-    attn_amx_block columns[WIDTH_CELLS];
+    attn_amx_block columns[WIDTH_CELLS_MOST];
     for (size_t i = 0; i < STEPS; i++) {
         const attn_amx_step *s = &b->steps[i];
-        for (size_t j = 0; j < WIDTH_CELLS; j++)
-            columns[j] =
-                (attn_amx_block){.left = b->walk.p[0],
-                                 .right = b->walk.values + (j * TILES + s->tile) * 2 * ATTN_CELL,
-                                 .n_cells = 2,
-                                 .sums = b->walk.o + s->strip * SCORES + j * ATTN_STRIP,
-                                 .sums_row = KEYS,
-                                 .adds = true};
-        attn_amx_multiply(WIDTH_CELLS, columns);
+        for (size_t j = 0; j < b->cells; j++)
+            columns[j] = (attn_amx_block){
+                .left = b->walk.p[0],
+                .right = b->walk.values + (j * TILES + s->tile) * 2 * ATTN_CELL,
+                .n_cells = 2,
+                .sums = b->walk.o + s->strip * ATTN_STRIP * b->width + j * ATTN_STRIP,
+                .sums_row = b->width,
+                .adds = true};
+        attn_amx_multiply(b->cells, columns);
     }
 }
 
@@ -176,19 +178,22 @@ static void run_walk(void *of)
 }
 
 /* Memory is given back by the end of the program. */
-static block *prepare(void)
+static block *prepare(size_t width)
 {
+    const size_t cells = width / ATTN_STRIP, strip = cells * ATTN_CELL;
     block *b = attn_alloc(ATTN_MEMORY_OTHER, sizeof *b);
     if (!b) exit(EXIT_FAILURE);
+    b->cells = cells;
+    b->width = width;
     b->walk = (attn_amx_walk){.queries = QUERIES,
-                              .key_cells = WIDTH_CELLS,
-                              .value_strips = WIDTH_CELLS,
+                              .key_cells = cells,
+                              .value_strips = cells,
                               .key_strips = 2 * TILES,
                               .factor = 0.18f,
-                              .q = draw_half(STRIPS * STRIP_NUMBERS, 0),
-                              .keys = draw_half(2 * TILES * STRIP_NUMBERS, 1),
-                              .values = draw_half(2 * TILES * STRIP_NUMBERS, 2),
-                              .o = take_floats(QUERIES * KEYS),
+                              .q = draw_half(STRIPS * strip, 0),
+                              .keys = draw_half(2 * TILES * strip, 1),
+                              .values = draw_half(2 * TILES * strip, 2),
+                              .o = take_floats(QUERIES * width),
                               .top = take_floats(QUERIES),
                               .total = take_floats(QUERIES * ATTN_RUNNING_SUMS),
                               .scores = {take_floats(SCORES), take_floats(SCORES)},
@@ -204,12 +209,12 @@ static block *prepare(void)
 enum {
     FAR_ROWS = 4096,
     HEADS = 12,
-    FAR_ROW = 3 * HEADS * KEYS, /* q, k and v of a token */
-    SWEPT_FLOATS = 100 << 20    /* more than any cache holds of the rest */
+    SWEPT_FLOATS = 100 << 20 /* more than any cache holds of the rest */
 };
 
 /* The q, k, v and o of all heads, and one head's packed. */
 typedef struct far {
+    size_t width, row; /* of a head; of a token: q, k and v */
     attn_bf16 *rows, *packed;
     float *o, *swept;
     const block *near; /* whose results are stored */
@@ -218,8 +223,8 @@ typedef struct far {
 static void pack_far(const far *f, size_t part, const attn_amx_forms *to)
 {
     for (size_t h = 0; h < HEADS; h++) {
-        const attn_far_rows from = {.half = f->rows + (part * HEADS + h) * KEYS, .row = FAR_ROW};
-        attn_amx_pack(0, FAR_ROWS, KEYS, from, to);
+        const attn_far_rows from = {.half = f->rows + (part * HEADS + h) * f->width, .row = f->row};
+        attn_amx_pack(0, FAR_ROWS, f->width, from, to);
     }
 }
 
@@ -248,13 +253,13 @@ static void store_results(void *of)
     for (size_t h = 0; h < HEADS; h++)
         for (size_t first = 0; first + QUERIES <= FAR_ROWS; first += QUERIES)
             attn_amx_store_rows(&(attn_amx_results){.rows = QUERIES,
-                                                    .width = KEYS,
+                                                    .width = f->width,
                                                     .top = w->top,
                                                     .total = w->total,
                                                     .o = w->o,
-                                                    .o_row = KEYS,
-                                                    .to = f->o + (first * HEADS + h) * KEYS,
-                                                    .to_row = HEADS * KEYS});
+                                                    .o_row = f->width,
+                                                    .to = f->o + (first * HEADS + h) * f->width,
+                                                    .to_row = HEADS * f->width});
 }
 
 /* With everything else in the caches before each reading. */
@@ -276,32 +281,40 @@ static void print_part(const char *name, void (*run)(void *), block *b, size_t r
 int main(int count, char **arguments)
 {
     const size_t readings = count > 1 ? strtoul(arguments[1], NULL, 10) : 100;
-    if (readings < 1 || readings > READINGS_MOST) {
-        fprintf(stderr, "usage: bench_tiles [READINGS up to %d]\n", READINGS_MOST);
+    const size_t width = count > 2 ? strtoul(arguments[2], NULL, 10) : 64;
+    const bool is_width =
+        width > 0 && width % ATTN_STRIP == 0 && width / ATTN_STRIP <= WIDTH_CELLS_MOST;
+    if (readings < 1 || readings > READINGS_MOST || !is_width) {
+        fprintf(stderr,
+                "usage: bench_tiles [READINGS up to %d [HEAD_DIM, a multiple of %d up to %d]]\n",
+                READINGS_MOST, ATTN_STRIP, ATTN_STRIP * WIDTH_CELLS_MOST);
         return EXIT_FAILURE;
     }
     if (attn_cpu_best_isa() < ATTN_ISA_AMX) {
         fprintf(stderr, "bench_tiles: this machine has no AMX\n");
         return EXIT_FAILURE;
     }
-    block *b = prepare();
+    block *b = prepare(width);
     attn_amx_begin();
     printf("512-bit vectors, G/s: alone, and for every %d a tile's product, load or store\n",
            VECTORS);
     print_vectors("multiply-add", multiply_add, readings);
     print_vectors("add", add, readings);
-    puts("\n32 queries and 64 keys, ns for 16 scores");
+    printf("\nheads of %zu, 32 queries and 64 keys, ns for 16 scores\n", width);
     print_part("softmax", run_softmax, b, readings);
     print_part("Q K^T", run_scores, b, readings);
     print_part("P V", run_values, b, readings);
     print_part("a walk", run_walk, b, readings);
     attn_amx_end();
-    far f = {.rows = draw_half((size_t)FAR_ROWS * FAR_ROW, 5),
-             .packed = draw_half((size_t)FAR_ROWS * KEYS, 6),
-             .o = take_floats((size_t)FAR_ROWS * HEADS * KEYS),
+    far f = {.width = width,
+             .row = 3 * HEADS * width,
+             .rows = draw_half(FAR_ROWS * 3 * HEADS * width, 5),
+             .packed = draw_half(FAR_ROWS * width, 6),
+             .o = take_floats(FAR_ROWS * HEADS * width),
              .swept = take_floats(SWEPT_FLOATS),
              .near = b};
-    printf("\nrows of 64 that lie %zu bytes apart in memory, ns each\n", FAR_ROW * sizeof *f.rows);
+    printf("\nrows of %zu that lie %zu bytes apart in memory, ns each\n", width,
+           f.row * sizeof *f.rows);
     print_far("q packed", pack_queries, &f, FAR_ROWS);
     print_far("k packed", pack_keys, &f, FAR_ROWS);
     print_far("v packed", pack_values, &f, FAR_ROWS);
