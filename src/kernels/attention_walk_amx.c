@@ -174,17 +174,26 @@ void attn_amx_run_softmax(const attn_amx_softmax *s)
             _tile_zero(n);                                                                         \
     } while (0)
 
+/* Past the first cache what others should not be pushed out of it by. */
+#define LOAD_LEFT(n, from)                                                                         \
+    do {                                                                                           \
+        if (is_far)                                                                                \
+            _tile_stream_loadd(n, from, 64);                                                       \
+        else                                                                                       \
+            _tile_loadd(n, from, 64);                                                              \
+    } while (0)
+
 static inline __attribute__((always_inline)) void
-multiply_cell(const attn_bf16 *left, const attn_bf16 *right, bool is_first, bool adds,
+multiply_cell(const attn_bf16 *left, const attn_bf16 *right, bool is_far, bool is_first, bool adds,
               attn_amx_sums held, attn_amx_sums to, row_work *rows)
 {
     if (is_first) TURN(0);
     _tile_stream_loadd(6, right, 64);
-    _tile_loadd(4, left, 64);
+    LOAD_LEFT(4, left);
     _tile_dpbf16ps(0, 4, 6);
     take_turn(rows, 0);
     if (is_first) TURN(1);
-    _tile_loadd(5, left + HALF_CELL, 64);
+    LOAD_LEFT(5, left + HALF_CELL);
     _tile_dpbf16ps(1, 5, 6);
     take_turn(rows, 1);
     if (is_first) TURN(2);
@@ -214,9 +223,9 @@ static inline __attribute__((always_inline)) float *step_o(const attn_amx_walk *
     return w->o + step->strip * ATTN_STRIP * w->value_strips * ATTN_STRIP;
 }
 
-/* S = Q K^T. */
+/* S = Q K^T; with q past the first cache or not. */
 static inline __attribute__((always_inline)) void
-multiply_scores(attn_amx_walk *w, const attn_amx_step *step, row_work *rows)
+multiply_scores(attn_amx_walk *w, const attn_amx_step *step, bool is_far, row_work *rows)
 {
     const size_t cells = w->key_cells;
     const attn_bf16 *left = w->q + step->strip * cells * ATTN_CELL;
@@ -224,10 +233,10 @@ multiply_scores(attn_amx_walk *w, const attn_amx_step *step, row_work *rows)
     attn_amx_sums held = w->held;
     for (size_t strip = 0; strip < STRIPS; strip++) {
         const attn_amx_sums to = {w->scores[w->turn] + strip * ATTN_STRIP, SIDE};
-        multiply_cell(left, right, true, false, held, to, rows);
+        multiply_cell(left, right, is_far, true, false, held, to, rows);
         for (size_t cell = 1; cell < cells; cell++)
-            multiply_cell(left + cell * ATTN_CELL, right + cell * ATTN_CELL, false, false, held, to,
-                          rows);
+            multiply_cell(left + cell * ATTN_CELL, right + cell * ATTN_CELL, is_far, false, false,
+                          held, to, rows);
         right += cells * ATTN_CELL;
         held = to;
     }
@@ -242,8 +251,8 @@ multiply_values(attn_amx_walk *w, const attn_amx_step *step, row_work *rows)
     const attn_bf16 *right = w->values + STRIPS * step->tile * ATTN_CELL;
     attn_amx_sums to = {step_o(w, step), w->value_strips * ATTN_STRIP}, held = w->held;
     for (size_t column = 0; column < w->value_strips; column++) {
-        multiply_cell(left, right, true, true, held, to, rows);
-        multiply_cell(left + ATTN_CELL, right + ATTN_CELL, false, true, held, to, rows);
+        multiply_cell(left, right, false, true, true, held, to, rows);
+        multiply_cell(left + ATTN_CELL, right + ATTN_CELL, false, false, true, held, to, rows);
         right += w->key_strips * ATTN_CELL;
         held = to;
         to.sums += ATTN_STRIP;
@@ -270,14 +279,16 @@ void attn_amx_start_walk(attn_amx_walk *w, const attn_amx_step *first)
     w->turn = 0;
     w->held = (attn_amx_sums){w->scores[1], SIDE}; /* as after drain() */
     settle_memory();
-    multiply_scores(w, first, &none);
+    multiply_scores(w, first, false, &none);
     drain(w);
     _mm256_zeroupper(); /* gcc 12 forgets it, and code without AVX then waits */
     finish_scores(w, first);
 }
 
-void attn_amx_run_step(attn_amx_walk *w, const attn_amx_step *before, const attn_amx_step *now,
-                       const attn_amx_step *next)
+static inline __attribute__((always_inline)) void run_step(attn_amx_walk *w,
+                                                           const attn_amx_step *before,
+                                                           const attn_amx_step *now,
+                                                           const attn_amx_step *next, bool is_far)
 {
     const size_t first = now->strip * ATTN_STRIP, row = w->value_strips * ATTN_STRIP;
     const attn_amx_softmax s = {.rows = w->queries - first < ATTN_STRIP ? w->queries - first
@@ -296,7 +307,7 @@ void attn_amx_run_step(attn_amx_walk *w, const attn_amx_step *before, const attn
     work.pace = 8 * (w->key_cells + w->value_strips) / ATTN_STRIP;
     w->turn ^= 1;
     settle_memory();
-    if (next) multiply_scores(w, next, &work);
+    if (next) multiply_scores(w, next, is_far, &work);
     if (before) multiply_values(w, before, &work);
     while (work.left > 0) take_row(&work);
     settle_memory();
@@ -304,6 +315,25 @@ void attn_amx_run_step(attn_amx_walk *w, const attn_amx_step *before, const attn
     if (work.fits != 0xffff) repeat_rows(&s, totals);
     _mm256_zeroupper();
     if (next) finish_scores(w, next);
+}
+
+/* Apart, for the sake of the other's registers. */
+static __attribute__((noinline)) void run_wide_step(attn_amx_walk *w, const attn_amx_step *before,
+                                                    const attn_amx_step *now,
+                                                    const attn_amx_step *next)
+{
+    run_step(w, before, now, next, true);
+}
+
+/* Of wide heads, q, scores, P and o do not all fit the first cache. */
+void attn_amx_run_step(attn_amx_walk *w, const attn_amx_step *before, const attn_amx_step *now,
+                       const attn_amx_step *next)
+{
+    enum { NARROW_CELLS = 2 };
+    if (w->key_cells > NARROW_CELLS)
+        run_wide_step(w, before, now, next);
+    else
+        run_step(w, before, now, next, false);
 }
 
 void attn_amx_end_walk(attn_amx_walk *w, const attn_amx_step *last)
