@@ -62,10 +62,4 @@ static inline __m512i pair_rows(__m512i even, __m512i odd, size_t half)
     return _mm512_permutex2var_epi16(even, from, odd);
 }
 
-/* Rows 2i and 2i + 1 of 16 columns become row i: 16 pairs. */
-static inline void interleave(const __m512i square[32], size_t half, __m512i tile[16])
-{
-    for (size_t i = 0; i < 16; i++) tile[i] = pair_rows(square[2 * i], square[2 * i + 1], half);
-}
-
 #endif

@@ -39,14 +39,17 @@ void attn_bf16_few_run(const attn_kernels *kernels, size_t threads, const attn_b
 void attn_bf16_amx_pack(size_t threads, size_t rows, size_t columns, const float *w,
                         attn_bf16 *strips);
 
-/* x[rows][columns] as a right factor whose k runs along the rows. */
-void attn_bf16_amx_pack_right(size_t threads, size_t rows, size_t columns, const attn_bf16 *x,
-                              attn_bf16 *strips);
-
-/* A cell of a left strip from a matrix that holds it transposed: 32 of k down its rows, of which
- * `rows` and `columns` lie inside. `sums` (or NULL) += those of the columns. */
+/* Cells of both factors from matrices in which k runs down the rows, of which `rows` and `columns`
+ * lie inside: of the left factor, which is transposed, and of the right one. Rows k and k + 16 are a
+ * pair. */
 void attn_bf16_amx_pack_left(const attn_bf16 *from, size_t row_length, size_t rows, size_t columns,
-                             attn_bf16 *cell, float *sums);
+                             attn_bf16 *cell);
+void attn_bf16_amx_pack_right(const attn_bf16 *from, size_t row_length, size_t rows, size_t columns,
+                              attn_bf16 *cell);
+
+/* sums[columns] += those of up to 32 rows and 32 columns. */
+void attn_bf16_amx_add_rows(const attn_bf16 *from, size_t row_length, size_t rows, size_t columns,
+                            float *sums);
 
 /* A cell of a right factor from the one of its transpose: k and the columns change places. */
 void attn_bf16_amx_turn(const attn_bf16 *from, attn_bf16 *cell);

@@ -1,6 +1,6 @@
-/* Packing for AMX, 32 x 32 numbers at a time in vectors. Pairs of rows are interleaved where
- * k runs along the rows; 16 x 16 pairs are transposed where a right factor comes from its columns
- * or a left one from its rows. */
+/* Packing for AMX, 32 x 32 numbers at a time in vectors: weights as a whole, and cells of both factors
+ * on their way into a task. Pairs of rows are interleaved where k runs along the rows; pairs are
+ * transposed where a right factor comes from its columns or a left one from its rows. */
 #include "base/threads.h"
 #include "kernels/bf16_square_amx.h"
 #include "kernels/dense_bf16_internal.h"
@@ -63,60 +63,90 @@ static void read_square(const attn_bf16 *from, size_t row_length, size_t rows, s
                              : _mm512_setzero_si512();
 }
 
-/* 32 rows of x are a cell of each strip. */
-static void pack_right_cells(void *argument, size_t cell, size_t worker)
+/* A right factor, k down the rows: rows k and k + 16 are pairs, as in cells of the left factor below. */
+void attn_bf16_amx_pack_right(const attn_bf16 *from, size_t row_length, size_t rows, size_t columns,
+                              attn_bf16 *cell)
 {
-    (void)worker;
-    const packing *p = argument;
-    const size_t row = cell * ATTN_STRIP, cells = attn_strips(p->rows);
-    attn_bf16 *out = p->strips + cell * ATTN_CELL;
-    for (size_t column = 0; column < p->columns; column += ATTN_STRIP, out += cells * ATTN_CELL) {
-        __m512i square[32], tile[16];
-        read_square(p->half + row * p->columns + column, p->columns, p->rows - row,
-                    p->columns - column, square);
-        for (size_t half = 0; half < 2; half++) {
-            interleave(square, half, tile);
-            put_tile(tile, out + half * ATTN_CELL / 2);
+    __m512i square[32];
+    read_square(from, row_length, rows, columns, square);
+    for (size_t half = 0; half < 2; half++)
+        for (size_t i = 0; i < 16; i++)
+            _mm512_store_si512(cell + half * ATTN_CELL / 2 + 32 * i,
+                               pair_rows(square[i], square[i + 16], half));
+}
+
+/* Four pairs of columns, 16 bytes of 16 rows, as vectors that run down the rows: 16 bytes of every
+ * fourth row make a vector, in which squares of 4 x 4 pairs are transposed. */
+static inline void turn_pairs(const attn_bf16 *from, size_t row_length, __m512i pairs[4])
+{
+    __m512i r[4], t[4];
+    for (size_t i = 0; i < 4; i++) {
+        const attn_bf16 *at = from + i * row_length;
+        r[i] = _mm512_castsi128_si512(_mm_loadu_si128((const void *)at));
+        for (int lane = 1; lane < 4; lane++) {
+            at += 4 * row_length;
+            r[i] = _mm512_mask_broadcast_i32x4(r[i], (__mmask16)(0xf << 4 * lane),
+                                               _mm_loadu_si128((const void *)at));
         }
     }
-}
-
-void attn_bf16_amx_pack_right(size_t threads, size_t rows, size_t columns, const attn_bf16 *x,
-                              attn_bf16 *strips)
-{
-    packing p = {.rows = rows, .columns = columns, .half = x, .strips = strips};
-    attn_parallel(threads, attn_strips(rows), pack_right_cells, &p);
-}
-
-/* ---- cells by themselves ----------------------------------------------------------------- */
-
-/* Rows of 16 pairs (x, y) summed to 16 numbers: x + y. */
-static inline __m512 sum_pairs(const __m512i tile[16])
-{
-    const __m512bh ones = (__m512bh)_mm512_set1_epi16(0x3f80);
-    __m512 even = _mm512_setzero_ps(), odd = even;
-    for (size_t i = 0; i < 16; i += 2) {
-        even = _mm512_dpbf16_ps(even, (__m512bh)tile[i], ones);
-        odd = _mm512_dpbf16_ps(odd, (__m512bh)tile[i + 1], ones);
+    for (size_t i = 0; i < 4; i += 2) {
+        t[i] = _mm512_unpacklo_epi32(r[i], r[i + 1]);
+        t[i + 1] = _mm512_unpackhi_epi32(r[i], r[i + 1]);
     }
-    return _mm512_add_ps(even, odd);
+    for (size_t i = 0; i < 2; i++) {
+        pairs[2 * i] = _mm512_unpacklo_epi64(t[i], t[i + 2]);
+        pairs[2 * i + 1] = _mm512_unpackhi_epi64(t[i], t[i + 2]);
+    }
 }
 
 void attn_bf16_amx_pack_left(const attn_bf16 *from, size_t row_length, size_t rows, size_t columns,
-                             attn_bf16 *cell, float *sums)
+                             attn_bf16 *cell)
 {
-    __m512i square[32], tile[16];
-    read_square(from, row_length, rows, columns, square);
-    for (size_t half = 0; half < 2; half++) {
-        interleave(square, half, tile);
-        if (sums && columns > 16 * half) {
-            const __mmask16 inside = first_16(columns - 16 * half);
-            float *to = sums + 16 * half;
-            _mm512_mask_storeu_ps(
-                to, inside, _mm512_add_ps(_mm512_maskz_loadu_ps(inside, to), sum_pairs(tile)));
+    const __mmask32 odd = 0xaaaaaaaa;
+    _Alignas(64) attn_bf16 whole[ATTN_CELL];
+    if (rows < ATTN_STRIP || columns < ATTN_STRIP) {
+        __m512i square[32];
+        read_square(from, row_length, rows, columns, square);
+        for (size_t i = 0; i < ATTN_STRIP; i++)
+            _mm512_store_si512(whole + i * ATTN_STRIP, square[i]);
+        from = whole;
+        row_length = ATTN_STRIP;
+    }
+    for (size_t column = 0; column < ATTN_STRIP; column += 8) {
+        __m512i upper[4], lower[4];
+        turn_pairs(from + column, row_length, upper);
+        turn_pairs(from + column + 16 * row_length, row_length, lower);
+        for (size_t i = 0; i < 4; i++) {
+            attn_bf16 *to = cell + (column + 2 * i) * ATTN_STRIP;
+            _mm512_store_si512(
+                to, _mm512_mask_blend_epi16(odd, upper[i], _mm512_slli_epi32(lower[i], 16)));
+            _mm512_store_si512(
+                to + ATTN_STRIP,
+                _mm512_mask_blend_epi16(odd, _mm512_srli_epi32(upper[i], 16), lower[i]));
         }
-        transpose_pairs(tile);
-        put_tile(tile, cell + half * ATTN_CELL / 2);
+    }
+}
+
+/* Even and odd columns apart: the upper halves of floats. */
+void attn_bf16_amx_add_rows(const attn_bf16 *from, size_t row_length, size_t rows, size_t columns,
+                            float *sums)
+{
+    const __m512i upper = _mm512_set1_epi32((int)0xffff0000);
+    const __mmask32 inside = first_32(columns);
+    __m512 even[2] = {_mm512_setzero_ps(), _mm512_setzero_ps()}, odd[2] = {even[0], even[0]};
+    for (size_t i = 0; i < rows && i < ATTN_STRIP; i++) {
+        const __m512i row = _mm512_maskz_loadu_epi16(inside, from + i * row_length);
+        even[i % 2] = _mm512_add_ps(even[i % 2], _mm512_castsi512_ps(_mm512_slli_epi32(row, 16)));
+        odd[i % 2] = _mm512_add_ps(odd[i % 2], _mm512_castsi512_ps(_mm512_and_si512(row, upper)));
+    }
+    const __m512i low = _mm512_set_epi32(23, 7, 22, 6, 21, 5, 20, 4, 19, 3, 18, 2, 17, 1, 16, 0);
+    const __m512 evens = _mm512_add_ps(even[0], even[1]), odds = _mm512_add_ps(odd[0], odd[1]);
+    for (size_t half = 0; half < 2 && columns > 16 * half; half++) {
+        const __m512i from_half = _mm512_add_epi32(low, _mm512_set1_epi32(8 * (int)half));
+        const __m512 added = _mm512_permutex2var_ps(evens, from_half, odds);
+        const __mmask16 some = first_16(columns - 16 * half);
+        float *to = sums + 16 * half;
+        _mm512_mask_storeu_ps(to, some, _mm512_add_ps(_mm512_maskz_loadu_ps(some, to), added));
     }
 }
 
