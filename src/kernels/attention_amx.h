@@ -40,6 +40,16 @@ static inline size_t attn_amx_form_count(size_t rows, size_t columns)
 void attn_amx_pack(size_t strip, size_t rows, size_t columns, attn_far_rows from,
                    const attn_amx_forms *to);
 
+/* Rows of dO and of o, `row` apart. */
+typedef struct attn_amx_output_rows {
+    const float *d_o, *o;
+    size_t row;
+    float *delta; /* in: factors of the rows of dO; out: sums of such a row, rounded, times o */
+} attn_amx_output_rows;
+
+void attn_amx_pack_gradient(size_t strip, size_t rows, size_t columns,
+                            const attn_amx_output_rows *from, const attn_amx_forms *to);
+
 /* ---- products ---------------------------------------------------------------------------- */
 
 /* sums[32][32], rows sums_row apart, = or += left right over n cells of k. The cells of a factor

@@ -58,13 +58,31 @@ static inline __m512i take_half(const attn_bf16 *at, size_t row, size_t columns)
     return _mm512_maskz_loadu_epi16(first_32(columns), at);
 }
 
-static inline __m512i take_single(const float *at, size_t row, size_t columns)
+/* 16 floats and the next 16. */
+typedef struct pair {
+    __m512 low, high;
+} pair;
+
+static inline pair take_pair(const float *at, size_t row, size_t columns)
 {
     const __mmask16 low = first_16(columns), high = first_16(columns > 16 ? columns - 16 : 0);
     _mm_prefetch((const char *)(at + AHEAD * row), _MM_HINT_T0);
     _mm_prefetch((const char *)(at + AHEAD * row + 16), _MM_HINT_T0);
-    return (__m512i)_mm512_cvtne2ps_pbh(_mm512_maskz_loadu_ps(high, at + 16),
-                                        _mm512_maskz_loadu_ps(low, at));
+    return (pair){_mm512_maskz_loadu_ps(low, at), _mm512_maskz_loadu_ps(high, at + 16)};
+}
+
+static inline __m512i take_single(const float *at, size_t row, size_t columns)
+{
+    const pair x = take_pair(at, row, columns);
+    return (__m512i)_mm512_cvtne2ps_pbh(x.high, x.low);
+}
+
+static inline pair widen(__m512i rounded)
+{
+    const __m512i low = _mm512_cvtepu16_epi32(_mm512_castsi512_si256(rounded));
+    const __m512i high = _mm512_cvtepu16_epi32(_mm512_extracti64x4_epi64(rounded, 1));
+    return (pair){_mm512_castsi512_ps(_mm512_slli_epi32(low, 16)),
+                  _mm512_castsi512_ps(_mm512_slli_epi32(high, 16))};
 }
 
 /* Cells [cell, end) of a strip of rows that begins at row `first`, as squares one after the other:
@@ -84,17 +102,56 @@ static void take_squares(attn_far_rows from, size_t first, size_t rows, size_t c
     }
 }
 
-void attn_amx_pack(size_t strip, size_t rows, size_t columns, attn_far_rows from,
-                   const attn_amx_forms *to)
+/* The same of rows of dO, each times its factor; sums += their products with those of o. */
+static void take_gradient(const attn_amx_output_rows *from, size_t first, size_t rows,
+                          size_t columns, size_t cell, size_t end, attn_bf16 *squares,
+                          __m512 sums[ATTN_STRIP])
+{
+    for (size_t i = 0; i < ATTN_STRIP; i++) {
+        attn_bf16 *near = squares + i * ATTN_STRIP;
+        const bool is_inside = first + i < rows;
+        const __m512 factor = _mm512_set1_ps(is_inside ? from->delta[first + i] : 0.0f);
+        for (size_t c = cell; c < end; c++, near += ATTN_CELL) {
+            __m512i rounded = _mm512_setzero_si512();
+            if (is_inside) {
+                const size_t at = (first + i) * from->row + c * ATTN_STRIP;
+                const size_t left = columns - c * ATTN_STRIP;
+                const pair d_o = take_pair(from->d_o + at, from->row, left);
+                const pair o = take_pair(from->o + at, from->row, left);
+                rounded = (__m512i)_mm512_cvtne2ps_pbh(_mm512_mul_ps(d_o.high, factor),
+                                                       _mm512_mul_ps(d_o.low, factor));
+                const pair wide = widen(rounded);
+                sums[i] = _mm512_fmadd_ps(wide.low, o.low, sums[i]);
+                sums[i] = _mm512_fmadd_ps(wide.high, o.high, sums[i]);
+            }
+            _mm512_store_si512(near, rounded);
+        }
+    }
+}
+
+/* Where a strip's squares come from: one of the two. */
+typedef struct source {
+    attn_far_rows rows;
+    const attn_amx_output_rows *gradient;
+} source;
+
+static void pack(size_t strip, size_t rows, size_t columns, const source *from,
+                 const attn_amx_forms *to)
 {
     const size_t cells = attn_strips(columns), strips = attn_amx_row_strips(rows);
     _Alignas(64) attn_bf16 near[CELLS_TOGETHER * ATTN_CELL];
-    for (size_t s = 0; s < strips; s++)
+    for (size_t s = 0; s < strips; s++) {
+        const size_t first = s * ATTN_STRIP;
+        __m512 sums[ATTN_STRIP];
+        for (size_t i = 0; i < ATTN_STRIP; i++) sums[i] = _mm512_setzero_ps();
         for (size_t cell = 0; cell < cells; cell += CELLS_TOGETHER) {
             const size_t end = cells - cell < CELLS_TOGETHER ? cells : cell + CELLS_TOGETHER;
             const size_t along_columns = ((strip + s) * cells + cell) * ATTN_CELL;
             attn_bf16 *square = to->left ? to->left + along_columns : near;
-            take_squares(from, s * ATTN_STRIP, rows, columns, cell, end, square);
+            if (from->gradient)
+                take_gradient(from->gradient, first, rows, columns, cell, end, square, sums);
+            else
+                take_squares(from->rows, first, rows, columns, cell, end, square);
             for (size_t c = cell; c < end; c++, square += ATTN_CELL) {
                 const size_t along_rows = (c * to->row_strips + strip + s) * ATTN_CELL;
                 if (to->right)
@@ -103,4 +160,19 @@ void attn_amx_pack(size_t strip, size_t rows, size_t columns, attn_far_rows from
                 if (to->transposed) put_transposed(square, to->transposed + along_rows);
             }
         }
+        for (size_t i = 0; from->gradient && i < ATTN_STRIP && first + i < rows; i++)
+            from->gradient->delta[first + i] = _mm512_reduce_add_ps(sums[i]);
+    }
+}
+
+void attn_amx_pack(size_t strip, size_t rows, size_t columns, attn_far_rows from,
+                   const attn_amx_forms *to)
+{
+    pack(strip, rows, columns, &(source){.rows = from}, to);
+}
+
+void attn_amx_pack_gradient(size_t strip, size_t rows, size_t columns,
+                            const attn_amx_output_rows *from, const attn_amx_forms *to)
+{
+    pack(strip, rows, columns, &(source){.gradient = from}, to);
 }

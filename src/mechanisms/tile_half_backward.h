@@ -38,7 +38,7 @@ typedef struct attn_half_head {
     float *top, *delta;                      /* [T] */
     float *s, *dp;                           /* of two units */
     float *slope;                            /* of one */
-    float *rows;                             /* 64 of dO', or 32 x 32 of a result */
+    float *rows;                             /* 32 x 32 of a result */
 } attn_half_head;
 
 /* The rows of some tiles of keys or queries. */

@@ -20,11 +20,6 @@ static size_t sums_count(size_t strips, size_t width)
     return strips * attn_strips(width) * ATTN_HALF_SQUARE;
 }
 
-static size_t rows_count(const attn_tile_shape *shape)
-{
-    return attn_rounded(ATTN_TILE_QUERIES * shape->value_width) + ATTN_HALF_SQUARE;
-}
-
 attn_half_head attn_half_divide(float *room, const attn_half_gradients *job)
 {
     const attn_tile_shape *shape = &job->call->shape;
@@ -67,7 +62,7 @@ size_t attn_half_backward_worker(const attn_tile_shape *shape)
                            3 * (size_t)ATTN_HALF_FACTOR;
     return attn_half_floats(numbers) + sums_count(key_strips, dk) + sums_count(key_strips, dv) +
            sums_count(query_strips, dk) + attn_rounded(key_strips) + attn_rounded(query_strips) +
-           2 * query_strips * ATTN_STRIP + 5 * (size_t)ATTN_HALF_SQUARE + rows_count(shape);
+           2 * query_strips * ATTN_STRIP + 6 * (size_t)ATTN_HALF_SQUARE;
 }
 
 /* ---- rows -------------------------------------------------------------------------------- */
@@ -98,10 +93,9 @@ void attn_half_load_queries(const attn_half_gradients *job, const attn_half_head
                             size_t h, const attn_half_tiles *t)
 {
     const attn_tile_call *call = job->call;
-    const attn_kernels *kernels = call->context->kernels;
     const size_t T = call->shape.queries, dk = call->shape.key_width, dv = call->shape.value_width;
     const size_t first = t->first * ATTN_TILE_QUERIES, strip = t->first * ATTN_TILE_STRIPS;
-    const size_t at = b * T * call->o_at.row + h * call->o_at.head;
+    const size_t at = (b * T + first) * call->o_at.row + h * call->o_at.head;
     const float *saved = call->saved + 2 * (b * call->shape.heads + h) * T;
     const attn_amx_forms q = {
         .left = room->q, .transposed = room->q_columns, .row_strips = job->query_strips};
@@ -114,18 +108,12 @@ void attn_half_load_queries(const attn_half_gradients *job, const attn_half_head
         room->top[i] = l == 0.0f ? INFINITY : saved[i]; /* saw nothing: P is 2^-inf = 0 */
         room->delta[i] = l == 0.0f ? 0.0f : 1.0f / l;
     }
-    for (size_t i0 = first; i0 < first + tile_rows(t, T); i0 += ATTN_TILE_QUERIES) {
-        const size_t n = attn_smaller(ATTN_TILE_QUERIES, T - i0);
-        const size_t from = at + i0 * call->o_at.row;
-        kernels->copy_rows(n, dv, 1.0f, room->delta + i0, call->d_o + from, call->o_at.row,
-                           room->rows, dv);
-        attn_tile_round(call, n * dv, room->rows);
-        for (size_t i = 0; i < n; i++)
-            room->delta[i0 + i] =
-                kernels->dot(dv, room->rows + i * dv, call->o + from + i * call->o_at.row);
-        const attn_far_rows rounded = {.single = room->rows, .row = dv};
-        attn_amx_pack(i0 / ATTN_STRIP, n, dv, rounded, &d_o);
-    }
+    attn_amx_pack_gradient(strip, tile_rows(t, T), dv,
+                           &(attn_amx_output_rows){.d_o = call->d_o + at,
+                                                   .o = call->o + at,
+                                                   .row = call->o_at.row,
+                                                   .delta = room->delta + first},
+                           &d_o);
     memset(room->has_dq + t->first, 0, (t->last - t->first) * sizeof *room->has_dq);
 }
 
