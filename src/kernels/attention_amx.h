@@ -40,11 +40,11 @@ static inline size_t attn_amx_form_count(size_t rows, size_t columns)
 void attn_amx_pack(size_t strip, size_t rows, size_t columns, attn_far_rows from,
                    const attn_amx_forms *to);
 
-/* Rows of dO and of o, `row` apart. */
+/* Rows of dO, to be multiplied with a factor each and packed, and of o; `row` apart. */
 typedef struct attn_amx_output_rows {
     const float *d_o, *o;
     size_t row;
-    float *delta; /* in: factors of the rows of dO; out: sums of such a row, rounded, times o */
+    float *delta; /* in: the factors; out: the dot products of what is packed with o */
 } attn_amx_output_rows;
 
 void attn_amx_pack_gradient(size_t strip, size_t rows, size_t columns,
