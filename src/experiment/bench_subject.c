@@ -102,7 +102,7 @@ static attn_status prepare_core(attn_bench_subject *s, const attn_bench_core_opt
     if (attn_layer_core_dtype(layer) == ATTN_BF16)
         half = (attn_bf16 *)take(s, (B * T * row + 1) / 2, 0, o->seed, &status, error);
     const float *d_o = keeps ? take(s, B * T * H, B * T * H, o->seed, &status, error) : NULL;
-    float *d_qkv = keeps ? take(s, B * T * row, 0, o->seed, &status, error) : NULL;
+    void *d_qkv = keeps ? take(s, B * T * row, 0, o->seed, &status, error) : NULL;
     float *parameters = take(s, layer->parameter_count, 0, o->seed, &status, error);
     s->core = (attn_core_call){.context = s->context,
                                .kernels = attn_core_kernels(s->context, layer),
@@ -111,7 +111,6 @@ static attn_status prepare_core(attn_bench_subject *s, const attn_bench_core_opt
                                .length = T,
                                .o_row = H,
                                .d_o = d_o,
-                               .dq = d_qkv,
                                .cache_capacity = T,
                                .parameters = parameters};
     s->core.o = take(s, B * T * H, 0, o->seed, &status, error);
@@ -125,10 +124,7 @@ static attn_status prepare_core(attn_bench_subject *s, const attn_bench_core_opt
     if (status != ATTN_OK) return status;
     if (half) attn_dense_bf16_round(s->context, B * T * row, qkv, half);
     attn_core_set_rows(&s->core, half ? (const void *)half : qkv);
-    if (keeps) {
-        s->core.dk = d_qkv + H;
-        s->core.dv = d_qkv + H + kv;
-    }
+    if (keeps) attn_core_set_gradient_rows(&s->core, d_qkv);
     draw_parameters(layer, o->seed, parameters);
     return ATTN_OK;
 }

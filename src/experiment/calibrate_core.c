@@ -121,23 +121,20 @@ static attn_status set_up(timing *t, const attn_label *mechanism, attn_dtype dty
 
 static void run_core(timing *t, attn_phase phase)
 {
-    const size_t d = t->layer->d_model, kv = t->layer->kv_heads * t->layer->head_dim;
     attn_core_call call = {.context = t->context,
                            .kernels = attn_core_kernels(t->context, t->layer),
                            .layer = t->layer,
                            .batch = 1,
                            .length = t->length,
                            .o = t->y,
-                           .o_row = d,
+                           .o_row = t->layer->d_model,
                            .saved = t->saved,
                            .scratch = t->scratch,
                            .d_o = t->dy,
-                           .dq = t->dx,
-                           .dk = t->dx + d,
-                           .dv = t->dx + d + kv,
                            .parameters = t->parameters,
                            .gradients = t->gradients};
     attn_core_set_rows(&call, t->halves ? (const void *)t->halves : t->x);
+    attn_core_set_gradient_rows(&call, t->dx);
     if (phase == ATTN_PHASE_FORWARD)
         t->layer->mechanism->core->forward(&call);
     else

@@ -27,11 +27,28 @@ typedef struct attn_running_rows {
     bool has_whole_tops; /* tops are rounded up to whole numbers: p only changes its exponent */
 } attn_running_rows;
 
-/* Rows of numbers, `row` apart, of one of the two types. */
+/* Numbers of one of the two types, to be read or to be written. */
+typedef struct attn_operand {
+    const float *single;
+    const attn_bf16 *half;
+} attn_operand;
+
+typedef struct attn_result {
+    float *single;
+    attn_bf16 *half;
+} attn_result;
+
+/* Rows of them, `row` apart. */
 typedef struct attn_far_rows {
     const float *single;
     const attn_bf16 *half;
     size_t row;
 } attn_far_rows;
+
+typedef struct attn_result_rows {
+    float *single;
+    attn_bf16 *half;
+    size_t row;
+} attn_result_rows;
 
 #endif

@@ -48,6 +48,9 @@ typedef struct attn_kernels {
      * factors NULL: all 1. For rows that come from far away or go there. */
     void (*copy_rows)(size_t rows, size_t n, float factor, const float *factors, const float *from,
                       size_t from_row, float *to, size_t to_row);
+    /* The same, rounded to the nearest. */
+    void (*round_rows)(size_t rows, size_t n, float factor, const float *factors, const float *from,
+                       size_t from_row, attn_bf16 *to, size_t to_row);
     float (*maximum)(size_t n, const float *x); /* -inf when n = 0; NaN is passed over */
     float (*sum)(size_t n, const float *x);
     double (*sum_squares)(size_t n, const float *x);

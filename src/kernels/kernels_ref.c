@@ -60,6 +60,16 @@ static void copy_rows(size_t rows, size_t n, float factor, const float *factors,
     }
 }
 
+static void round_rows(size_t rows, size_t n, float factor, const float *factors, const float *from,
+                       size_t from_row, attn_bf16 *to, size_t to_row)
+{
+    for (size_t i = 0; i < rows; i++) {
+        const float by = factors ? factor * factors[i] : factor;
+        for (size_t j = 0; j < n; j++)
+            to[i * to_row + j] = attn_bf16_from_float(by * from[i * from_row + j]);
+    }
+}
+
 static float maximum(size_t n, const float *x)
 {
     float m = -INFINITY;
@@ -456,6 +466,7 @@ const attn_kernels attn_kernels_ref = {
     .product_double = product_double,
     .transpose = transpose,
     .copy_rows = copy_rows,
+    .round_rows = round_rows,
     .maximum = maximum,
     .sum = sum,
     .sum_squares = sum_squares,

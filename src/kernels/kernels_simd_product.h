@@ -41,19 +41,36 @@ static void kernel_transpose(size_t rows, size_t columns, const float *in, size_
 
 /* Rows of one head lie far apart, where no prefetcher of the machine looks: those to come are
  * asked for. An address behind the last row does no harm. */
+enum { COPY_AHEAD = 8, COPY_LINE = 16, COPY_HALF_LINE = 32 };
+
 static void kernel_copy_rows(size_t rows, size_t n, float factor, const float *factors,
                              const float *from, size_t from_row, float *to, size_t to_row)
 {
-    enum { AHEAD = 8, LINE = 16 };
     for (size_t i = 0; i < rows; i++) {
         const vf by = all(factors ? factor * factors[i] : factor);
+        const float *row = from + i * from_row, *next = row + COPY_AHEAD * from_row;
+        float *out = to + i * to_row, *next_out = out + COPY_AHEAD * to_row;
+        if (i + COPY_AHEAD < rows) {
+            for (size_t j = 0; j < n; j += COPY_LINE) __builtin_prefetch(next + j);
+            for (size_t j = 0; to_row > n && j < n; j += COPY_LINE)
+                __builtin_prefetch(next_out + j, 1);
+        }
+        FOR_VECTORS(n) put(out + at, left, mul(by, take(row + at, left)));
+    }
+}
+
+static void kernel_round_rows(size_t rows, size_t n, float factor, const float *factors,
+                              const float *from, size_t from_row, attn_bf16 *to, size_t to_row)
+{
+    for (size_t i = 0; i < rows; i++) {
+        const float by = factors ? factor * factors[i] : factor;
         const float *row = from + i * from_row;
-        if (i + AHEAD < rows)
-            for (size_t j = 0; j < n; j += LINE) __builtin_prefetch(row + AHEAD * from_row + j);
-        if (to_row > n && i + AHEAD < rows)
-            for (size_t j = 0; j < n; j += LINE)
-                __builtin_prefetch(to + (i + AHEAD) * to_row + j, 1);
-        FOR_VECTORS(n) put(to + i * to_row + at, left, mul(by, take(row + at, left)));
+        attn_bf16 *out = to + i * to_row, *next_out = out + COPY_AHEAD * to_row;
+        size_t at = 0;
+        for (size_t j = 0; i + COPY_AHEAD < rows && j < n; j += COPY_HALF_LINE)
+            __builtin_prefetch(next_out + j, 1);
+        for (; at + LANES <= n; at += LANES) store_bf16(out + at, mul(all(by), load(row + at)));
+        for (; at < n; at++) out[at] = attn_bf16_from_float(by * row[at]);
     }
 }
 

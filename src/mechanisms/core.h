@@ -22,9 +22,10 @@ typedef struct attn_core_call {
     float *saved;   /* core->saved() floats, written by forward; NULL: inference */
     float *scratch; /* core->scratch() floats */
     const uint32_t *document_start;
-    const float *d_o;    /* backward: same layout as o */
-    float *dq, *dk, *dv; /* backward: same layout as q, k, v; overwritten */
-    float *cache;        /* see attn_call */
+    const float *d_o;                       /* backward: same layout as o */
+    float *dq, *dk, *dv;                    /* backward: same layout as q, k, v; overwritten */
+    attn_bf16 *dq_half, *dk_half, *dv_half; /* or these, rounded, as above */
+    float *cache;                           /* see attn_call */
     size_t cache_capacity, position;
     const float *parameters; /* the layer's whole block, for what core->declare() added */
     float *gradients;        /* backward: the same, overwritten where a core's own are */
@@ -54,8 +55,9 @@ typedef struct attn_core {
                       const uint32_t *document_start);
 } attn_core;
 
-/* Points a call with its layer at rows that hold a token's queries, keys and values behind each
- * other, of type attn_layer_core_dtype(). */
+/* Point a call with its layer at rows that hold a token's queries, keys and values behind each other,
+ * of type attn_layer_core_dtype(), and at those of their gradients. */
 void attn_core_set_rows(attn_core_call *call, const void *rows);
+void attn_core_set_gradient_rows(attn_core_call *call, void *rows);
 
 #endif

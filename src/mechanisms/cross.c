@@ -149,9 +149,9 @@ static void backward(attn_context *context, const attn_layer *layer, const attn_
     tiles.saved = saved_room;
     tiles.scratch = scratch_room;
     tiles.d_o = d.o;
-    tiles.dq = d.q;
-    tiles.dk = d.kv;
-    tiles.dv = d.kv + C;
+    tiles.dq.single = d.q;
+    tiles.dk.single = d.kv;
+    tiles.dv.single = d.kv + C;
     attn_tile_backward(&tiles);
     attn_projection_backward(context, layer, call, Q, tokens, call->x, d.q, call->dx);
     attn_projection_backward(context, layer, call, KV, positions, call->memory, d.kv,

@@ -46,9 +46,9 @@ static attn_tile_call tile_call(const attn_core_call *call, const attn_tile_rule
                             .saved = call->saved,
                             .scratch = call->scratch,
                             .d_o = call->d_o,
-                            .dq = call->dq,
-                            .dk = call->dk,
-                            .dv = call->dv};
+                            .dq = {.single = call->dq, .half = call->dq_half},
+                            .dk = {.single = call->dk, .half = call->dk_half},
+                            .dv = {.single = call->dv, .half = call->dv_half}};
 }
 
 size_t attn_exact_saved(const attn_layer *layer, size_t batch, size_t length)

@@ -56,7 +56,7 @@ static size_t heads_scratch(const attn_layer *layer, size_t threads, size_t batc
     const size_t rows_of_scores = threads * layer->positions; /* what other caches decode with */
     const size_t cached = attn_kv_cache_scratch(layer, threads, batch);
     const size_t decode = cached > rows_of_scores ? cached : rows_of_scores;
-    return attn_rounded(rows * row_width(layer)) + attn_rounded(rows * layer->d_model) +
+    return rows_count(layer, rows) + attn_rounded(rows * layer->d_model) +
            (core > decode ? core : decode);
 }
 
@@ -73,6 +73,20 @@ void attn_core_set_rows(attn_core_call *call, const void *rows)
     call->q_half = halves;
     call->k_half = halves ? halves + k : NULL;
     call->v_half = halves ? halves + v : NULL;
+}
+
+void attn_core_set_gradient_rows(attn_core_call *call, void *rows)
+{
+    const attn_layer *layer = call->layer;
+    const size_t d = layer->head_dim, k = layer->heads * d, v = k + layer->kv_heads * d;
+    attn_bf16 *halves = has_half_rows(layer) ? rows : NULL;
+    float *singles = halves ? NULL : rows;
+    call->dq = singles;
+    call->dk = singles ? singles + k : NULL;
+    call->dv = singles ? singles + v : NULL;
+    call->dq_half = halves;
+    call->dk_half = halves ? halves + k : NULL;
+    call->dv_half = halves ? halves + v : NULL;
 }
 
 /* A core call over rows of qkv; gradients are set by the caller. */
@@ -129,10 +143,9 @@ static void heads_decode(attn_context *context, const attn_layer *layer, const a
 
 static void heads_backward(attn_context *context, const attn_layer *layer, const attn_call *call)
 {
-    const size_t rows = call->batch * call->length, C = layer->d_model, W = row_width(layer);
-    const size_t d = layer->head_dim;
+    const size_t rows = call->batch * call->length, C = layer->d_model;
     float *qkv = call->saved, *o = qkv + rows_count(layer, rows);
-    float *d_qkv = call->scratch, *d_o = d_qkv + attn_rounded(rows * W);
+    float *d_qkv = call->scratch, *d_o = d_qkv + rows_count(layer, rows);
 
     /* y = o Wo^T + b */
     attn_projection_backward(context, layer, call, O, rows, o, call->dy, d_o);
@@ -141,12 +154,15 @@ static void heads_backward(attn_context *context, const attn_layer *layer, const
     inner.saved = o + attn_rounded(rows * C);
     inner.scratch = d_o + attn_rounded(rows * C);
     inner.d_o = d_o;
-    inner.dq = d_qkv;
-    inner.dk = d_qkv + layer->heads * d;
-    inner.dv = d_qkv + (layer->heads + layer->kv_heads) * d;
+    attn_core_set_gradient_rows(&inner, d_qkv);
     layer->mechanism->core->backward(&inner);
     /* qkv = x Wqkv^T + b */
-    attn_projection_backward(context, layer, call, QKV, rows, call->x, d_qkv, call->dx);
+    if (has_half_rows(layer))
+        attn_projection_backward_half(
+            context, layer, call, QKV, rows, (attn_operand){.single = call->x},
+            (attn_operand){.half = inner.dq_half}, (attn_result){.single = call->dx});
+    else
+        attn_projection_backward(context, layer, call, QKV, rows, call->x, d_qkv, call->dx);
 }
 
 static attn_work heads_work(const attn_layer *layer, attn_phase phase, size_t batch, size_t length,

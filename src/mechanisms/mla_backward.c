@@ -114,9 +114,9 @@ void attn_mla_backward(attn_context *context, const attn_layer *layer, const att
     tiles.saved = kept;
     tiles.scratch = room;
     tiles.d_o = run.d.o;
-    tiles.dq = run.d.q;
-    tiles.dk = run.d.k;
-    tiles.dv = run.d.kv + z.nope;
+    tiles.dq.single = run.d.q;
+    tiles.dk.single = run.d.k;
+    tiles.dv.single = run.d.kv + z.nope;
     attn_tile_backward(&tiles);
     attn_mla_each_block(&run, part_block);
     /* [k_c | v] = c W_UKV^T, q = cq W_UQ^T */

@@ -53,12 +53,13 @@ static attn_bf16 *cut_halves(float **room, size_t count)
     return (attn_bf16 *)(void *)attn_cut(room, attn_halves(count));
 }
 
-/* The numbers rounded, in memory cut off `room`. */
-static const attn_bf16 *rounded(attn_context *context, size_t count, const float *from,
+/* The numbers rounded, if they are not, in memory cut off `room`. */
+static const attn_bf16 *rounded(attn_context *context, size_t count, attn_operand from,
                                 float **room)
 {
+    if (from.half) return from.half;
     attn_bf16 *to = cut_halves(room, count);
-    attn_dense_bf16_round(context, count, from, to);
+    attn_dense_bf16_round(context, count, from.single, to);
     return to;
 }
 
@@ -69,12 +70,23 @@ static const float *bias_of(const attn_projection *p, const float *parameters)
     return p->bias == ATTN_NO_BIAS ? NULL : parameters + p->bias;
 }
 
+static float *bias_gradient(const attn_projection *p, const attn_call *call)
+{
+    return p->bias == ATTN_NO_BIAS ? NULL : call->gradients + p->bias;
+}
+
+static attn_dense_output output(attn_result to)
+{
+    return (attn_dense_output){.single = to.single, .half = to.half};
+}
+
 static void forward_half(attn_context *context, const attn_layer *layer, const attn_call *call,
-                         const attn_projection *p, size_t rows, const float *x, attn_dense_output y)
+                         const attn_projection *p, size_t rows, const float *x, attn_result y)
 {
     float *room = room_of(context, layer, call);
-    attn_dense_bf16_forward(context, rows, p->in, p->out, rounded(context, rows * p->in, x, &room),
-                            call->packed + p->packed, bias_of(p, call->parameters), y);
+    const attn_bf16 *half_x = rounded(context, rows * p->in, (attn_operand){.single = x}, &room);
+    attn_dense_bf16_forward(context, rows, p->in, p->out, half_x, call->packed + p->packed,
+                            bias_of(p, call->parameters), output(y));
 }
 
 void attn_projection_forward(attn_context *context, const attn_layer *layer, const attn_call *call,
@@ -88,7 +100,7 @@ void attn_projection_forward(attn_context *context, const attn_layer *layer, con
                                                                bias_of(p, call->parameters), y);
         return;
     }
-    forward_half(context, layer, call, p, rows, x, (attn_dense_output){.single = y});
+    forward_half(context, layer, call, p, rows, x, (attn_result){.single = y});
 }
 
 void attn_projection_forward_half(attn_context *context, const attn_layer *layer,
@@ -96,15 +108,15 @@ void attn_projection_forward_half(attn_context *context, const attn_layer *layer
                                   attn_bf16 *y)
 {
     forward_half(context, layer, call, &layer->projections[index], rows, x,
-                 (attn_dense_output){.half = y});
+                 (attn_result){.half = y});
 }
 
 static void half_input_gradient(attn_context *context, const attn_call *call,
                                 const attn_projection *p, size_t rows, const attn_bf16 *dy,
-                                float *dx)
+                                attn_result dx)
 {
     attn_dense_bf16_input_gradient(context, rows, p->in, p->out, dy, p->out,
-                                   call->packed + p->packed, (attn_dense_output){.single = dx});
+                                   call->packed + p->packed, output(dx));
 }
 
 void attn_projection_input_gradient(attn_context *context, const attn_layer *layer,
@@ -118,25 +130,34 @@ void attn_projection_input_gradient(attn_context *context, const attn_layer *lay
         return;
     }
     float *room = room_of(context, layer, call);
-    const attn_bf16 *half_dy = rounded(context, rows * p->out, dy, &room);
-    half_input_gradient(context, call, p, rows, half_dy, dx);
+    const attn_bf16 *half_dy = rounded(context, rows * p->out, (attn_operand){.single = dy}, &room);
+    half_input_gradient(context, call, p, rows, half_dy, (attn_result){.single = dx});
 }
 
 void attn_projection_backward(attn_context *context, const attn_layer *layer, const attn_call *call,
                               size_t index, size_t rows, const float *x, const float *dy, float *dx)
 {
     const attn_projection *p = &layer->projections[index];
-    float *dw = call->gradients + p->weight;
-    float *d_bias = p->bias == ATTN_NO_BIAS ? NULL : call->gradients + p->bias;
-    if (layer->dtype == ATTN_F32) {
-        attn_dense_weight_gradient(context, rows, p->in, p->out, x, dy, dw, d_bias, false);
-        if (dx) attn_projection_input_gradient(context, layer, call, index, rows, dy, dx);
+    if (layer->dtype == ATTN_BF16) {
+        attn_projection_backward_half(context, layer, call, index, rows,
+                                      (attn_operand){.single = x}, (attn_operand){.single = dy},
+                                      (attn_result){.single = dx});
         return;
     }
+    attn_dense_weight_gradient(context, rows, p->in, p->out, x, dy, call->gradients + p->weight,
+                               bias_gradient(p, call), false);
+    if (dx) attn_projection_input_gradient(context, layer, call, index, rows, dy, dx);
+}
+
+void attn_projection_backward_half(attn_context *context, const attn_layer *layer,
+                                   const attn_call *call, size_t index, size_t rows, attn_operand x,
+                                   attn_operand dy, attn_result dx)
+{
+    const attn_projection *p = &layer->projections[index];
     float *room = room_of(context, layer, call);
     const attn_bf16 *half_dy = rounded(context, rows * p->out, dy, &room);
     const attn_bf16 *half_x = rounded(context, rows * p->in, x, &room);
-    attn_dense_bf16_weight_gradient(context, rows, p->in, p->out, half_x, half_dy, p->out, dw,
-                                    d_bias, false);
-    if (dx) half_input_gradient(context, call, p, rows, half_dy, dx);
+    attn_dense_bf16_weight_gradient(context, rows, p->in, p->out, half_x, half_dy, p->out,
+                                    call->gradients + p->weight, bias_gradient(p, call), false);
+    if (dx.single || dx.half) half_input_gradient(context, call, p, rows, half_dy, dx);
 }

@@ -1,6 +1,7 @@
 /* The dense products of a layer, in its dtype. In bfloat16 a product reads packed weights and
- * rounds its other factor to the nearest; sums, results, biases and gradients are float32, as in
- * autocast. The rounded numbers live for one call, behind the mechanism's own scratch memory.
+ * rounds its other factor to the nearest, unless it was rounded before; sums, biases and gradients
+ * of parameters are float32, as in autocast. What it rounds lives for one call, behind the mechanism's
+ * own scratch memory.
  *
  * `index` is the place of the projection among those the mechanism declared. Each call adds its
  * work to the context's: 2 rows in out, and rows * out for a bias. */
@@ -28,6 +29,11 @@ void attn_projection_input_gradient(attn_context *context, const attn_layer *lay
 void attn_projection_backward(attn_context *context, const attn_layer *layer, const attn_call *call,
                               size_t index, size_t rows, const float *x, const float *dy,
                               float *dx);
+
+/* The same of a bfloat16 layer, with numbers of either type. */
+void attn_projection_backward_half(attn_context *context, const attn_layer *layer,
+                                   const attn_call *call, size_t index, size_t rows, attn_operand x,
+                                   attn_operand dy, attn_result dx);
 
 /* Floats that hold so many bfloat16 numbers, in whole cache lines. */
 static inline size_t attn_halves(size_t count)

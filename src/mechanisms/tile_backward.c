@@ -210,12 +210,11 @@ static void store_keys(const backward_job *job, size_t kv_head, size_t j0, size_
     const attn_tile_call *call = job->call;
     const attn_kernels *kernels = call->context->kernels;
     const attn_tile_shape *shape = &call->shape;
-    const size_t b = kv_head / shape->kv_heads, g = kv_head % shape->kv_heads;
-    const size_t at = b * shape->keys + j0, k_row = call->k_at.row, v_row = call->v_at.row;
-    kernels->copy_rows(n, shape->key_width, job->scale, NULL, dk, shape->key_width,
-                       call->dk + at * k_row + g * call->k_at.head, k_row);
-    kernels->copy_rows(n, shape->value_width, 1.0f, NULL, dv, shape->value_width,
-                       call->dv + at * v_row + g * call->v_at.head, v_row);
+    const size_t g = kv_head % shape->kv_heads, t = kv_head / shape->kv_heads * shape->keys + j0;
+    attn_store_rows(kernels, n, shape->key_width, job->scale, dk, shape->key_width,
+                    attn_tile_results(call->dk, call->k_at, t, g));
+    attn_store_rows(kernels, n, shape->value_width, 1.0f, dv, shape->value_width,
+                    attn_tile_results(call->dv, call->v_at, t, g));
 }
 
 /* A part of the query heads of one key/value head. */
@@ -251,8 +250,8 @@ static void run_part(void *argument, size_t index, size_t worker)
     for (size_t h = first; h < first + heads; h++) {
         load_query_head(job, &room, b, h);
         run_head(job, &room, h, documents, work);
-        kernels->copy_rows(T, dk, job->scale, NULL, room.dq, dk,
-                           call->dq + b * T * call->q_at.row + h * call->q_at.head, call->q_at.row);
+        attn_store_rows(kernels, T, dk, job->scale, room.dq, dk,
+                        attn_tile_results(call->dq, call->q_at, b * T, h));
         /* dO / l, delta, 1 / l and the scale of dq */
         work->other += (uint64_t)T * (3 * dv + dk + 1);
     }

@@ -51,6 +51,15 @@ void attn_take_rows(const attn_kernels *kernels, size_t rows, size_t n, attn_far
         kernels->bf16_to_float(n, from.half + i * from.row, to + i * n);
 }
 
+void attn_store_rows(const attn_kernels *kernels, size_t rows, size_t n, float factor,
+                     const float *from, size_t from_row, attn_result_rows to)
+{
+    if (to.half)
+        kernels->round_rows(rows, n, factor, NULL, from, from_row, to.half, to.row);
+    else
+        kernels->copy_rows(rows, n, factor, NULL, from, from_row, to.single, to.row);
+}
+
 void attn_copy_head(size_t rows, size_t n, const float *from, size_t row, float *to)
 {
     for (size_t i = 0; i < rows; i++) memcpy(to + i * n, from + i * row, n * sizeof *to);

@@ -16,8 +16,7 @@
  *
  * In bfloat16 the factors of all products are rounded: q, k, v, P, dO' and dS; all else is float32.
  * c is a whole number then, on which the rounding of P does not depend. Level amx has an engine of
- * its own for it (tile_half.h), the others round in place. Queries, keys, values and results are
- * float32 in memory either way. */
+ * its own for it (tile_half.h), the others round in place. */
 #ifndef MECHANISMS_TILE_ENGINE_H
 #define MECHANISMS_TILE_ENGINE_H
 
@@ -43,20 +42,22 @@ typedef struct attn_head_layout {
     size_t row, head;
 } attn_head_layout;
 
-/* Numbers of one of the two types; bfloat16 in calls of that dtype alone. */
-typedef struct attn_tile_numbers {
-    const float *single;
-    const attn_bf16 *half;
-} attn_tile_numbers;
-
 /* The rows of head h from token t on, t counted through the batch. */
-static inline attn_far_rows attn_tile_rows(attn_tile_numbers x, attn_head_layout at, size_t t,
-                                           size_t h)
+static inline attn_far_rows attn_tile_rows(attn_operand x, attn_head_layout at, size_t t, size_t h)
 {
     const size_t first = t * at.row + h * at.head;
     return (attn_far_rows){.single = x.single ? x.single + first : NULL,
                            .half = x.half ? x.half + first : NULL,
                            .row = at.row};
+}
+
+static inline attn_result_rows attn_tile_results(attn_result x, attn_head_layout at, size_t t,
+                                                 size_t h)
+{
+    const size_t first = t * at.row + h * at.head;
+    return (attn_result_rows){.single = x.single ? x.single + first : NULL,
+                              .half = x.half ? x.half + first : NULL,
+                              .row = at.row};
 }
 
 /* A function of a pair's scaled score s = scale q.k, query i, key j and head. */
@@ -85,19 +86,20 @@ typedef struct attn_tile_rule {
     const attn_score *score; /* NULL: scale q.k; the scale is 1 / sqrt(dk) */
 } attn_tile_rule;
 
-/* Pointers are to head 0 of token 0 of the first sequence; gradients lie as what they are of. */
+/* Pointers are to head 0 of token 0 of the first sequence; gradients lie as what they are of. Numbers
+ * are bfloat16 in calls of that dtype alone. */
 typedef struct attn_tile_call {
     attn_context *context;
     attn_tile_shape shape;
     attn_tile_rule rule;
     const uint32_t *document_start; /* [B][T], with T = S; or NULL */
     attn_head_layout q_at, k_at, v_at, o_at;
-    attn_tile_numbers q, k, v;
+    attn_operand q, k, v;
     float *o;
-    float *saved;        /* attn_tile_saved() floats, written by forward; NULL: inference */
-    float *scratch;      /* attn_tile_scratch() floats */
-    const float *d_o;    /* backward */
-    float *dq, *dk, *dv; /* backward; overwritten */
+    float *saved;           /* attn_tile_saved() floats, written by forward; NULL: inference */
+    float *scratch;         /* attn_tile_scratch() floats */
+    const float *d_o;       /* backward */
+    attn_result dq, dk, dv; /* backward; overwritten */
 } attn_tile_call;
 
 size_t attn_tile_saved(const attn_tile_shape *shape);
@@ -155,6 +157,10 @@ void attn_tile_round(const attn_tile_call *call, size_t n, float *x);
 void attn_tile_round_rows(const attn_tile_call *call, size_t rows, size_t n, float *x, size_t row);
 /* x[rows][n], each to the nearest bfloat16 number. */
 void attn_round_rows(const attn_kernels *kernels, size_t rows, size_t n, float *x, size_t row);
+
+/* One head's rows [rows][n], times `factor`, to where they belong. */
+void attn_store_rows(const attn_kernels *kernels, size_t rows, size_t n, float factor,
+                     const float *from, size_t from_row, attn_result_rows to);
 
 /* One head's rows as floats [rows][n] without gaps. */
 void attn_take_rows(const attn_kernels *kernels, size_t rows, size_t n, attn_far_rows from,

@@ -117,33 +117,56 @@ void attn_half_load_queries(const attn_half_gradients *job, const attn_half_head
     memset(room->has_dq + t->first, 0, (t->last - t->first) * sizeof *room->has_dq);
 }
 
-static void clear_rows(size_t rows, size_t n, float *to, size_t to_row)
+static attn_result_rows results_from(attn_result_rows to, size_t row, size_t column)
 {
-    for (size_t i = 0; i < rows; i++) memset(to + i * to_row, 0, n * sizeof *to);
+    const size_t at = row * to.row + column;
+    return (attn_result_rows){.single = to.single ? to.single + at : NULL,
+                              .half = to.half ? to.half + at : NULL,
+                              .row = to.row};
 }
 
+static void clear_rows(size_t rows, size_t n, attn_result_rows to)
+{
+    for (size_t i = 0; i < rows; i++)
+        if (to.half)
+            memset(to.half + i * to.row, 0, n * sizeof *to.half);
+        else
+            memset(to.single + i * to.row, 0, n * sizeof *to.single);
+}
+
+/* A whole square of 32 x 32 is taken over at once: what follows it is asked for here. */
+static void claim_rows(size_t rows, size_t columns, attn_result_rows to)
+{
+    for (size_t i = 0; i < rows; i++)
+        if (to.half)
+            __builtin_prefetch(to.half + i * to.row, 1);
+        else
+            attn_claim_row(columns, to.single + i * to.row);
+}
+
+/* Sums of keys, from the first of some tiles on, to the rows of the first. */
 static void store_sums(const attn_half_gradients *job, const attn_half_head *room,
                        const attn_half_tiles *t, size_t width, const float *sums, float scale,
-                       float *to, size_t to_row)
+                       attn_result_rows to)
 {
     const attn_kernels *kernels = job->call->context->kernels;
-    const size_t S = job->call->shape.keys, strips = attn_strips(width);
-    const size_t first = t->first * ATTN_TILE_STRIPS, n_strips = attn_strips(tile_rows(t, S));
+    const size_t rows = tile_rows(t, job->call->shape.keys), strips = attn_strips(width);
     const size_t place = attn_half_key_place(job, t->first) * ATTN_TILE_STRIPS;
-    for (size_t j = first, from = place; j < first + n_strips; j++, from++)
+    for (size_t j = 0; j < attn_strips(rows); j++)
         for (size_t i = 0; i < strips; i++) {
-            const size_t n = attn_smaller(ATTN_STRIP, S - j * ATTN_STRIP);
-            const size_t columns = attn_smaller(ATTN_STRIP, width - i * ATTN_STRIP);
-            float *at = to + j * ATTN_STRIP * to_row + i * ATTN_STRIP;
-            if (!room->has_dk[from / ATTN_TILE_STRIPS]) {
-                clear_rows(n, columns, at, to_row);
+            const size_t first = j * ATTN_STRIP, column = i * ATTN_STRIP;
+            const size_t n = attn_smaller(ATTN_STRIP, rows - first);
+            const size_t after = attn_smaller(ATTN_STRIP, rows - first - n);
+            const size_t columns = attn_smaller(ATTN_STRIP, width - column);
+            const float *square = sums + ((place + j) * strips + i) * ATTN_HALF_SQUARE;
+            const attn_result_rows at = results_from(to, first, column);
+            if (!room->has_dk[(place + j) / ATTN_TILE_STRIPS]) {
+                clear_rows(n, columns, at);
                 continue;
             }
-            for (size_t r = ATTN_STRIP; r < attn_smaller(2 * ATTN_STRIP, S - j * ATTN_STRIP); r++)
-                attn_claim_row(columns, at + r * to_row);
-            kernels->transpose(columns, n, sums + (from * strips + i) * ATTN_HALF_SQUARE,
-                               ATTN_STRIP, room->rows, ATTN_STRIP);
-            kernels->copy_rows(n, columns, scale, NULL, room->rows, ATTN_STRIP, at, to_row);
+            claim_rows(after, columns, results_from(at, ATTN_STRIP, 0));
+            kernels->transpose(columns, n, square, ATTN_STRIP, room->rows, ATTN_STRIP);
+            attn_store_rows(kernels, n, columns, scale, room->rows, ATTN_STRIP, at);
         }
 }
 
@@ -151,16 +174,16 @@ void attn_half_store_queries(const attn_half_gradients *job, const attn_half_hea
                              size_t h, const attn_half_tiles *t)
 {
     const attn_tile_call *call = job->call;
-    const size_t T = call->shape.queries, dk = call->shape.key_width, row = call->q_at.row;
+    const size_t T = call->shape.queries, dk = call->shape.key_width;
     const size_t sums_row = job->key_cells * ATTN_STRIP;
     for (size_t i = t->first; i < t->last; i++) {
         const size_t i0 = i * ATTN_TILE_QUERIES, n = attn_smaller(ATTN_TILE_QUERIES, T - i0);
-        float *to = call->dq + (b * T + i0) * row + h * call->q_at.head;
+        const attn_result_rows to = attn_tile_results(call->dq, call->q_at, b * T + i0, h);
         if (room->has_dq[i])
-            call->context->kernels->copy_rows(n, dk, job->scale, NULL, room->dq + i0 * sums_row,
-                                              sums_row, to, row);
+            attn_store_rows(call->context->kernels, n, dk, job->scale, room->dq + i0 * sums_row,
+                            sums_row, to);
         else
-            clear_rows(n, dk, to, row);
+            clear_rows(n, dk, to);
     }
 }
 
@@ -168,9 +191,9 @@ void attn_half_store_keys(const attn_half_gradients *job, const attn_half_head *
                           size_t g, const attn_half_tiles *t)
 {
     const attn_tile_call *call = job->call;
-    const size_t S = call->shape.keys, dk = call->shape.key_width, dv = call->shape.value_width;
-    store_sums(job, room, t, dk, room->dk, job->scale,
-               call->dk + b * S * call->k_at.row + g * call->k_at.head, call->k_at.row);
-    store_sums(job, room, t, dv, room->dv, 1.0f,
-               call->dv + b * S * call->v_at.row + g * call->v_at.head, call->v_at.row);
+    const size_t first = b * call->shape.keys + t->first * ATTN_TILE_KEYS;
+    store_sums(job, room, t, call->shape.key_width, room->dk, job->scale,
+               attn_tile_results(call->dk, call->k_at, first, g));
+    store_sums(job, room, t, call->shape.value_width, room->dv, 1.0f,
+               attn_tile_results(call->dv, call->v_at, first, g));
 }

@@ -49,17 +49,18 @@ const void *check_slot_find(const char *name);
 
 /* The check of each slot. */
 check_slot_body check_slot_product, check_slot_product_asking, check_slot_keep_lower,
-    check_slot_product_double, check_slot_transpose, check_slot_copy_rows, check_slot_maximum,
-    check_slot_sum, check_slot_sum_squares, check_slot_dot, check_slot_dot_double,
-    check_slot_dot_rows, check_slot_weigh_rows, check_slot_add, check_slot_add_scaled,
-    check_slot_scale, check_slot_scale_rows, check_slot_add_ramp, check_slot_softcap,
-    check_slot_exp_shifted, check_slot_online_softmax, check_slot_online_softmax_gradient,
-    check_slot_running_softmax, check_slot_running_softmax_gradient, check_slot_softmax_gradient,
-    check_slot_layer_norm, check_slot_layer_norm_gradient, check_slot_gelu,
-    check_slot_gelu_gradient, check_slot_elu_plus_one, check_slot_elu_plus_one_gradient,
-    check_slot_cross_entropy, check_slot_multiply, check_slot_add_product, check_slot_silu,
-    check_slot_silu_gradient, check_slot_log_sigmoid, check_slot_log_sigmoid_gradient,
-    check_slot_rotate, check_slot_decayed_scores, check_slot_decayed_scores_gradient,
-    check_slot_bf16_from_float, check_slot_bf16_to_float, check_slot_bf16_strip, check_slot_adamw;
+    check_slot_product_double, check_slot_transpose, check_slot_copy_rows, check_slot_round_rows,
+    check_slot_maximum, check_slot_sum, check_slot_sum_squares, check_slot_dot,
+    check_slot_dot_double, check_slot_dot_rows, check_slot_weigh_rows, check_slot_add,
+    check_slot_add_scaled, check_slot_scale, check_slot_scale_rows, check_slot_add_ramp,
+    check_slot_softcap, check_slot_exp_shifted, check_slot_online_softmax,
+    check_slot_online_softmax_gradient, check_slot_running_softmax,
+    check_slot_running_softmax_gradient, check_slot_softmax_gradient, check_slot_layer_norm,
+    check_slot_layer_norm_gradient, check_slot_gelu, check_slot_gelu_gradient,
+    check_slot_elu_plus_one, check_slot_elu_plus_one_gradient, check_slot_cross_entropy,
+    check_slot_multiply, check_slot_add_product, check_slot_silu, check_slot_silu_gradient,
+    check_slot_log_sigmoid, check_slot_log_sigmoid_gradient, check_slot_rotate,
+    check_slot_decayed_scores, check_slot_decayed_scores_gradient, check_slot_bf16_from_float,
+    check_slot_bf16_to_float, check_slot_bf16_strip, check_slot_adamw;
 
 #endif

@@ -169,6 +169,28 @@ void check_slot_copy_rows(check_run *run, const check_shape *shape)
     }
 }
 
+void check_slot_round_rows(check_run *run, const check_shape *shape)
+{
+    enum { ROWS = 19 };
+    const size_t n = shape->n, row = n + check_below(run, 3), to_row = n + check_below(run, 3);
+    const float *from = check_random(run, shape, ROWS * row);
+    const float *factors = check_random(run, shape, ROWS), factor = 0.7f;
+    for (size_t variant = 0; variant < 2; variant++) {
+        attn_bf16 *to = check_halves(run, ROWS * to_row, shape->place);
+        attn_bf16 *want = check_halves(run, ROWS * to_row, shape->place);
+        memset(to, 0x41, ROWS * to_row * sizeof *to);
+        memset(want, 0x41, ROWS * to_row * sizeof *want);
+        run->kernels->round_rows(ROWS, n, variant ? 1.0f : factor, variant ? NULL : factors, from,
+                                 row, to, to_row);
+        for (size_t i = 0; i < ROWS; i++)
+            for (size_t j = 0; j < n; j++)
+                want[i * to_row + j] = attn_bf16_from_float((variant ? 1.0f : factor * factors[i]) *
+                                                            from[i * row + j]);
+        check_that(run, memcmp(to, want, ROWS * to_row * sizeof *to) == 0, "%s, rounded",
+                   variant ? "copy" : "scaled copy");
+    }
+}
+
 /* ---- one number from a row --------------------------------------------------------------- */
 
 void check_slot_maximum(check_run *run, const check_shape *shape)
