@@ -1,11 +1,12 @@
 /* Times what the backward pass of bfloat16 attention is made of at level amx, on one thread: P and dS
  * with S and dP beside them, and the products that take them in, in the order of a head that sees all
- * keys, with everything packed and in place.
+ * keys, with everything packed and in place; and the rows that have to be packed for it and stored
+ * behind it, in memory, where those of a head lie apart.
  *
  *     bench_gradient [READINGS]
  *
  * Heads of 64. With few tokens all of it stays in the second cache. The best of all readings counts:
- * what another process disturbs says nothing. */
+ * what another process disturbs says nothing. Run one on each core at once for what two threads get. */
 #include "base/clock.h"
 #include "base/cpu.h"
 #include "base/memory.h"
@@ -180,6 +181,112 @@ static void print_walk(size_t tokens, size_t readings)
            1e9 * best[QUERIES] / vectors, 1e9 * best[KEYS] / vectors, 1e9 * whole / vectors);
 }
 
+/* ---- rows -------------------------------------------------------------------------------- */
+
+enum {
+    FAR_ROWS = 4096,
+    HEADS = 12,
+    WIDTH = WIDTH_CELLS * ATTN_STRIP,
+    ROW = HEADS * WIDTH,             /* numbers of a token in q, k, v, dO and o each */
+    NEAR_ROWS = STRIPS * ATTN_STRIP, /* of a block, which are packed together */
+    SWEPT_FLOATS = 100 << 20         /* more than any cache holds of the rest */
+};
+
+/* All heads' rows in memory, and one block's forms and sums. */
+typedef struct far {
+    attn_bf16 *qkv, *d_o, *gradients; /* [FAR_ROWS][3 ROW], [FAR_ROWS][ROW], as qkv */
+    float *o, *swept;
+    attn_bf16 *forms[6];
+    float *delta, *sums, *square;
+} far;
+
+static far prepare_far(void)
+{
+    const size_t near = (size_t)NEAR_ROWS * WIDTH;
+    far f = {.qkv = draw_half((size_t)FAR_ROWS * 3 * ROW, 0),
+             .d_o = draw_half((size_t)FAR_ROWS * ROW, 1),
+             .gradients = draw_half((size_t)FAR_ROWS * 3 * ROW, 2),
+             .o = take_floats((size_t)FAR_ROWS * ROW),
+             .swept = take_floats(SWEPT_FLOATS),
+             .delta = take_floats(FAR_ROWS),
+             .sums = take_floats(near),
+             .square = take_floats(SQUARE)};
+    for (size_t i = 0; i < sizeof f.forms / sizeof *f.forms; i++) f.forms[i] = draw_half(near, 3);
+    return f;
+}
+
+static void pack_rows(const far *f, size_t head, size_t first)
+{
+    const attn_bf16 *q = f->qkv + (first * 3 * HEADS + head) * WIDTH;
+    attn_bf16 *const *forms = f->forms;
+    const size_t at = (first * HEADS + head) * WIDTH;
+    const attn_far_rows rows[] = {{.half = q, .row = 3 * ROW},
+                                  {.half = q + ROW, .row = 3 * ROW},
+                                  {.half = q + 2 * ROW, .row = 3 * ROW}};
+    const attn_amx_output_rows output = {.d_o = {.half = f->d_o + at, .row = ROW},
+                                         .o = f->o + at,
+                                         .o_row = ROW,
+                                         .delta = f->delta + first};
+    attn_amx_pack(
+        0, NEAR_ROWS, WIDTH, rows[0],
+        &(attn_amx_forms){.left = forms[0], .transposed = forms[1], .row_strips = STRIPS});
+    attn_amx_pack_gradient(
+        0, NEAR_ROWS, WIDTH, &output,
+        &(attn_amx_forms){.left = forms[2], .transposed = forms[3], .row_strips = STRIPS});
+    attn_amx_pack(
+        0, NEAR_ROWS, WIDTH, rows[1],
+        &(attn_amx_forms){.right = forms[4], .right_of_p = forms[5], .row_strips = STRIPS});
+    attn_amx_pack(0, NEAR_ROWS, WIDTH, rows[2], &(attn_amx_forms){.right = forms[4]});
+}
+
+/* dq row by row, dk and dv from their transposes. */
+static void store_rows(const attn_kernels *kernels, const far *f, size_t head, size_t first)
+{
+    attn_bf16 *dq = f->gradients + (first * 3 * HEADS + head) * WIDTH;
+    kernels->round_rows(NEAR_ROWS, WIDTH, 0.18f, NULL, f->sums, WIDTH, dq, 3 * ROW);
+    for (size_t of = 1; of < 3; of++)
+        for (size_t row = 0; row < NEAR_ROWS; row += ATTN_STRIP)
+            for (size_t column = 0; column < WIDTH; column += ATTN_STRIP) {
+                attn_bf16 *to = dq + of * ROW + row * 3 * ROW + column;
+                for (size_t i = ATTN_STRIP; row + ATTN_STRIP < NEAR_ROWS && i < 2 * ATTN_STRIP; i++)
+                    __builtin_prefetch(to + i * 3 * ROW, 1);
+                kernels->transpose(ATTN_STRIP, ATTN_STRIP, f->sums + row * WIDTH + column, WIDTH,
+                                   f->square, ATTN_STRIP);
+                kernels->round_rows(ATTN_STRIP, ATTN_STRIP, 0.18f, NULL, f->square, ATTN_STRIP, to,
+                                    3 * ROW);
+            }
+}
+
+/* With everything else in the caches before each reading. */
+static void print_rows(size_t readings)
+{
+    const attn_kernels *kernels = attn_kernels_for(ATTN_ISA_AMX);
+    const far f = prepare_far();
+    double packed_s = INFINITY, stored_s = INFINITY;
+    for (size_t reading = 0; reading < readings; reading++) {
+        double time_s[2] = {0.0, 0.0};
+        for (size_t i = 0; i < SWEPT_FLOATS; i += 16) f.swept[i] += 1.0f;
+        for (size_t head = 0; head < HEADS; head++)
+            for (size_t first = 0; first < FAR_ROWS; first += NEAR_ROWS) {
+                const uint64_t start_ns = attn_clock_ns();
+                pack_rows(&f, head, first);
+                const uint64_t packed_ns = attn_clock_ns();
+                store_rows(kernels, &f, head, first);
+                time_s[0] += attn_clock_seconds(start_ns, packed_ns);
+                time_s[1] += attn_clock_seconds(packed_ns, attn_clock_ns());
+            }
+        packed_s = fmin(packed_s, time_s[0]);
+        stored_s = fmin(stored_s, time_s[1]);
+    }
+    const double rows = (double)HEADS * FAR_ROWS, scores = (FAR_ROWS + 1) / 2.0 / 16.0;
+    printf(
+        "\nns for a row of a head in memory: q, k, v, dO and o packed %.0f, dq, dk and dv stored "
+        "%.0f\n",
+        1e9 * packed_s / rows, 1e9 * stored_s / rows);
+    printf("which is %.2f for 16 scores of %d causal tokens\n",
+           1e9 * (packed_s + stored_s) / rows / scores, FAR_ROWS);
+}
+
 int main(int count, char **arguments)
 {
     const size_t readings = count > 1 ? strtoul(arguments[1], NULL, 10) : 20;
@@ -197,5 +304,6 @@ int main(int count, char **arguments)
     print_walk(1024, 4 * readings);
     print_walk(4096, readings);
     attn_amx_end();
+    print_rows(readings < 10 ? readings : 10);
     return EXIT_SUCCESS;
 }

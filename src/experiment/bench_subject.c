@@ -101,6 +101,9 @@ static attn_status prepare_core(attn_bench_subject *s, const attn_bench_core_opt
     attn_bf16 *half = NULL;
     if (attn_layer_core_dtype(layer) == ATTN_BF16)
         half = (attn_bf16 *)take(s, (B * T * row + 1) / 2, 0, o->seed, &status, error);
+    attn_bf16 *half_d_o = NULL;
+    if (half && keeps)
+        half_d_o = (attn_bf16 *)take(s, (B * T * H + 1) / 2, 0, o->seed, &status, error);
     const float *d_o = keeps ? take(s, B * T * H, B * T * H, o->seed, &status, error) : NULL;
     void *d_qkv = keeps ? take(s, B * T * row, 0, o->seed, &status, error) : NULL;
     float *parameters = take(s, layer->parameter_count, 0, o->seed, &status, error);
@@ -110,7 +113,6 @@ static attn_status prepare_core(attn_bench_subject *s, const attn_bench_core_opt
                                .batch = B,
                                .length = T,
                                .o_row = H,
-                               .d_o = d_o,
                                .cache_capacity = T,
                                .parameters = parameters};
     s->core.o = take(s, B * T * H, 0, o->seed, &status, error);
@@ -122,9 +124,12 @@ static attn_status prepare_core(attn_bench_subject *s, const attn_bench_core_opt
     if (o->directions[ATTN_BENCH_DECODE])
         s->core.cache = take(s, core->cache(layer, B, T), 0, o->seed, &status, error);
     if (status != ATTN_OK) return status;
-    if (half) attn_dense_bf16_round(s->context, B * T * row, qkv, half);
+    if (half) {
+        attn_dense_bf16_round(s->context, B * T * row, qkv, half);
+        if (keeps) attn_dense_bf16_round(s->context, B * T * H, d_o, half_d_o);
+    }
     attn_core_set_rows(&s->core, half ? (const void *)half : qkv);
-    if (keeps) attn_core_set_gradient_rows(&s->core, d_qkv);
+    if (keeps) attn_core_set_gradients(&s->core, half ? (const void *)half_d_o : d_o, d_qkv);
     draw_parameters(layer, o->seed, parameters);
     return ATTN_OK;
 }

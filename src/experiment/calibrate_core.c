@@ -130,11 +130,10 @@ static void run_core(timing *t, attn_phase phase)
                            .o_row = t->layer->d_model,
                            .saved = t->saved,
                            .scratch = t->scratch,
-                           .d_o = t->dy,
                            .parameters = t->parameters,
                            .gradients = t->gradients};
     attn_core_set_rows(&call, t->halves ? (const void *)t->halves : t->x);
-    attn_core_set_gradient_rows(&call, t->dx);
+    attn_core_set_gradients(&call, t->halves ? (const void *)t->halves : t->dy, t->dx);
     if (phase == ATTN_PHASE_FORWARD)
         t->layer->mechanism->core->forward(&call);
     else

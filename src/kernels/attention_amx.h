@@ -40,10 +40,11 @@ static inline size_t attn_amx_form_count(size_t rows, size_t columns)
 void attn_amx_pack(size_t strip, size_t rows, size_t columns, attn_far_rows from,
                    const attn_amx_forms *to);
 
-/* Rows of dO, to be multiplied with a factor each and packed, and of o; `row` apart. */
+/* Rows of dO, to be rounded, multiplied with a factor each and packed, and of o, o_row apart. */
 typedef struct attn_amx_output_rows {
-    const float *d_o, *o;
-    size_t row;
+    attn_far_rows d_o;
+    const float *o;
+    size_t o_row;
     float *delta; /* in: the factors; out: the dot products of what is packed with o */
 } attn_amx_output_rows;
 

@@ -5,7 +5,7 @@
 #include "kernels/simd_unroll.h"
 
 enum {
-    AHEAD = 32,         /* rows that are fetched before they are read: they lie far apart */
+    AHEAD = 64,         /* rows that are fetched before they are read: they lie far apart */
     CELLS_TOGETHER = 4, /* of a strip */
     HALF_ROWS = ATTN_STRIP / 2,
     HALF_CELL = ATTN_CELL / 2
@@ -54,7 +54,7 @@ static void put_transposed(const attn_bf16 *square, attn_bf16 *cell)
 /* The first `columns` of 32 numbers of a row, with a later row asked for. */
 static inline __m512i take_half(const attn_bf16 *at, size_t row, size_t columns)
 {
-    _mm_prefetch((const char *)(at + AHEAD * row), _MM_HINT_T0);
+    _mm_prefetch((const char *)(at + AHEAD * row), _MM_HINT_T1);
     return _mm512_maskz_loadu_epi16(first_32(columns), at);
 }
 
@@ -66,8 +66,8 @@ typedef struct pair {
 static inline pair take_pair(const float *at, size_t row, size_t columns)
 {
     const __mmask16 low = first_16(columns), high = first_16(columns > 16 ? columns - 16 : 0);
-    _mm_prefetch((const char *)(at + AHEAD * row), _MM_HINT_T0);
-    _mm_prefetch((const char *)(at + AHEAD * row + 16), _MM_HINT_T0);
+    _mm_prefetch((const char *)(at + AHEAD * row), _MM_HINT_T1);
+    _mm_prefetch((const char *)(at + AHEAD * row + 16), _MM_HINT_T1);
     return (pair){_mm512_maskz_loadu_ps(low, at), _mm512_maskz_loadu_ps(high, at + 16)};
 }
 
@@ -85,6 +85,13 @@ static inline pair widen(__m512i rounded)
                   _mm512_castsi512_ps(_mm512_slli_epi32(high, 16))};
 }
 
+/* The first `columns` of 32 numbers, `at` behind the first row's first, rounded. */
+static inline __m512i take(attn_far_rows from, size_t at, size_t columns)
+{
+    return from.half ? take_half(from.half + at, from.row, columns)
+                     : take_single(from.single + at, from.row, columns);
+}
+
 /* Cells [cell, end) of a strip of rows that begins at row `first`, as squares one after the other:
  * also what a left factor is. */
 static void take_squares(attn_far_rows from, size_t first, size_t rows, size_t columns, size_t cell,
@@ -94,10 +101,8 @@ static void take_squares(attn_far_rows from, size_t first, size_t rows, size_t c
         attn_bf16 *near = squares + i * ATTN_STRIP;
         for (size_t c = cell; c < end; c++, near += ATTN_CELL) {
             const size_t at = (first + i) * from.row + c * ATTN_STRIP;
-            const size_t left = columns - c * ATTN_STRIP;
-            _mm512_store_si512(near, first + i >= rows ? _mm512_setzero_si512()
-                                     : from.half       ? take_half(from.half + at, from.row, left)
-                                                 : take_single(from.single + at, from.row, left));
+            _mm512_store_si512(near, first + i < rows ? take(from, at, columns - c * ATTN_STRIP)
+                                                      : _mm512_setzero_si512());
         }
     }
 }
@@ -114,10 +119,9 @@ static void take_gradient(const attn_amx_output_rows *from, size_t first, size_t
         for (size_t c = cell; c < end; c++, near += ATTN_CELL) {
             __m512i rounded = _mm512_setzero_si512();
             if (is_inside) {
-                const size_t at = (first + i) * from->row + c * ATTN_STRIP;
-                const size_t left = columns - c * ATTN_STRIP;
-                const pair d_o = take_pair(from->d_o + at, from->row, left);
-                const pair o = take_pair(from->o + at, from->row, left);
+                const size_t row = first + i, column = c * ATTN_STRIP, left = columns - column;
+                const pair d_o = widen(take(from->d_o, row * from->d_o.row + column, left));
+                const pair o = take_pair(from->o + row * from->o_row + column, from->o_row, left);
                 rounded = (__m512i)_mm512_cvtne2ps_pbh(_mm512_mul_ps(d_o.high, factor),
                                                        _mm512_mul_ps(d_o.low, factor));
                 const pair wide = widen(rounded);

@@ -51,4 +51,21 @@ typedef struct attn_result_rows {
     size_t row;
 } attn_result_rows;
 
+/* From a row and a column of them on. */
+static inline attn_far_rows attn_rows_from(attn_far_rows x, size_t row, size_t column)
+{
+    const size_t at = row * x.row + column;
+    return (attn_far_rows){.single = x.single ? x.single + at : NULL,
+                           .half = x.half ? x.half + at : NULL,
+                           .row = x.row};
+}
+
+static inline attn_result_rows attn_results_from(attn_result_rows x, size_t row, size_t column)
+{
+    const size_t at = row * x.row + column;
+    return (attn_result_rows){.single = x.single ? x.single + at : NULL,
+                              .half = x.half ? x.half + at : NULL,
+                              .row = x.row};
+}
+
 #endif

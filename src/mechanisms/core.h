@@ -7,6 +7,13 @@
 #include "mechanisms/tape.h"
 #include "mechanisms/visibility.h"
 
+/* What is bfloat16 where attn_layer_core_dtype() is: a pointer that is not NULL takes the place of the
+ * floats of its name. o is not: in dP - dO . o its rounding would be most of what is left. */
+typedef struct attn_core_halves {
+    const attn_bf16 *q, *k, *v, *d_o;
+    attn_bf16 *dq, *dk, *dv;
+} attn_core_halves;
+
 /* All pointers are to head 0 of token 0; head h of q lies h * head_dim further, tokens lie
  * `row` apart (o_row for o and do). k and v have kv_heads heads. */
 typedef struct attn_core_call {
@@ -15,17 +22,16 @@ typedef struct attn_core_call {
     const attn_layer *layer;
     size_t batch, length;
     const float *q, *k, *v;
-    const attn_bf16 *q_half, *k_half, *v_half; /* or these, where attn_layer_core_dtype() is bf16 */
     size_t row;
     float *o;
     size_t o_row;
+    attn_core_halves half;
     float *saved;   /* core->saved() floats, written by forward; NULL: inference */
     float *scratch; /* core->scratch() floats */
     const uint32_t *document_start;
-    const float *d_o;                       /* backward: same layout as o */
-    float *dq, *dk, *dv;                    /* backward: same layout as q, k, v; overwritten */
-    attn_bf16 *dq_half, *dk_half, *dv_half; /* or these, rounded, as above */
-    float *cache;                           /* see attn_call */
+    const float *d_o;    /* backward: same layout as o */
+    float *dq, *dk, *dv; /* backward: same layout as q, k, v; overwritten */
+    float *cache;        /* see attn_call */
     size_t cache_capacity, position;
     const float *parameters; /* the layer's whole block, for what core->declare() added */
     float *gradients;        /* backward: the same, overwritten where a core's own are */
@@ -55,9 +61,9 @@ typedef struct attn_core {
                       const uint32_t *document_start);
 } attn_core;
 
-/* Point a call with its layer at rows that hold a token's queries, keys and values behind each other,
- * of type attn_layer_core_dtype(), and at those of their gradients. */
+/* Point a call with its layer at numbers of type attn_layer_core_dtype(): rows that hold a token's
+ * queries, keys and values behind each other; those of their gradients, and the gradient of o. */
 void attn_core_set_rows(attn_core_call *call, const void *rows);
-void attn_core_set_gradient_rows(attn_core_call *call, void *rows);
+void attn_core_set_gradients(attn_core_call *call, const void *d_o, void *rows);
 
 #endif

@@ -148,7 +148,7 @@ static void backward(attn_context *context, const attn_layer *layer, const attn_
     attn_tile_call tiles = tile_call(context, layer, call, &at);
     tiles.saved = saved_room;
     tiles.scratch = scratch_room;
-    tiles.d_o = d.o;
+    tiles.d_o.single = d.o;
     tiles.dq.single = d.q;
     tiles.dk.single = d.kv;
     tiles.dv.single = d.kv + C;

@@ -39,16 +39,16 @@ static attn_tile_call tile_call(const attn_core_call *call, const attn_tile_rule
                             .k_at = rows,
                             .v_at = rows,
                             .o_at = {.row = call->o_row, .head = call->layer->head_dim},
-                            .q = {.single = call->q, .half = call->q_half},
-                            .k = {.single = call->k, .half = call->k_half},
-                            .v = {.single = call->v, .half = call->v_half},
+                            .q = {.single = call->q, .half = call->half.q},
+                            .k = {.single = call->k, .half = call->half.k},
+                            .v = {.single = call->v, .half = call->half.v},
                             .o = call->o,
                             .saved = call->saved,
                             .scratch = call->scratch,
-                            .d_o = call->d_o,
-                            .dq = {.single = call->dq, .half = call->dq_half},
-                            .dk = {.single = call->dk, .half = call->dk_half},
-                            .dv = {.single = call->dv, .half = call->dv_half}};
+                            .d_o = {.single = call->d_o, .half = call->half.d_o},
+                            .dq = {.single = call->dq, .half = call->half.dq},
+                            .dk = {.single = call->dk, .half = call->half.dk},
+                            .dv = {.single = call->dv, .half = call->half.dv}};
 }
 
 size_t attn_exact_saved(const attn_layer *layer, size_t batch, size_t length)
@@ -110,7 +110,8 @@ static bool *seen_pairs(const attn_mask *mask, size_t head, size_t queries, size
 /* softmax(scores) v with both factors rounded. A factor 2^(x - c) is rounded before its row is
  * divided by the row's sum l of what was not; c is a whole number, on which the rounding does not
  * depend. The quotient is taken as o' + (u - o' l) / l', with u = P v and o', l' the values of o and
- * l: its gradient dO / l' is one matrix, that of u and through o' that of l, and is rounded. */
+ * l: its gradient dO / l' of a rounded dO is one matrix, that of u and through o' that of l, and is
+ * rounded. */
 static attn_node *attend_rounded(attn_tape *tape, const bool *allowed, attn_node *scores,
                                  attn_node *v)
 {
@@ -134,7 +135,8 @@ static attn_node *attend_rounded(attn_tape *tape, const bool *allowed, attn_node
             o->value[i * v->columns + j] = u->value[i * v->columns + j] * share->value[i];
     }
     attn_node *rest = attn_plus(tape, u, attn_scaled(tape, attn_times(tape, o, l), -1.0));
-    return attn_plus(tape, attn_times(tape, attn_rounded_gradient(tape, rest), share), o);
+    attn_node *quotient = attn_times(tape, attn_rounded_gradient(tape, rest), share);
+    return attn_rounded_gradient(tape, attn_plus(tape, quotient, o));
 }
 
 attn_node *attn_oracle_attend(attn_tape *tape, const attn_mask *mask, size_t head,

@@ -35,17 +35,16 @@ static bool has_half_rows(const attn_layer *layer)
     return attn_layer_core_dtype(layer) == ATTN_BF16;
 }
 
-/* Floats of so many rows. */
-static size_t rows_count(const attn_layer *layer, size_t rows)
+/* Floats that hold rows of numbers of the core's type. */
+static size_t rows_count(const attn_layer *layer, size_t rows, size_t width)
 {
-    const size_t numbers = rows * row_width(layer);
-    return has_half_rows(layer) ? attn_halves(numbers) : attn_rounded(numbers);
+    return has_half_rows(layer) ? attn_halves(rows * width) : attn_rounded(rows * width);
 }
 
 static size_t heads_saved(const attn_layer *layer, size_t batch, size_t length)
 {
     const size_t rows = batch * length;
-    return rows_count(layer, rows) + attn_rounded(rows * layer->d_model) +
+    return rows_count(layer, rows, row_width(layer)) + attn_rounded(rows * layer->d_model) +
            attn_rounded(layer->mechanism->core->saved(layer, batch, length));
 }
 
@@ -56,7 +55,7 @@ static size_t heads_scratch(const attn_layer *layer, size_t threads, size_t batc
     const size_t rows_of_scores = threads * layer->positions; /* what other caches decode with */
     const size_t cached = attn_kv_cache_scratch(layer, threads, batch);
     const size_t decode = cached > rows_of_scores ? cached : rows_of_scores;
-    return rows_count(layer, rows) + attn_rounded(rows * layer->d_model) +
+    return rows_count(layer, rows, row_width(layer)) + attn_rounded(rows * layer->d_model) +
            (core > decode ? core : decode);
 }
 
@@ -70,23 +69,25 @@ void attn_core_set_rows(attn_core_call *call, const void *rows)
     call->q = singles;
     call->k = singles ? singles + k : NULL;
     call->v = singles ? singles + v : NULL;
-    call->q_half = halves;
-    call->k_half = halves ? halves + k : NULL;
-    call->v_half = halves ? halves + v : NULL;
+    call->half.q = halves;
+    call->half.k = halves ? halves + k : NULL;
+    call->half.v = halves ? halves + v : NULL;
 }
 
-void attn_core_set_gradient_rows(attn_core_call *call, void *rows)
+void attn_core_set_gradients(attn_core_call *call, const void *d_o, void *rows)
 {
     const attn_layer *layer = call->layer;
     const size_t d = layer->head_dim, k = layer->heads * d, v = k + layer->kv_heads * d;
     attn_bf16 *halves = has_half_rows(layer) ? rows : NULL;
     float *singles = halves ? NULL : rows;
+    call->d_o = halves ? NULL : d_o;
     call->dq = singles;
     call->dk = singles ? singles + k : NULL;
     call->dv = singles ? singles + v : NULL;
-    call->dq_half = halves;
-    call->dk_half = halves ? halves + k : NULL;
-    call->dv_half = halves ? halves + v : NULL;
+    call->half.d_o = halves ? d_o : NULL;
+    call->half.dq = halves;
+    call->half.dk = halves ? halves + k : NULL;
+    call->half.dv = halves ? halves + v : NULL;
 }
 
 /* A core call over rows of qkv; gradients are set by the caller. */
@@ -110,6 +111,20 @@ static attn_core_call core_call(attn_context *context, const attn_layer *layer,
     return core;
 }
 
+/* ---- projections, in the core's type ----------------------------------------------------- */
+
+static attn_operand read_from(const attn_layer *layer, const void *numbers)
+{
+    const bool is_half = has_half_rows(layer);
+    return (attn_operand){.single = is_half ? NULL : numbers, .half = is_half ? numbers : NULL};
+}
+
+static attn_result write_to(const attn_layer *layer, void *numbers)
+{
+    const bool is_half = has_half_rows(layer);
+    return (attn_result){.single = is_half ? NULL : numbers, .half = is_half ? numbers : NULL};
+}
+
 typedef void core_function(const attn_core_call *call);
 
 static void project_around(attn_context *context, const attn_layer *layer, const attn_call *call,
@@ -117,13 +132,10 @@ static void project_around(attn_context *context, const attn_layer *layer, const
 {
     const size_t rows = call->batch * call->length, C = layer->d_model;
     float *qkv = call->saved ? call->saved : call->scratch;
-    float *o = qkv + rows_count(layer, rows), *rest = o + attn_rounded(rows * C);
+    float *o = qkv + rows_count(layer, rows, row_width(layer)), *rest = o + attn_rounded(rows * C);
 
-    if (has_half_rows(layer))
-        attn_projection_forward_half(context, layer, call, QKV, rows, call->x,
-                                     (attn_bf16 *)(void *)qkv);
-    else
-        attn_projection_forward(context, layer, call, QKV, rows, call->x, qkv);
+    attn_project(context, layer, call, QKV, rows, (attn_operand){.single = call->x},
+                 write_to(layer, qkv));
     attn_core_call inner = core_call(context, layer, call, qkv, o);
     inner.saved = call->saved ? rest : NULL;
     inner.scratch = call->saved ? call->scratch : rest;
@@ -144,25 +156,21 @@ static void heads_decode(attn_context *context, const attn_layer *layer, const a
 static void heads_backward(attn_context *context, const attn_layer *layer, const attn_call *call)
 {
     const size_t rows = call->batch * call->length, C = layer->d_model;
-    float *qkv = call->saved, *o = qkv + rows_count(layer, rows);
-    float *d_qkv = call->scratch, *d_o = d_qkv + rows_count(layer, rows);
+    const size_t width = rows_count(layer, rows, row_width(layer));
+    float *qkv = call->saved, *o = qkv + width, *d_qkv = call->scratch, *d_o = d_qkv + width;
 
     /* y = o Wo^T + b */
-    attn_projection_backward(context, layer, call, O, rows, o, call->dy, d_o);
+    attn_project_back(context, layer, call, O, rows, (attn_operand){.single = o},
+                      (attn_operand){.single = call->dy}, write_to(layer, d_o));
     /* o = core(q, k, v) */
     attn_core_call inner = core_call(context, layer, call, qkv, o);
     inner.saved = o + attn_rounded(rows * C);
-    inner.scratch = d_o + attn_rounded(rows * C);
-    inner.d_o = d_o;
-    attn_core_set_gradient_rows(&inner, d_qkv);
+    inner.scratch = d_o + rows_count(layer, rows, C);
+    attn_core_set_gradients(&inner, d_o, d_qkv);
     layer->mechanism->core->backward(&inner);
     /* qkv = x Wqkv^T + b */
-    if (has_half_rows(layer))
-        attn_projection_backward_half(
-            context, layer, call, QKV, rows, (attn_operand){.single = call->x},
-            (attn_operand){.half = inner.dq_half}, (attn_result){.single = call->dx});
-    else
-        attn_projection_backward(context, layer, call, QKV, rows, call->x, d_qkv, call->dx);
+    attn_project_back(context, layer, call, QKV, rows, (attn_operand){.single = call->x},
+                      read_from(layer, d_qkv), (attn_result){.single = call->dx});
 }
 
 static attn_work heads_work(const attn_layer *layer, attn_phase phase, size_t batch, size_t length,

@@ -54,8 +54,8 @@ void attn_kv_store(const attn_core_call *call, const attn_visibility *rule, size
     const size_t d = call->layer->head_dim, kv = call->layer->kv_heads;
     const size_t from = (index / kv * call->length + token) * call->row + index % kv * d;
     const size_t to = attn_kv_slot_of(rule, position) * d;
-    store_row(call, call->k, call->k_half, from, attn_kv_keys(call, rule, index) + to);
-    store_row(call, call->v, call->v_half, from, attn_kv_values(call, rule, index) + to);
+    store_row(call, call->k, call->half.k, from, attn_kv_keys(call, rule, index) + to);
+    store_row(call, call->v, call->half.v, from, attn_kv_values(call, rule, index) + to);
 }
 
 void attn_kv_cache_fill(const attn_core_call *call, const attn_visibility *rule)

@@ -158,8 +158,8 @@ static const float *group_queries(const decode_job *job, size_t at, float *room)
     const attn_kernels *kernels = call->context->kernels;
     const size_t count = job->group * call->layer->head_dim;
     if (!job->is_half) return call->q + at;
-    if (call->q_half) {
-        kernels->bf16_to_float(count, call->q_half + at, room);
+    if (call->half.q) {
+        kernels->bf16_to_float(count, call->half.q + at, room);
         return room;
     }
     memcpy(room, call->q + at, count * sizeof *room);

@@ -113,7 +113,7 @@ void attn_mla_backward(attn_context *context, const attn_layer *layer, const att
     attn_tile_call tiles = attn_mla_tiles(&run, &rule);
     tiles.saved = kept;
     tiles.scratch = room;
-    tiles.d_o = run.d.o;
+    tiles.d_o.single = run.d.o;
     tiles.dq.single = run.d.q;
     tiles.dk.single = run.d.k;
     tiles.dv.single = run.d.kv + z.nope;

@@ -65,50 +65,33 @@ static const attn_bf16 *rounded(attn_context *context, size_t count, attn_operan
 
 /* ---- products ---------------------------------------------------------------------------- */
 
-static const float *bias_of(const attn_projection *p, const float *parameters)
-{
-    return p->bias == ATTN_NO_BIAS ? NULL : parameters + p->bias;
-}
-
-static float *bias_gradient(const attn_projection *p, const attn_call *call)
-{
-    return p->bias == ATTN_NO_BIAS ? NULL : call->gradients + p->bias;
-}
-
 static attn_dense_output output(attn_result to)
 {
     return (attn_dense_output){.single = to.single, .half = to.half};
 }
 
-static void forward_half(attn_context *context, const attn_layer *layer, const attn_call *call,
-                         const attn_projection *p, size_t rows, const float *x, attn_result y)
+void attn_project(attn_context *context, const attn_layer *layer, const attn_call *call,
+                  size_t index, size_t rows, attn_operand x, attn_result y)
 {
+    const attn_projection *p = &layer->projections[index];
+    const float *bias = p->bias == ATTN_NO_BIAS ? NULL : call->parameters + p->bias;
+    if (layer->dtype == ATTN_F32) {
+        const bool is_decoding = call->cache && call->length == 1;
+        (is_decoding ? attn_dense_decode : attn_dense_forward)(
+            context, rows, p->in, p->out, x.single, call->parameters + p->weight, bias, y.single);
+        return;
+    }
     float *room = room_of(context, layer, call);
-    const attn_bf16 *half_x = rounded(context, rows * p->in, (attn_operand){.single = x}, &room);
-    attn_dense_bf16_forward(context, rows, p->in, p->out, half_x, call->packed + p->packed,
-                            bias_of(p, call->parameters), output(y));
+    const attn_bf16 *half_x = rounded(context, rows * p->in, x, &room);
+    attn_dense_bf16_forward(context, rows, p->in, p->out, half_x, call->packed + p->packed, bias,
+                            output(y));
 }
 
 void attn_projection_forward(attn_context *context, const attn_layer *layer, const attn_call *call,
                              size_t index, size_t rows, const float *x, float *y)
 {
-    const attn_projection *p = &layer->projections[index];
-    if (layer->dtype == ATTN_F32) {
-        const bool is_decoding = call->cache && call->length == 1;
-        (is_decoding ? attn_dense_decode : attn_dense_forward)(context, rows, p->in, p->out, x,
-                                                               call->parameters + p->weight,
-                                                               bias_of(p, call->parameters), y);
-        return;
-    }
-    forward_half(context, layer, call, p, rows, x, (attn_result){.single = y});
-}
-
-void attn_projection_forward_half(attn_context *context, const attn_layer *layer,
-                                  const attn_call *call, size_t index, size_t rows, const float *x,
-                                  attn_bf16 *y)
-{
-    forward_half(context, layer, call, &layer->projections[index], rows, x,
-                 (attn_result){.half = y});
+    attn_project(context, layer, call, index, rows, (attn_operand){.single = x},
+                 (attn_result){.single = y});
 }
 
 static void half_input_gradient(attn_context *context, const attn_call *call,
@@ -134,30 +117,31 @@ void attn_projection_input_gradient(attn_context *context, const attn_layer *lay
     half_input_gradient(context, call, p, rows, half_dy, (attn_result){.single = dx});
 }
 
-void attn_projection_backward(attn_context *context, const attn_layer *layer, const attn_call *call,
-                              size_t index, size_t rows, const float *x, const float *dy, float *dx)
+void attn_project_back(attn_context *context, const attn_layer *layer, const attn_call *call,
+                       size_t index, size_t rows, attn_operand x, attn_operand dy, attn_result dx)
 {
     const attn_projection *p = &layer->projections[index];
-    if (layer->dtype == ATTN_BF16) {
-        attn_projection_backward_half(context, layer, call, index, rows,
-                                      (attn_operand){.single = x}, (attn_operand){.single = dy},
-                                      (attn_result){.single = dx});
+    float *dw = call->gradients + p->weight;
+    float *d_bias = p->bias == ATTN_NO_BIAS ? NULL : call->gradients + p->bias;
+    if (layer->dtype == ATTN_F32) {
+        attn_dense_weight_gradient(context, rows, p->in, p->out, x.single, dy.single, dw, d_bias,
+                                   false);
+        if (dx.single)
+            attn_dense_input_gradient(context, rows, p->in, p->out, dy.single,
+                                      call->parameters + p->weight, dx.single, false);
         return;
     }
-    attn_dense_weight_gradient(context, rows, p->in, p->out, x, dy, call->gradients + p->weight,
-                               bias_gradient(p, call), false);
-    if (dx) attn_projection_input_gradient(context, layer, call, index, rows, dy, dx);
-}
-
-void attn_projection_backward_half(attn_context *context, const attn_layer *layer,
-                                   const attn_call *call, size_t index, size_t rows, attn_operand x,
-                                   attn_operand dy, attn_result dx)
-{
-    const attn_projection *p = &layer->projections[index];
     float *room = room_of(context, layer, call);
     const attn_bf16 *half_dy = rounded(context, rows * p->out, dy, &room);
     const attn_bf16 *half_x = rounded(context, rows * p->in, x, &room);
-    attn_dense_bf16_weight_gradient(context, rows, p->in, p->out, half_x, half_dy, p->out,
-                                    call->gradients + p->weight, bias_gradient(p, call), false);
+    attn_dense_bf16_weight_gradient(context, rows, p->in, p->out, half_x, half_dy, p->out, dw,
+                                    d_bias, false);
     if (dx.single || dx.half) half_input_gradient(context, call, p, rows, half_dy, dx);
+}
+
+void attn_projection_backward(attn_context *context, const attn_layer *layer, const attn_call *call,
+                              size_t index, size_t rows, const float *x, const float *dy, float *dx)
+{
+    attn_project_back(context, layer, call, index, rows, (attn_operand){.single = x},
+                      (attn_operand){.single = dy}, (attn_result){.single = dx});
 }

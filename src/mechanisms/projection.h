@@ -14,11 +14,6 @@
 void attn_projection_forward(attn_context *context, const attn_layer *layer, const attn_call *call,
                              size_t index, size_t rows, const float *x, float *y);
 
-/* The same of a bfloat16 layer, with y rounded. */
-void attn_projection_forward_half(attn_context *context, const attn_layer *layer,
-                                  const attn_call *call, size_t index, size_t rows, const float *x,
-                                  attn_bf16 *y);
-
 /* dx[rows][in] = dy[rows][out] w */
 void attn_projection_input_gradient(attn_context *context, const attn_layer *layer,
                                     const attn_call *call, size_t index, size_t rows,
@@ -30,10 +25,11 @@ void attn_projection_backward(attn_context *context, const attn_layer *layer, co
                               size_t index, size_t rows, const float *x, const float *dy,
                               float *dx);
 
-/* The same of a bfloat16 layer, with numbers of either type. */
-void attn_projection_backward_half(attn_context *context, const attn_layer *layer,
-                                   const attn_call *call, size_t index, size_t rows, attn_operand x,
-                                   attn_operand dy, attn_result dx);
+/* The same with numbers of either type, bfloat16 in layers of that dtype alone. */
+void attn_project(attn_context *context, const attn_layer *layer, const attn_call *call,
+                  size_t index, size_t rows, attn_operand x, attn_result y);
+void attn_project_back(attn_context *context, const attn_layer *layer, const attn_call *call,
+                       size_t index, size_t rows, attn_operand x, attn_operand dy, attn_result dx);
 
 /* Floats that hold so many bfloat16 numbers, in whole cache lines. */
 static inline size_t attn_halves(size_t count)

@@ -94,25 +94,39 @@ size_t attn_tile_backward_gathered(const attn_tile_shape *shape, size_t threads)
     return sequences_together(shape, threads) * shape->kv_heads * parts * part_count(shape);
 }
 
+/* dO / l of one query head, with 1 / l in room->delta. */
+static void load_gradient(const attn_tile_call *call, attn_far_rows d_o, const head_room *room)
+{
+    const attn_kernels *kernels = call->context->kernels;
+    const size_t T = call->shape.queries, dv = call->shape.value_width;
+    if (call->shape.dtype == ATTN_F32) {
+        kernels->copy_rows(T, dv, 1.0f, room->delta, d_o.single, d_o.row, room->d_o, dv);
+        return;
+    }
+    attn_take_rows(kernels, T, dv, d_o, room->d_o);
+    attn_tile_round(call, T * dv, room->d_o);
+    kernels->scale_rows(T, dv, room->delta, room->d_o, dv);
+    attn_tile_round(call, T * dv, room->d_o);
+}
+
 /* Loads one query head: q, dO / l, delta, and clears its dq. */
 static void load_query_head(const backward_job *job, const head_room *room, size_t b, size_t h)
 {
     const attn_tile_call *call = job->call;
     const attn_kernels *kernels = call->context->kernels;
     const size_t T = call->shape.queries, dk = call->shape.key_width, dv = call->shape.value_width;
-    const size_t at = b * T * call->o_at.row + h * call->o_at.head;
     const float *saved = call->saved + 2 * (b * call->shape.heads + h) * T;
+    const float *o = call->o + b * T * call->o_at.row + h * call->o_at.head;
     attn_take_rows(kernels, T, dk, attn_tile_rows(call->q, call->q_at, b * T, h), room->q);
+    attn_tile_round(call, T * dk, room->q);
     for (size_t i = 0; i < T; i++) {
         const float l = saved[T + i];
         room->top[i] = l == 0.0f ? INFINITY : saved[i]; /* saw nothing: P is 2^-inf = 0 */
         room->delta[i] = l == 0.0f ? 0.0f : 1.0f / l;
     }
-    kernels->copy_rows(T, dv, 1.0f, room->delta, call->d_o + at, call->o_at.row, room->d_o, dv);
-    attn_tile_round(call, T * dk, room->q);
-    attn_tile_round(call, T * dv, room->d_o);
+    load_gradient(call, attn_tile_rows(call->d_o, call->o_at, b * T, h), room);
     for (size_t i = 0; i < T; i++)
-        room->delta[i] = kernels->dot(dv, room->d_o + i * dv, call->o + at + i * call->o_at.row);
+        room->delta[i] = kernels->dot(dv, room->d_o + i * dv, o + i * call->o_at.row);
     memset(room->dq, 0, T * dk * sizeof *room->dq);
 }
 

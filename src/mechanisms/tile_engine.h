@@ -45,19 +45,15 @@ typedef struct attn_head_layout {
 /* The rows of head h from token t on, t counted through the batch. */
 static inline attn_far_rows attn_tile_rows(attn_operand x, attn_head_layout at, size_t t, size_t h)
 {
-    const size_t first = t * at.row + h * at.head;
-    return (attn_far_rows){.single = x.single ? x.single + first : NULL,
-                           .half = x.half ? x.half + first : NULL,
-                           .row = at.row};
+    const attn_far_rows all = {.single = x.single, .half = x.half, .row = at.row};
+    return attn_rows_from(all, t, h * at.head);
 }
 
 static inline attn_result_rows attn_tile_results(attn_result x, attn_head_layout at, size_t t,
                                                  size_t h)
 {
-    const size_t first = t * at.row + h * at.head;
-    return (attn_result_rows){.single = x.single ? x.single + first : NULL,
-                              .half = x.half ? x.half + first : NULL,
-                              .row = at.row};
+    const attn_result_rows all = {.single = x.single, .half = x.half, .row = at.row};
+    return attn_results_from(all, t, h * at.head);
 }
 
 /* A function of a pair's scaled score s = scale q.k, query i, key j and head. */
@@ -98,7 +94,7 @@ typedef struct attn_tile_call {
     float *o;
     float *saved;           /* attn_tile_saved() floats, written by forward; NULL: inference */
     float *scratch;         /* attn_tile_scratch() floats */
-    const float *d_o;       /* backward */
+    attn_operand d_o;       /* backward */
     attn_result dq, dk, dv; /* backward; overwritten */
 } attn_tile_call;
 

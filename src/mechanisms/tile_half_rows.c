@@ -95,34 +95,26 @@ void attn_half_load_queries(const attn_half_gradients *job, const attn_half_head
     const attn_tile_call *call = job->call;
     const size_t T = call->shape.queries, dk = call->shape.key_width, dv = call->shape.value_width;
     const size_t first = t->first * ATTN_TILE_QUERIES, strip = t->first * ATTN_TILE_STRIPS;
-    const size_t at = (b * T + first) * call->o_at.row + h * call->o_at.head;
+    const size_t at = b * T + first;
     const float *saved = call->saved + 2 * (b * call->shape.heads + h) * T;
     const attn_amx_forms q = {
         .left = room->q, .transposed = room->q_columns, .row_strips = job->query_strips};
     const attn_amx_forms d_o = {
         .left = room->d_o, .transposed = room->d_o_columns, .row_strips = job->query_strips};
-    attn_amx_pack(strip, tile_rows(t, T), dk, attn_tile_rows(call->q, call->q_at, b * T + first, h),
-                  &q);
+    attn_amx_pack(strip, tile_rows(t, T), dk, attn_tile_rows(call->q, call->q_at, at, h), &q);
     for (size_t i = first; i < t->last * ATTN_TILE_QUERIES; i++) {
         const float l = i < T ? saved[T + i] : 0.0f;
         room->top[i] = l == 0.0f ? INFINITY : saved[i]; /* saw nothing: P is 2^-inf = 0 */
         room->delta[i] = l == 0.0f ? 0.0f : 1.0f / l;
     }
-    attn_amx_pack_gradient(strip, tile_rows(t, T), dv,
-                           &(attn_amx_output_rows){.d_o = call->d_o + at,
-                                                   .o = call->o + at,
-                                                   .row = call->o_at.row,
-                                                   .delta = room->delta + first},
-                           &d_o);
+    attn_amx_pack_gradient(
+        strip, tile_rows(t, T), dv,
+        &(attn_amx_output_rows){.d_o = attn_tile_rows(call->d_o, call->o_at, at, h),
+                                .o = call->o + at * call->o_at.row + h * call->o_at.head,
+                                .o_row = call->o_at.row,
+                                .delta = room->delta + first},
+        &d_o);
     memset(room->has_dq + t->first, 0, (t->last - t->first) * sizeof *room->has_dq);
-}
-
-static attn_result_rows results_from(attn_result_rows to, size_t row, size_t column)
-{
-    const size_t at = row * to.row + column;
-    return (attn_result_rows){.single = to.single ? to.single + at : NULL,
-                              .half = to.half ? to.half + at : NULL,
-                              .row = to.row};
 }
 
 static void clear_rows(size_t rows, size_t n, attn_result_rows to)
@@ -159,12 +151,12 @@ static void store_sums(const attn_half_gradients *job, const attn_half_head *roo
             const size_t after = attn_smaller(ATTN_STRIP, rows - first - n);
             const size_t columns = attn_smaller(ATTN_STRIP, width - column);
             const float *square = sums + ((place + j) * strips + i) * ATTN_HALF_SQUARE;
-            const attn_result_rows at = results_from(to, first, column);
+            const attn_result_rows at = attn_results_from(to, first, column);
             if (!room->has_dk[(place + j) / ATTN_TILE_STRIPS]) {
                 clear_rows(n, columns, at);
                 continue;
             }
-            claim_rows(after, columns, results_from(at, ATTN_STRIP, 0));
+            claim_rows(after, columns, attn_results_from(at, ATTN_STRIP, 0));
             kernels->transpose(columns, n, square, ATTN_STRIP, room->rows, ATTN_STRIP);
             attn_store_rows(kernels, n, columns, scale, room->rows, ATTN_STRIP, at);
         }

@@ -1,6 +1,7 @@
 /* Attention in bfloat16 over several blocks of queries and keys: the engine of level amx against
  * the float32 engine that rounds in place. Both round the same numbers, summed in another order, so
- * some of them fall on the other side of a middle: docs/numerics.md. Skipped where there is no AMX. */
+ * some of them fall on the other side of a middle: docs/numerics.md. Skipped where there is no AMX.
+ * And, at every level, numbers that lie in memory rounded against the same as floats. */
 #include "attn/context.h"
 #include "attn/flex.h"
 #include "attn/layer.h"
@@ -22,10 +23,12 @@ static const double tolerance = 1.2e-3;
 
 enum { BATCH = 2, HEADS = 4 };
 
-/* o and the gradients of a core at one level. */
+/* o and the gradients of a core at one level; gradients of halves stand in the first half. */
 typedef struct results {
     float *o, *d_qkv;
 } results;
+
+typedef enum numbers { SINGLES, ROUNDED_SINGLES, HALVES } numbers;
 
 static float *floats(size_t n, uint32_t stream)
 {
@@ -77,9 +80,20 @@ static attn_layer *create_layer(const attn_layer_config *config)
     return layer;
 }
 
+/* In place. */
+static void round_numbers(size_t n, float *x, numbers kind)
+{
+    attn_bf16 *halves = (attn_bf16 *)(void *)x;
+    for (size_t i = 0; i < n; i++) {
+        const attn_bf16 half = attn_bf16_from_float(x[i]);
+        if (kind == HALVES) halves[i] = half;
+        if (kind == ROUNDED_SINGLES) x[i] = attn_bf16_to_float(half);
+    }
+}
+
 /* Scratch and results begin with numbers that mean nothing. */
 static results run_core(const char *isa, size_t threads, const char *mechanism, const char *options,
-                        size_t length, size_t head_dim, float growth)
+                        size_t length, size_t head_dim, float growth, numbers kind)
 {
     attn_error error = {0};
     attn_context *context = NULL;
@@ -100,23 +114,29 @@ static results run_core(const char *isa, size_t threads, const char *mechanism, 
     float *saved = floats(core->saved(layer, BATCH, length), 0);
     float *scratch = floats(core->scratch(layer, threads, BATCH, length), 3);
     results r = {.o = floats(tokens * C, 4), .d_qkv = floats(tokens * row, 5)};
-    const attn_core_call call = {.context = context,
-                                 .kernels = attn_core_kernels(context, layer),
-                                 .layer = layer,
-                                 .batch = BATCH,
-                                 .length = length,
-                                 .q = qkv,
-                                 .k = qkv + C,
-                                 .v = qkv + C + kv,
-                                 .row = row,
-                                 .o = r.o,
-                                 .o_row = C,
-                                 .saved = saved,
-                                 .scratch = scratch,
-                                 .d_o = d_o,
-                                 .dq = r.d_qkv,
-                                 .dk = r.d_qkv + C,
-                                 .dv = r.d_qkv + C + kv};
+    attn_core_call call = {.context = context,
+                           .kernels = attn_core_kernels(context, layer),
+                           .layer = layer,
+                           .batch = BATCH,
+                           .length = length,
+                           .q = qkv,
+                           .k = qkv + C,
+                           .v = qkv + C + kv,
+                           .row = row,
+                           .o = r.o,
+                           .o_row = C,
+                           .saved = saved,
+                           .scratch = scratch,
+                           .d_o = d_o,
+                           .dq = r.d_qkv,
+                           .dk = r.d_qkv + C,
+                           .dv = r.d_qkv + C + kv};
+    round_numbers(tokens * row, qkv, kind);
+    round_numbers(tokens * C, d_o, kind);
+    if (kind == HALVES) {
+        attn_core_set_rows(&call, qkv);
+        attn_core_set_gradients(&call, d_o, r.d_qkv);
+    }
     core->forward(&call);
     core->backward(&call);
     attn_free(qkv);
@@ -148,9 +168,9 @@ static void compare(const char *mechanism, const char *options, size_t length, s
     }
     const size_t tokens = BATCH * length, o_count = tokens * HEADS * head_dim;
     const size_t qkv_count = tokens * (HEADS + 2 * kv_heads) * head_dim;
-    results want = run_core("avx512", 2, mechanism, options, length, head_dim, growth);
-    results got = run_core("amx", 1, mechanism, options, length, head_dim, growth);
-    results again = run_core("amx", 3, mechanism, options, length, head_dim, growth);
+    results want = run_core("avx512", 2, mechanism, options, length, head_dim, growth, SINGLES);
+    results got = run_core("amx", 1, mechanism, options, length, head_dim, growth, SINGLES);
+    results again = run_core("amx", 3, mechanism, options, length, head_dim, growth, SINGLES);
     assert_near(o_count, got.o, want.o);
     assert_near(qkv_count, got.d_qkv, want.d_qkv);
     assert_memory_equal(got.o, again.o, o_count * sizeof *got.o);
@@ -160,6 +180,46 @@ static void compare(const char *mechanism, const char *options, size_t length, s
         attn_free(all[i].o);
         attn_free(all[i].d_qkv);
     }
+}
+
+/* The results of halves are those of the same numbers as floats, dq, dk and dv rounded. */
+static void compare_halves(const char *mechanism, const char *options, size_t length,
+                           size_t head_dim, size_t kv_heads)
+{
+    static const char *const levels[] = {"ref", "avx2", "avx512", "amx"};
+    const size_t tokens = BATCH * length, o_count = tokens * HEADS * head_dim;
+    const size_t qkv_count = tokens * (HEADS + 2 * kv_heads) * head_dim;
+    for (size_t level = 0; level <= (size_t)attn_cpu_best_isa(); level++) {
+        const char *isa = levels[level];
+        results want = run_core(isa, 2, mechanism, options, length, head_dim, 0, ROUNDED_SINGLES);
+        results got = run_core(isa, 2, mechanism, options, length, head_dim, 0, HALVES);
+        const attn_bf16 *halves = (const attn_bf16 *)(const void *)got.d_qkv;
+        assert_memory_equal(got.o, want.o, o_count * sizeof *got.o);
+        for (size_t i = 0; i < qkv_count; i++)
+            assert_int_equal(halves[i].bits, attn_bf16_from_float(want.d_qkv[i]).bits);
+        attn_free(want.o);
+        attn_free(want.d_qkv);
+        attn_free(got.o);
+        attn_free(got.d_qkv);
+    }
+}
+
+static void test_halves_of_64(void **state)
+{
+    (void)state;
+    compare_halves("flash", NULL, 333, 64, HEADS);
+}
+
+static void test_halves_of_shared_keys(void **state)
+{
+    (void)state;
+    compare_halves("gqa", "kv_heads=2", 150, 40, 2);
+}
+
+static void test_halves_of_hidden_tiles(void **state)
+{
+    (void)state;
+    compare_halves("flex", NULL, 780, 20, HEADS);
 }
 
 static void test_flash_of_64(void **state)
@@ -207,10 +267,16 @@ static void test_rising_references(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_flash_of_64),  cmocka_unit_test(test_flash_of_96),
-        cmocka_unit_test(test_rows_of_128),  cmocka_unit_test(test_shared_keys),
-        cmocka_unit_test(test_window),       cmocka_unit_test(test_rising_references),
+        cmocka_unit_test(test_flash_of_64),
+        cmocka_unit_test(test_flash_of_96),
+        cmocka_unit_test(test_rows_of_128),
+        cmocka_unit_test(test_shared_keys),
+        cmocka_unit_test(test_window),
+        cmocka_unit_test(test_rising_references),
         cmocka_unit_test(test_hidden_tiles),
+        cmocka_unit_test(test_halves_of_64),
+        cmocka_unit_test(test_halves_of_shared_keys),
+        cmocka_unit_test(test_halves_of_hidden_tiles),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
