@@ -208,7 +208,7 @@ static far prepare_far(void)
              .gradients = draw_half((size_t)FAR_ROWS * 3 * ROW, 2),
              .o = take_floats((size_t)FAR_ROWS * ROW),
              .swept = take_floats(SWEPT_FLOATS),
-             .delta = take_floats(FAR_ROWS),
+             .delta = take_floats(NEAR_ROWS),
              .sums = take_floats(near),
              .square = take_floats(SQUARE)};
     for (size_t i = 0; i < sizeof f.forms / sizeof *f.forms; i++) f.forms[i] = draw_half(near, 3);
@@ -223,10 +223,9 @@ static void pack_rows(const far *f, size_t head, size_t first)
     const attn_far_rows rows[] = {{.half = q, .row = 3 * ROW},
                                   {.half = q + ROW, .row = 3 * ROW},
                                   {.half = q + 2 * ROW, .row = 3 * ROW}};
-    const attn_amx_output_rows output = {.d_o = {.half = f->d_o + at, .row = ROW},
-                                         .o = f->o + at,
-                                         .o_row = ROW,
-                                         .delta = f->delta + first};
+    const attn_amx_output_rows output = {
+        .d_o = {.half = f->d_o + at, .row = ROW}, .o = f->o + at, .o_row = ROW, .delta = f->delta};
+    for (size_t i = 0; i < NEAR_ROWS; i++) f->delta[i] = 1.0f;
     attn_amx_pack(
         0, NEAR_ROWS, WIDTH, rows[0],
         &(attn_amx_forms){.left = forms[0], .transposed = forms[1], .row_strips = STRIPS});
@@ -279,12 +278,11 @@ static void print_rows(size_t readings)
         stored_s = fmin(stored_s, time_s[1]);
     }
     const double rows = (double)HEADS * FAR_ROWS, scores = (FAR_ROWS + 1) / 2.0 / 16.0;
-    printf(
-        "\nns for a row of a head in memory: q, k, v, dO and o packed %.0f, dq, dk and dv stored "
-        "%.0f\n",
-        1e9 * packed_s / rows, 1e9 * stored_s / rows);
-    printf("which is %.2f for 16 scores of %d causal tokens\n",
-           1e9 * (packed_s + stored_s) / rows / scores, FAR_ROWS);
+    printf("\nns for a row of a head in memory\nq, k, v, dO and o packed %8.1f\n",
+           1e9 * packed_s / rows);
+    printf("dq, dk and dv stored      %8.1f\n", 1e9 * stored_s / rows);
+    printf("both, for 16 scores of %d causal tokens %.2f\n", FAR_ROWS,
+           1e9 * (packed_s + stored_s) / rows / scores);
 }
 
 int main(int count, char **arguments)

@@ -133,6 +133,7 @@ static void run_core(timing *t, attn_phase phase)
                            .parameters = t->parameters,
                            .gradients = t->gradients};
     attn_core_set_rows(&call, t->halves ? (const void *)t->halves : t->x);
+    /* any numbers will do for dO */
     attn_core_set_gradients(&call, t->halves ? (const void *)t->halves : t->dy, t->dx);
     if (phase == ATTN_PHASE_FORWARD)
         t->layer->mechanism->core->forward(&call);
