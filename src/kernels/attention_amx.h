@@ -96,6 +96,7 @@ typedef struct attn_amx_ahead {
 /* A strip of queries and a tile of keys that it sees. */
 typedef struct attn_amx_step {
     size_t strip, tile;
+    bool is_first;        /* of its strip: O begins with it */
     bool is_partial;      /* finish() changes its scores */
     attn_amx_ahead ahead; /* what to ask for beside its softmax */
 } attn_amx_step;
@@ -113,7 +114,7 @@ typedef struct attn_amx_walk {
     size_t key_cells, value_strips, key_strips; /* strips of dk, of dv, of the keys */
     float factor;
     const attn_bf16 *q, *keys, *values;
-    float *o;         /* [strips][32][value_strips * 32], 0 at first */
+    float *o;         /* [strips][32][value_strips * 32] */
     float *top;       /* [queries], as above */
     float *total;     /* [queries][ATTN_RUNNING_SUMS] */
     float *scores[2]; /* [32][64], of a step and of the next */

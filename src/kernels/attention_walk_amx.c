@@ -243,7 +243,7 @@ multiply_scores(attn_amx_walk *w, const attn_amx_step *step, bool is_far, row_wo
     w->held = held;
 }
 
-/* O += P V. */
+/* O += P V, or O = P V. */
 static inline __attribute__((always_inline)) void
 multiply_values(attn_amx_walk *w, const attn_amx_step *step, row_work *rows)
 {
@@ -251,7 +251,7 @@ multiply_values(attn_amx_walk *w, const attn_amx_step *step, row_work *rows)
     const attn_bf16 *right = w->values + STRIPS * step->tile * ATTN_CELL;
     attn_amx_sums to = {step_o(w, step), w->value_strips * ATTN_STRIP}, held = w->held;
     for (size_t column = 0; column < w->value_strips; column++) {
-        multiply_cell(left, right, false, true, true, held, to, rows);
+        multiply_cell(left, right, false, true, !step->is_first, held, to, rows);
         multiply_cell(left + ATTN_CELL, right + ATTN_CELL, false, false, true, held, to, rows);
         right += w->key_strips * ATTN_CELL;
         held = to;
@@ -378,12 +378,14 @@ void attn_amx_store_rows(const attn_amx_results *r)
         _mm512_storeu_ps(factors, _mm512_maskz_div_ps(seen, one, totals));
         for (size_t i = 0; i < n; i++) {
             const __m512 by = _mm512_set1_ps(factors[i]);
+            const __mmask16 has_sums = seen >> i & 1 ? 0xffff : 0; /* else o was not written */
             const float *from = r->o + (first + i) * r->o_row;
             float *to = r->to + (first + i) * r->to_row;
             for (size_t j = 0; j < r->width; j += 16) {
                 const __mmask16 some = first_16(r->width - j);
                 if (first + i + AHEAD < r->rows) __builtin_prefetch(to + AHEAD * r->to_row + j, 1);
-                _mm512_mask_storeu_ps(to + j, some, _mm512_mul_ps(by, _mm512_load_ps(from + j)));
+                _mm512_mask_storeu_ps(to + j, some,
+                                      _mm512_maskz_mul_ps(has_sums, by, _mm512_load_ps(from + j)));
             }
         }
     }

@@ -169,7 +169,8 @@ typedef struct walk {
     query_block *block;
     size_t group, strip, tile;   /* first tile of the group; next tile */
     attn_tile_kind kinds[GROUP]; /* of the group, for the strip's tile of queries */
-    size_t last;                 /* tile that is worth asking for */
+    bool has_begun[BLOCK_QUERIES / ATTN_STRIP];
+    size_t last; /* tile that is worth asking for */
     /* What the strip asks for beside a tile: so much of the tile a group later, from there on. */
     size_t lines, keys_at, values_at;
 } walk;
@@ -207,7 +208,7 @@ static void see_group(walk *at)
     }
 }
 
-static void make_step(const walk *at, attn_tile_kind kind, step *s)
+static void make_step(walk *at, attn_tile_kind kind, step *s)
 {
     query_block *block = at->block;
     const attn_tile tile = tile_at(block, at->strip * ATTN_STRIP, ATTN_STRIP, at->tile);
@@ -215,6 +216,7 @@ static void make_step(const walk *at, attn_tile_kind kind, step *s)
     s->kind = kind;
     s->of = (attn_amx_step){.strip = at->strip,
                             .tile = at->tile,
+                            .is_first = !at->has_begun[at->strip],
                             .is_partial = kind != ATTN_TILE_FULL || tile.nj < ATTN_TILE_KEYS ||
                                           block->documents || block->job->call->rule.score};
     if (later <= at->last)
@@ -222,6 +224,7 @@ static void make_step(const walk *at, attn_tile_kind kind, step *s)
             (attn_amx_ahead){.keys = block->keys + cell * block->job->key_cells + at->keys_at,
                              .values = block->values + cell + at->values_at,
                              .lines = at->lines};
+    at->has_begun[at->strip] = true;
     count_tile(block, &tile, kind);
     block->count.row_visits += tile.ni;
 }
@@ -400,7 +403,6 @@ static void run_block(void *argument, size_t place, size_t head, size_t index, s
                   attn_tile_rows(call->q, call->q_at, b * T + block.i0, h), &forms);
     for (size_t i = 0; i < block.ni; i++) block.top[i] = ATTN_RUNNING_START;
     memset(block.total, 0, block.ni * ATTN_RUNNING_SUMS * sizeof *block.total);
-    memset(block.o, 0, BLOCK_QUERIES * row * sizeof *block.o);
 
     attn_amx_begin();
     if (call->rule.order == ATTN_TILE_ROWS)
