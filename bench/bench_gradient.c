@@ -247,8 +247,6 @@ static void store_rows(const attn_kernels *kernels, const far *f, size_t head, s
         for (size_t row = 0; row < NEAR_ROWS; row += ATTN_STRIP)
             for (size_t column = 0; column < WIDTH; column += ATTN_STRIP) {
                 attn_bf16 *to = dq + of * ROW + row * 3 * ROW + column;
-                for (size_t i = ATTN_STRIP; row + ATTN_STRIP < NEAR_ROWS && i < 2 * ATTN_STRIP; i++)
-                    __builtin_prefetch(to + i * 3 * ROW, 1);
                 kernels->transpose(ATTN_STRIP, ATTN_STRIP, f->sums + row * WIDTH + column, WIDTH,
                                    f->square, ATTN_STRIP);
                 kernels->round_rows(ATTN_STRIP, ATTN_STRIP, 0.18f, NULL, f->square, ATTN_STRIP, to,

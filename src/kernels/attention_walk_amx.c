@@ -357,9 +357,13 @@ static __m512 split_totals(__m512 totals, __m512 *rest)
     return _mm512_maskz_getexp_ps(plain, totals);
 }
 
+/* Whole cache lines go past the caches: a block's rows are far apart, and many others come before they
+ * are read. */
 void attn_amx_store_rows(const attn_amx_results *r)
 {
-    enum { AHEAD = 8 };
+    enum { LINE = 64 };
+    const size_t row_bytes = r->width * sizeof *r->to, to_row_bytes = r->to_row * sizeof *r->to;
+    const bool is_far = ((uintptr_t)r->to | row_bytes | to_row_bytes) % LINE == 0;
     for (size_t first = 0; first < r->rows; first += 16) {
         const size_t n = r->rows - first < 16 ? r->rows - first : 16;
         float sums[16] = {0}, factors[16];
@@ -383,10 +387,13 @@ void attn_amx_store_rows(const attn_amx_results *r)
             float *to = r->to + (first + i) * r->to_row;
             for (size_t j = 0; j < r->width; j += 16) {
                 const __mmask16 some = first_16(r->width - j);
-                if (first + i + AHEAD < r->rows) __builtin_prefetch(to + AHEAD * r->to_row + j, 1);
-                _mm512_mask_storeu_ps(to + j, some,
-                                      _mm512_maskz_mul_ps(has_sums, by, _mm512_load_ps(from + j)));
+                const __m512 o = _mm512_maskz_mul_ps(has_sums, by, _mm512_load_ps(from + j));
+                if (is_far)
+                    _mm512_stream_ps(to + j, o);
+                else
+                    _mm512_mask_storeu_ps(to + j, some, o);
             }
         }
     }
+    if (is_far) _mm_sfence(); /* whoever comes next sees it */
 }

@@ -48,7 +48,10 @@ typedef struct attn_kernels {
      * factors NULL: all 1. For rows that come from far away or go there. */
     void (*copy_rows)(size_t rows, size_t n, float factor, const float *factors, const float *from,
                       size_t from_row, float *to, size_t to_row);
-    /* The same, rounded to the nearest. */
+    /* The same with results that go far, past the caches where rows are whole cache lines; and rounded
+     * to the nearest. */
+    void (*store_rows)(size_t rows, size_t n, float factor, const float *factors, const float *from,
+                       size_t from_row, float *to, size_t to_row);
     void (*round_rows)(size_t rows, size_t n, float factor, const float *factors, const float *from,
                        size_t from_row, attn_bf16 *to, size_t to_row);
     float (*maximum)(size_t n, const float *x); /* -inf when n = 0; NaN is passed over */

@@ -433,6 +433,7 @@ const attn_kernels attn_kernels_ref = {
     .product_double = product_double,
     .transpose = transpose,
     .copy_rows = copy_rows,
+    .store_rows = copy_rows,
     .round_rows = round_rows,
     .maximum = maximum,
     .sum = sum,

@@ -376,10 +376,11 @@ static void kernel_bf16_to_float(size_t n, const attn_bf16 *x, float *y)
         .isa = level, .product_ahead = its_product_ahead, .product = its_product,                  \
         .product_asking = kernel_product_asking, .product_double = kernel_product_double,          \
         .transpose = kernel_transpose, .copy_rows = kernel_copy_rows,                              \
-        .round_rows = kernel_round_rows, .maximum = kernel_maximum, .sum = kernel_sum,             \
-        .sum_squares = kernel_sum_squares, .dot = kernel_dot, .dot_double = kernel_dot_double,     \
-        .dot_rows = kernel_dot_rows, .weigh_rows = kernel_weigh_rows, .add = kernel_add,           \
-        .add_scaled = kernel_add_scaled, .scale = kernel_scale, .exp_shifted = kernel_exp_shifted, \
+        .store_rows = kernel_store_rows, .round_rows = kernel_round_rows,                          \
+        .maximum = kernel_maximum, .sum = kernel_sum, .sum_squares = kernel_sum_squares,           \
+        .dot = kernel_dot, .dot_double = kernel_dot_double, .dot_rows = kernel_dot_rows,           \
+        .weigh_rows = kernel_weigh_rows, .add = kernel_add, .add_scaled = kernel_add_scaled,       \
+        .scale = kernel_scale, .exp_shifted = kernel_exp_shifted,                                  \
         .online_softmax = kernel_online_softmax,                                                   \
         .online_softmax_gradient = kernel_online_softmax_gradient,                                 \
         .running_softmax = kernel_running_softmax,                                                 \

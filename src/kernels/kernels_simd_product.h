@@ -41,7 +41,7 @@ static void kernel_transpose(size_t rows, size_t columns, const float *in, size_
 
 /* Rows of one head lie far apart, where no prefetcher of the machine looks: those to come are
  * asked for. An address behind the last row does no harm. */
-enum { COPY_AHEAD = 8, COPY_LINE = 16, COPY_HALF_LINE = 32 };
+enum { COPY_AHEAD = 8, COPY_LINE = 16 };
 
 static void kernel_copy_rows(size_t rows, size_t n, float factor, const float *factors,
                              const float *from, size_t from_row, float *to, size_t to_row)
@@ -59,19 +59,43 @@ static void kernel_copy_rows(size_t rows, size_t n, float factor, const float *f
     }
 }
 
+/* Whether rows are whole cache lines, which are written without being read. */
+static inline bool goes_past_caches(size_t row_bytes, const void *to, size_t to_row_bytes)
+{
+    enum { LINE = 64 };
+    return ((uintptr_t)to | row_bytes | to_row_bytes) % LINE == 0;
+}
+
+static void kernel_store_rows(size_t rows, size_t n, float factor, const float *factors,
+                              const float *from, size_t from_row, float *to, size_t to_row)
+{
+    if (!goes_past_caches(n * sizeof *to, to, to_row * sizeof *to)) {
+        kernel_copy_rows(rows, n, factor, factors, from, from_row, to, to_row);
+        return;
+    }
+    for (size_t i = 0; i < rows; i++) {
+        const vf by = all(factors ? factor * factors[i] : factor);
+        const float *row = from + i * from_row;
+        for (size_t at = 0; at < n; at += LANES)
+            stream(to + i * to_row + at, mul(by, load(row + at)));
+    }
+    end_streams();
+}
+
 static void kernel_round_rows(size_t rows, size_t n, float factor, const float *factors,
                               const float *from, size_t from_row, attn_bf16 *to, size_t to_row)
 {
+    const bool is_far = goes_past_caches(n * sizeof *to, to, to_row * sizeof *to);
     for (size_t i = 0; i < rows; i++) {
         const float by = factors ? factor * factors[i] : factor;
         const float *row = from + i * from_row;
-        attn_bf16 *out = to + i * to_row, *next_out = out + COPY_AHEAD * to_row;
+        attn_bf16 *out = to + i * to_row;
         size_t at = 0;
-        for (size_t j = 0; i + COPY_AHEAD < rows && j < n; j += COPY_HALF_LINE)
-            __builtin_prefetch(next_out + j, 1);
+        for (; is_far && at < n; at += LANES) stream_bf16(out + at, mul(all(by), load(row + at)));
         for (; at + LANES <= n; at += LANES) store_bf16(out + at, mul(all(by), load(row + at)));
         for (; at < n; at++) out[at] = attn_bf16_from_float(by * row[at]);
     }
+    end_streams();
 }
 
 #endif

@@ -32,6 +32,16 @@ static inline void store(float *p, vf a)
 {
     _mm256_storeu_ps(p, a);
 }
+/* past the caches; p on a whole vector */
+static inline void stream(float *p, vf a)
+{
+    _mm256_stream_ps(p, a);
+}
+/* whoever comes next sees what was streamed */
+static inline void end_streams(void)
+{
+    _mm_sfence();
+}
 static inline void store_some(float *p, vmask m, vf a)
 {
     _mm256_maskstore_ps(p, m, a);

@@ -16,7 +16,7 @@ static inline void load_pairs(const attn_bf16 *p, vf *first, vf *second)
     *first = _mm256_castsi256_ps(_mm256_slli_epi32(pairs, 16));
     *second = _mm256_castsi256_ps(_mm256_and_si256(pairs, _mm256_set1_epi32((int)0xffff0000u)));
 }
-static inline void store_bf16(attn_bf16 *p, vf a)
+static inline __m128i round_to_bf16(vf a)
 {
     const __m256i bits = _mm256_castps_si256(a), top = _mm256_srli_epi32(bits, 16);
     const __m256i odd = _mm256_and_si256(top, _mm256_set1_epi32(1));
@@ -26,7 +26,15 @@ static inline void store_bf16(attn_bf16 *p, vf a)
     const __m256i quiet = _mm256_or_si256(top, _mm256_set1_epi32(0x40));
     const __m256i result = _mm256_blendv_epi8(rounded, quiet, is_nan);
     const __m128i low = _mm256_castsi256_si128(result);
-    _mm_storeu_si128((void *)p, _mm_packus_epi32(low, _mm256_extracti128_si256(result, 1)));
+    return _mm_packus_epi32(low, _mm256_extracti128_si256(result, 1));
+}
+static inline void store_bf16(attn_bf16 *p, vf a)
+{
+    _mm_storeu_si128((void *)p, round_to_bf16(a));
+}
+static inline void stream_bf16(attn_bf16 *p, vf a)
+{
+    _mm_stream_si128((void *)p, round_to_bf16(a));
 }
 
 #endif

@@ -57,7 +57,7 @@ void attn_store_rows(const attn_kernels *kernels, size_t rows, size_t n, float f
     if (to.half)
         kernels->round_rows(rows, n, factor, NULL, from, from_row, to.half, to.row);
     else
-        kernels->copy_rows(rows, n, factor, NULL, from, from_row, to.single, to.row);
+        kernels->store_rows(rows, n, factor, NULL, from, from_row, to.single, to.row);
 }
 
 void attn_copy_head(size_t rows, size_t n, const float *from, size_t row, float *to)
@@ -275,16 +275,13 @@ static bool next_pair_run(const forward_job *job, const query_block *block, size
 }
 
 /* What products ask for before the pair at j0: its keys and values, since a head's do not fit the
- * second cache, or just so; rows of the output when no query sees it. */
+ * second cache, or just so; nothing when no query sees it. */
 static attn_ahead pair_ahead(const attn_tile_call *call, const query_block *block, bool is_seen,
                              size_t j0)
 {
     const size_t dk = call->shape.key_width, dv = call->shape.value_width;
-    attn_ahead ahead = {.rows = block->ni};
-    if (!is_seen) {
-        attn_ahead_add(&ahead, dv, block->to, call->o_at.row, true);
-        return ahead;
-    }
+    attn_ahead ahead = {0};
+    if (!is_seen) return ahead;
     ahead.rows = attn_smaller(PAIR_KEYS, call->shape.keys - j0);
     attn_ahead_add(&ahead, dk, block->keys + j0 * dk, dk, false);
     attn_ahead_add(&ahead, dv, block->values + j0 * dv, dv, false);
@@ -363,7 +360,7 @@ static void store_output(const forward_job *job, const query_block *block, size_
         }
         block->top[i] = total == 0.0f ? 0.0f : 1.0f / total;
     }
-    kernels->copy_rows(block->ni, dv, 1.0f, block->top, block->o, dv, block->to, call->o_at.row);
+    kernels->store_rows(block->ni, dv, 1.0f, block->top, block->o, dv, block->to, call->o_at.row);
 }
 
 /* Blocks of queries of one query head after the other, of those that share key/value head `head`; late

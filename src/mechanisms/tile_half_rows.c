@@ -2,8 +2,6 @@
  * and how gradients are stored. */
 #include "mechanisms/tile_half_backward.h"
 
-#include "mechanisms/head_rows.h"
-
 #include <math.h>
 #include <string.h>
 
@@ -126,16 +124,6 @@ static void clear_rows(size_t rows, size_t n, attn_result_rows to)
             memset(to.single + i * to.row, 0, n * sizeof *to.single);
 }
 
-/* A whole square of 32 x 32 is taken over at once: what follows it is asked for here. */
-static void claim_rows(size_t rows, size_t columns, attn_result_rows to)
-{
-    for (size_t i = 0; i < rows; i++)
-        if (to.half)
-            __builtin_prefetch(to.half + i * to.row, 1);
-        else
-            attn_claim_row(columns, to.single + i * to.row);
-}
-
 /* Sums of keys, from the first of some tiles on, to the rows of the first. */
 static void store_sums(const attn_half_gradients *job, const attn_half_head *room,
                        const attn_half_tiles *t, size_t width, const float *sums, float scale,
@@ -148,7 +136,6 @@ static void store_sums(const attn_half_gradients *job, const attn_half_head *roo
         for (size_t i = 0; i < strips; i++) {
             const size_t first = j * ATTN_STRIP, column = i * ATTN_STRIP;
             const size_t n = attn_smaller(ATTN_STRIP, rows - first);
-            const size_t after = attn_smaller(ATTN_STRIP, rows - first - n);
             const size_t columns = attn_smaller(ATTN_STRIP, width - column);
             const float *square = sums + ((place + j) * strips + i) * ATTN_HALF_SQUARE;
             const attn_result_rows at = attn_results_from(to, first, column);
@@ -156,7 +143,6 @@ static void store_sums(const attn_half_gradients *job, const attn_half_head *roo
                 clear_rows(n, columns, at);
                 continue;
             }
-            claim_rows(after, columns, attn_results_from(at, ATTN_STRIP, 0));
             kernels->transpose(columns, n, square, ATTN_STRIP, room->rows, ATTN_STRIP);
             attn_store_rows(kernels, n, columns, scale, room->rows, ATTN_STRIP, at);
         }

@@ -49,11 +49,11 @@ const void *check_slot_find(const char *name);
 
 /* The check of each slot. */
 check_slot_body check_slot_product, check_slot_product_asking, check_slot_keep_lower,
-    check_slot_product_double, check_slot_transpose, check_slot_copy_rows, check_slot_round_rows,
-    check_slot_maximum, check_slot_sum, check_slot_sum_squares, check_slot_dot,
-    check_slot_dot_double, check_slot_dot_rows, check_slot_weigh_rows, check_slot_add,
-    check_slot_add_scaled, check_slot_scale, check_slot_scale_rows, check_slot_add_ramp,
-    check_slot_softcap, check_slot_exp_shifted, check_slot_online_softmax,
+    check_slot_product_double, check_slot_transpose, check_slot_copy_rows, check_slot_store_rows,
+    check_slot_round_rows, check_slot_maximum, check_slot_sum, check_slot_sum_squares,
+    check_slot_dot, check_slot_dot_double, check_slot_dot_rows, check_slot_weigh_rows,
+    check_slot_add, check_slot_add_scaled, check_slot_scale, check_slot_scale_rows,
+    check_slot_add_ramp, check_slot_softcap, check_slot_exp_shifted, check_slot_online_softmax,
     check_slot_online_softmax_gradient, check_slot_running_softmax,
     check_slot_running_softmax_gradient, check_slot_softmax_gradient, check_slot_layer_norm,
     check_slot_layer_norm_gradient, check_slot_gelu, check_slot_gelu_gradient,

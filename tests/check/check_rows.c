@@ -150,18 +150,26 @@ void check_slot_transpose(check_run *run, const check_shape *shape)
     check_same_bits(run, columns * out_row, out, want, "transpose of %zu x %zu", rows, columns);
 }
 
-void check_slot_copy_rows(check_run *run, const check_shape *shape)
+typedef void copy_slot(size_t rows, size_t n, float factor, const float *factors, const float *from,
+                       size_t from_row, float *to, size_t to_row);
+
+/* Rows of results often lie on whole cache lines. */
+static size_t far_row(check_run *run, size_t n)
+{
+    return check_below(run, 2) ? n + check_below(run, 3) : (n + 31) / 32 * 32;
+}
+
+static void check_copies(check_run *run, const check_shape *shape, copy_slot *copy)
 {
     enum { ROWS = 19 };
-    const size_t n = shape->n, row = n + check_below(run, 3), to_row = n + check_below(run, 3);
+    const size_t n = shape->n, row = n + check_below(run, 3), to_row = far_row(run, n);
     const float *from = check_random(run, shape, ROWS * row);
     const float *factors = check_random(run, shape, ROWS);
     const float *start = check_random(run, shape, ROWS * to_row), factor = 0.7f;
     for (size_t variant = 0; variant < 2; variant++) {
         float *to = check_copy(run, shape, ROWS * to_row, start);
         float *want = check_copy(run, shape, ROWS * to_row, start);
-        run->kernels->copy_rows(ROWS, n, variant ? 1.0f : factor, variant ? NULL : factors, from,
-                                row, to, to_row);
+        copy(ROWS, n, variant ? 1.0f : factor, variant ? NULL : factors, from, row, to, to_row);
         for (size_t i = 0; i < ROWS; i++)
             for (size_t j = 0; j < n; j++)
                 want[i * to_row + j] = (variant ? 1.0f : factor * factors[i]) * from[i * row + j];
@@ -169,10 +177,20 @@ void check_slot_copy_rows(check_run *run, const check_shape *shape)
     }
 }
 
+void check_slot_copy_rows(check_run *run, const check_shape *shape)
+{
+    check_copies(run, shape, run->kernels->copy_rows);
+}
+
+void check_slot_store_rows(check_run *run, const check_shape *shape)
+{
+    check_copies(run, shape, run->kernels->store_rows);
+}
+
 void check_slot_round_rows(check_run *run, const check_shape *shape)
 {
     enum { ROWS = 19 };
-    const size_t n = shape->n, row = n + check_below(run, 3), to_row = n + check_below(run, 3);
+    const size_t n = shape->n, row = n + check_below(run, 3), to_row = far_row(run, n);
     const float *from = check_random(run, shape, ROWS * row);
     const float *factors = check_random(run, shape, ROWS), factor = 0.7f;
     for (size_t variant = 0; variant < 2; variant++) {
