@@ -22,7 +22,10 @@ static void kernel_product_asking(size_t m, size_t n, size_t k, const float *a, 
     whole_product(m, n, k, a, a_row, a_column, b, b_row, c, c_row, accumulate, asked);
 }
 
-/* Squares of LANES x LANES in registers; the edges one by one. */
+/* Squares of LANES x LANES in registers; the edges one by one. Rows a page apart, where no prefetcher of
+ * the machine looks, are asked for a tile ahead. An address behind the last row does no harm. */
+enum { PAGE = 1024, TILE_AHEAD = 64 }; /* floats, rows */
+
 static void kernel_transpose(size_t rows, size_t columns, const float *in, size_t in_row,
                              float *out, size_t out_row)
 {
@@ -30,7 +33,12 @@ static void kernel_transpose(size_t rows, size_t columns, const float *in, size_
     for (size_t i = 0; i < whole_rows; i += LANES)
         for (size_t j = 0; j < whole_columns; j += LANES) {
             vf square[LANES];
-            UNROLL for (size_t r = 0; r < LANES; r++) square[r] = load(in + (i + r) * in_row + j);
+            const float *corner = in + i * in_row + j, *later = corner + TILE_AHEAD * in_row;
+            UNROLL for (size_t r = 0; r < LANES; r++)
+            {
+                square[r] = load(corner + r * in_row);
+                if (in_row >= PAGE) __builtin_prefetch(later + r * in_row, 0, INTO_SECOND_CACHE);
+            }
             transpose_square(square);
             UNROLL for (size_t r = 0; r < LANES; r++) store(out + (j + r) * out_row + i, square[r]);
         }
@@ -39,8 +47,7 @@ static void kernel_transpose(size_t rows, size_t columns, const float *in, size_
             out[j * out_row + i] = in[i * in_row + j];
 }
 
-/* Rows of one head lie far apart, where no prefetcher of the machine looks: those to come are
- * asked for. An address behind the last row does no harm. */
+/* Rows of one head lie far apart: those to come are asked for. */
 enum { COPY_AHEAD = 8, COPY_LINE = 16 };
 
 static void kernel_copy_rows(size_t rows, size_t n, float factor, const float *factors,
