@@ -3,9 +3,9 @@
  * keys, with everything packed and in place; and the rows that have to be packed for it and stored
  * behind it, in memory, where those of a head lie apart.
  *
- *     bench_gradient [READINGS]
+ *     bench_gradient [READINGS [WIDTH]]
  *
- * Heads of 64. With few tokens all of it stays in the second cache. The best of all readings counts:
+ * Heads of 64, or of another multiple of 32 numbers. With few tokens all of it stays in the second cache. The best of all readings counts:
  * what another process disturbs says nothing. Run one on each core at once for what two threads get. */
 #include "base/clock.h"
 #include "base/cpu.h"
@@ -19,14 +19,21 @@
 #include <stdlib.h>
 
 enum {
-    WIDTH_CELLS = 2,
-    STRIP_NUMBERS = WIDTH_CELLS * ATTN_CELL, /* of 32 queries or keys */
     SQUARE = ATTN_STRIP * ATTN_STRIP,
     STRIPS = 8, /* of a block, either way */
     UNITS = STRIPS * STRIPS,
     RANGE = 2 * STRIPS, /* strips of keys that all queries see before others */
-    READINGS_MOST = 1000
+    READINGS_MOST = 1000,
+    WIDTH_MOST = 256
 };
+
+static size_t width_cells = 2; /* of a head */
+
+/* Of 32 queries or keys. */
+static size_t strip_numbers(void)
+{
+    return width_cells * ATTN_CELL;
+}
 
 typedef enum part { FACTORS, QUERIES, KEYS, PARTS } part;
 
@@ -59,14 +66,14 @@ static float *take_floats(size_t n)
 
 static attn_amx_scores ask_scores(const walk *w, size_t i0, size_t j0, size_t unit)
 {
-    const size_t row = (i0 + unit / STRIPS) * STRIP_NUMBERS;
-    const size_t column = (j0 + unit % STRIPS) * STRIP_NUMBERS;
+    const size_t row = (i0 + unit / STRIPS) * strip_numbers();
+    const size_t column = (j0 + unit % STRIPS) * strip_numbers();
     return (attn_amx_scores){.q = w->q + row,
                              .keys = w->keys + column,
                              .d_o = w->d_o + row,
                              .values = w->values + column,
-                             .key_cells = WIDTH_CELLS,
-                             .value_cells = WIDTH_CELLS,
+                             .key_cells = width_cells,
+                             .value_cells = width_cells,
                              .scores = w->scores + unit % 2 * SQUARE,
                              .dp = w->dp + unit % 2 * SQUARE};
 }
@@ -92,15 +99,16 @@ static void make_factors(const walk *w, size_t i0, size_t j0)
 
 static void add_queries(const walk *w, size_t i0, size_t j0)
 {
-    for (size_t i = 0; i < WIDTH_CELLS; i++) {
+    for (size_t i = 0; i < width_cells; i++) {
         attn_amx_block blocks[STRIPS];
         for (size_t s = 0; s < STRIPS; s++)
-            blocks[s] = (attn_amx_block){.left = w->ds_left + s * STRIPS * ATTN_CELL,
-                                         .right = w->key_rows + (i * w->strips + j0) * ATTN_CELL,
-                                         .n_cells = STRIPS,
-                                         .sums = w->dq + (i0 + s) * STRIP_NUMBERS + i * ATTN_STRIP,
-                                         .sums_row = WIDTH_CELLS * ATTN_STRIP,
-                                         .adds = true};
+            blocks[s] =
+                (attn_amx_block){.left = w->ds_left + s * STRIPS * ATTN_CELL,
+                                 .right = w->key_rows + (i * w->strips + j0) * ATTN_CELL,
+                                 .n_cells = STRIPS,
+                                 .sums = w->dq + (i0 + s) * strip_numbers() + i * ATTN_STRIP,
+                                 .sums_row = width_cells * ATTN_STRIP,
+                                 .adds = true};
         attn_amx_multiply(STRIPS, blocks);
     }
 }
@@ -108,13 +116,13 @@ static void add_queries(const walk *w, size_t i0, size_t j0)
 static void add_keys(const walk *w, size_t i0, size_t j0, const attn_bf16 *left,
                      const attn_bf16 *right, float *sums)
 {
-    for (size_t i = 0; i < WIDTH_CELLS; i++) {
+    for (size_t i = 0; i < width_cells; i++) {
         attn_amx_block blocks[STRIPS];
         for (size_t s = 0; s < STRIPS; s++)
             blocks[s] = (attn_amx_block){.left = left + (i * w->strips + i0) * ATTN_CELL,
                                          .right = right + s * STRIPS * ATTN_CELL,
                                          .n_cells = STRIPS,
-                                         .sums = sums + ((j0 + s) * WIDTH_CELLS + i) * SQUARE,
+                                         .sums = sums + ((j0 + s) * width_cells + i) * SQUARE,
                                          .sums_row = ATTN_STRIP,
                                          .adds = true};
         attn_amx_multiply(STRIPS, blocks);
@@ -138,7 +146,7 @@ static void run_block(walk *w, size_t i0, size_t j0)
 /* Memory is given back by the end of the program. */
 static walk prepare(size_t strips)
 {
-    const size_t packed = strips * STRIP_NUMBERS, block = UNITS * ATTN_CELL;
+    const size_t packed = strips * strip_numbers(), block = UNITS * ATTN_CELL;
     return (walk){.strips = strips,
                   .keys = draw_half(packed, 0),
                   .values = draw_half(packed, 1),
@@ -186,15 +194,24 @@ static void print_walk(size_t tokens, size_t readings)
 enum {
     FAR_ROWS = 4096,
     HEADS = 12,
-    WIDTH = WIDTH_CELLS * ATTN_STRIP,
-    ROW = HEADS * WIDTH,             /* numbers of a token in q, k, v, dO and o each */
     NEAR_ROWS = STRIPS * ATTN_STRIP, /* of a block, which are packed together */
     SWEPT_FLOATS = 100 << 20         /* more than any cache holds of the rest */
 };
 
+static size_t width(void)
+{
+    return width_cells * ATTN_STRIP;
+}
+
+/* Numbers of a token in q, k, v, dO and o each. */
+static size_t row_width(void)
+{
+    return HEADS * width();
+}
+
 /* All heads' rows in memory, and one block's forms and sums. */
 typedef struct far {
-    attn_bf16 *qkv, *d_o, *gradients; /* [FAR_ROWS][3 ROW], [FAR_ROWS][ROW], as qkv */
+    attn_bf16 *qkv, *d_o, *gradients; /* [FAR_ROWS][3 rows of heads], [FAR_ROWS][one], as qkv */
     float *o, *swept;
     attn_bf16 *forms[6];
     float *delta, *sums, *square;
@@ -202,11 +219,11 @@ typedef struct far {
 
 static far prepare_far(void)
 {
-    const size_t near = (size_t)NEAR_ROWS * WIDTH;
-    far f = {.qkv = draw_half((size_t)FAR_ROWS * 3 * ROW, 0),
-             .d_o = draw_half((size_t)FAR_ROWS * ROW, 1),
-             .gradients = draw_half((size_t)FAR_ROWS * 3 * ROW, 2),
-             .o = take_floats((size_t)FAR_ROWS * ROW),
+    const size_t near = NEAR_ROWS * width();
+    far f = {.qkv = draw_half(FAR_ROWS * 3 * row_width(), 0),
+             .d_o = draw_half(FAR_ROWS * row_width(), 1),
+             .gradients = draw_half(FAR_ROWS * 3 * row_width(), 2),
+             .o = take_floats(FAR_ROWS * row_width()),
              .swept = take_floats(SWEPT_FLOATS),
              .delta = take_floats(NEAR_ROWS),
              .sums = take_floats(near),
@@ -217,40 +234,42 @@ static far prepare_far(void)
 
 static void pack_rows(const far *f, size_t head, size_t first)
 {
-    const attn_bf16 *q = f->qkv + (first * 3 * HEADS + head) * WIDTH;
+    const attn_bf16 *q = f->qkv + (first * 3 * HEADS + head) * width();
     attn_bf16 *const *forms = f->forms;
-    const size_t at = (first * HEADS + head) * WIDTH;
-    const attn_far_rows rows[] = {{.half = q, .row = 3 * ROW},
-                                  {.half = q + ROW, .row = 3 * ROW},
-                                  {.half = q + 2 * ROW, .row = 3 * ROW}};
-    const attn_amx_output_rows output = {
-        .d_o = {.half = f->d_o + at, .row = ROW}, .o = f->o + at, .o_row = ROW, .delta = f->delta};
+    const size_t at = (first * HEADS + head) * width();
+    const attn_far_rows rows[] = {{.half = q, .row = 3 * row_width()},
+                                  {.half = q + row_width(), .row = 3 * row_width()},
+                                  {.half = q + 2 * row_width(), .row = 3 * row_width()}};
+    const attn_amx_output_rows output = {.d_o = {.half = f->d_o + at, .row = row_width()},
+                                         .o = f->o + at,
+                                         .o_row = row_width(),
+                                         .delta = f->delta};
     for (size_t i = 0; i < NEAR_ROWS; i++) f->delta[i] = 1.0f;
     attn_amx_pack(
-        0, NEAR_ROWS, WIDTH, rows[0],
+        0, NEAR_ROWS, width(), rows[0],
         &(attn_amx_forms){.left = forms[0], .transposed = forms[1], .row_strips = STRIPS});
     attn_amx_pack_gradient(
-        0, NEAR_ROWS, WIDTH, &output,
+        0, NEAR_ROWS, width(), &output,
         &(attn_amx_forms){.left = forms[2], .transposed = forms[3], .row_strips = STRIPS});
     attn_amx_pack(
-        0, NEAR_ROWS, WIDTH, rows[1],
+        0, NEAR_ROWS, width(), rows[1],
         &(attn_amx_forms){.right = forms[4], .right_of_p = forms[5], .row_strips = STRIPS});
-    attn_amx_pack(0, NEAR_ROWS, WIDTH, rows[2], &(attn_amx_forms){.right = forms[4]});
+    attn_amx_pack(0, NEAR_ROWS, width(), rows[2], &(attn_amx_forms){.right = forms[4]});
 }
 
 /* dq row by row, dk and dv from their transposes. */
 static void store_rows(const attn_kernels *kernels, const far *f, size_t head, size_t first)
 {
-    attn_bf16 *dq = f->gradients + (first * 3 * HEADS + head) * WIDTH;
-    kernels->round_rows(NEAR_ROWS, WIDTH, 0.18f, NULL, f->sums, WIDTH, dq, 3 * ROW);
+    attn_bf16 *dq = f->gradients + (first * 3 * HEADS + head) * width();
+    kernels->round_rows(NEAR_ROWS, width(), 0.18f, NULL, f->sums, width(), dq, 3 * row_width());
     for (size_t of = 1; of < 3; of++)
         for (size_t row = 0; row < NEAR_ROWS; row += ATTN_STRIP)
-            for (size_t column = 0; column < WIDTH; column += ATTN_STRIP) {
-                attn_bf16 *to = dq + of * ROW + row * 3 * ROW + column;
-                kernels->transpose(ATTN_STRIP, ATTN_STRIP, f->sums + row * WIDTH + column, WIDTH,
-                                   f->square, ATTN_STRIP);
+            for (size_t column = 0; column < width(); column += ATTN_STRIP) {
+                attn_bf16 *to = dq + of * row_width() + row * 3 * row_width() + column;
+                kernels->transpose(ATTN_STRIP, ATTN_STRIP, f->sums + row * width() + column,
+                                   width(), f->square, ATTN_STRIP);
                 kernels->round_rows(ATTN_STRIP, ATTN_STRIP, 0.18f, NULL, f->square, ATTN_STRIP, to,
-                                    3 * ROW);
+                                    3 * row_width());
             }
 }
 
@@ -286,10 +305,14 @@ static void print_rows(size_t readings)
 int main(int count, char **arguments)
 {
     const size_t readings = count > 1 ? strtoul(arguments[1], NULL, 10) : 20;
-    if (readings < 1 || readings > READINGS_MOST) {
-        fprintf(stderr, "usage: bench_gradient [READINGS up to %d]\n", READINGS_MOST);
+    const size_t wanted = count > 2 ? strtoul(arguments[2], NULL, 10) : 64;
+    if (readings < 1 || readings > READINGS_MOST || wanted < ATTN_STRIP || wanted > WIDTH_MOST ||
+        wanted % ATTN_STRIP != 0) {
+        fprintf(stderr, "usage: bench_gradient [READINGS up to %d [WIDTH, of 32s, up to %d]]\n",
+                READINGS_MOST, WIDTH_MOST);
         return EXIT_FAILURE;
     }
+    width_cells = wanted / ATTN_STRIP;
     if (attn_cpu_best_isa() < ATTN_ISA_AMX) {
         fprintf(stderr, "bench_gradient: this machine has no AMX\n");
         return EXIT_FAILURE;
