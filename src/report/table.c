@@ -121,12 +121,16 @@ static void print_head(FILE *out, const table *t)
     fputc('\n', out);
 }
 
-/* Half of the spread of the step time, in percent of the median. */
+/* Half of the spread of the step time, in percent of the median; what needs more room than the column
+ * has is below what matters. */
 static attn_text spread_text(const table *t, size_t row)
 {
+    static const double least = 0.01;
     const attn_summary_figure *f = cell_figure(t, row, SPREAD_COLUMN);
     if (!f || f->spread == ATTN_SPREAD_NONE || !(f->median > 0)) return (attn_text){"-"};
-    return attn_format_number(50 * (f->high - f->low) / f->median, 2);
+    const double spread = 50 * (f->high - f->low) / f->median;
+    if (spread > 0 && spread < least) return (attn_text){"<0.01"};
+    return attn_format_number(spread, 2);
 }
 
 static void print_row(FILE *out, const table *t, size_t row)

@@ -168,6 +168,32 @@ static void the_best_is_bold(void **state)
     synthetic_report_free(&r);
 }
 
+/* Rounds that nearly agree, and rounds that agree: their numbers stand apart from the ones before. */
+static void small_spreads_stand_apart(void **state)
+{
+    (void)state;
+    synthetic_report r = synthetic_report_make(&(synthetic_options){0});
+    attn_summary_mechanism *softmax = &r.summary->mechanisms[0];
+    size_t n_seen = 0;
+    for (size_t i = 0; i < softmax->n_figures; i++) {
+        attn_summary_figure *f = &softmax->figures[i];
+        if (strcmp(f->name, "step_time_s") != 0) continue;
+        n_seen++;
+        f->low = f->median * (1 - 1.8e-5);
+        f->high = f->median * (1 + 1.8e-5);
+        char *text = table_of(&r, "time", false);
+        assert_non_null(strstr(text, " <0.01    3770"));
+        assert_narrow(text);
+        free(text);
+        f->low = f->high = f->median;
+        text = table_of(&r, "time", false);
+        assert_non_null(strstr(text, "  0    3770"));
+        free(text);
+    }
+    assert_int_equal(n_seen, 1);
+    synthetic_report_free(&r);
+}
+
 static void runs_as_lines(void **state)
 {
     (void)state;
@@ -238,9 +264,10 @@ int main(int argc, char **argv)
 {
     if (argc == 2) return make_store(argv[1]);
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(a_run_as_a_table),      cmocka_unit_test(measured_energy_ranks),
-        cmocka_unit_test(odd_runs_are_survived), cmocka_unit_test(the_best_is_bold),
-        cmocka_unit_test(runs_as_lines),         cmocka_unit_test(a_lack_of_memory_is_said),
+        cmocka_unit_test(a_run_as_a_table),          cmocka_unit_test(measured_energy_ranks),
+        cmocka_unit_test(odd_runs_are_survived),     cmocka_unit_test(the_best_is_bold),
+        cmocka_unit_test(small_spreads_stand_apart), cmocka_unit_test(runs_as_lines),
+        cmocka_unit_test(a_lack_of_memory_is_said),
     };
     return cmocka_run_group_tests_name("report table", tests, scratch_folder_make,
                                        scratch_folder_remove);
