@@ -144,6 +144,7 @@ typedef struct attn_amx_results {
     size_t saved_row;
 } attn_amx_results;
 
+/* attn_end_stores() comes before another thread reads them. */
 void attn_amx_store_rows(const attn_amx_results *results);
 
 /* ---- gradient ---------------------------------------------------------------------------- */

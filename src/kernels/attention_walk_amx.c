@@ -395,5 +395,4 @@ void attn_amx_store_rows(const attn_amx_results *r)
             }
         }
     }
-    if (is_far) _mm_sfence(); /* whoever comes next sees it */
 }

@@ -49,7 +49,7 @@ typedef struct attn_kernels {
     void (*copy_rows)(size_t rows, size_t n, float factor, const float *factors, const float *from,
                       size_t from_row, float *to, size_t to_row);
     /* The same with results that go far, past the caches where rows are whole cache lines; and rounded
-     * to the nearest. */
+     * to the nearest. attn_end_stores() comes before another thread reads them. */
     void (*store_rows)(size_t rows, size_t n, float factor, const float *factors, const float *from,
                        size_t from_row, float *to, size_t to_row);
     void (*round_rows)(size_t rows, size_t n, float factor, const float *factors, const float *from,
@@ -178,6 +178,13 @@ typedef struct attn_kernels {
     void (*adamw)(size_t n, const attn_adamw_step *step, const float *g, float *m, float *v,
                   float *p);
 } attn_kernels;
+
+static inline void attn_end_stores(void)
+{
+#if defined(__x86_64__)
+    __builtin_ia32_sfence();
+#endif
+}
 
 extern const attn_kernels attn_kernels_ref;
 extern const attn_kernels attn_kernels_avx2;

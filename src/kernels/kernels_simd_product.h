@@ -86,7 +86,6 @@ static void kernel_store_rows(size_t rows, size_t n, float factor, const float *
         for (size_t at = 0; at < n; at += LANES)
             stream(to + i * to_row + at, mul(by, load(row + at)));
     }
-    end_streams();
 }
 
 static void kernel_round_rows(size_t rows, size_t n, float factor, const float *factors,
@@ -102,7 +101,6 @@ static void kernel_round_rows(size_t rows, size_t n, float factor, const float *
         for (; at + LANES <= n; at += LANES) store_bf16(out + at, mul(all(by), load(row + at)));
         for (; at < n; at++) out[at] = attn_bf16_from_float(by * row[at]);
     }
-    end_streams();
 }
 
 #endif

@@ -37,11 +37,6 @@ static inline void stream(float *p, vf a)
 {
     _mm256_stream_ps(p, a);
 }
-/* whoever comes next sees what was streamed */
-static inline void end_streams(void)
-{
-    _mm_sfence();
-}
 static inline void store_some(float *p, vmask m, vf a)
 {
     _mm256_maskstore_ps(p, m, a);

@@ -36,11 +36,6 @@ static inline void stream(float *p, vf a)
 {
     _mm512_stream_ps(p, a);
 }
-/* whoever comes next sees what was streamed */
-static inline void end_streams(void)
-{
-    _mm_sfence();
-}
 static inline void store_some(float *p, vmask m, vf a)
 {
     _mm512_mask_storeu_ps(p, m, a);

@@ -269,9 +269,11 @@ static void run_part(void *argument, size_t index, size_t worker)
         /* dO / l, delta, 1 / l and the scale of dq */
         work->other += (uint64_t)T * (3 * dv + dk + 1);
     }
-    if (job->parts > 1) return;
-    store_keys(job, kv_head, 0, S, room.dk, room.dv);
-    work->other += (uint64_t)S * dk;
+    if (job->parts == 1) {
+        store_keys(job, kv_head, 0, S, room.dk, room.dv);
+        work->other += (uint64_t)S * dk;
+    }
+    attn_end_stores();
 }
 
 /* The sums of the parts of one tile of keys. */
@@ -290,6 +292,7 @@ static void sum_parts(void *argument, size_t index, size_t worker)
         kernels->add(n * dv, more + S * dk + j0 * dv, sum + S * dk + j0 * dv);
     }
     store_keys(job, job->first_head + head, j0, n, sum + j0 * dk, sum + S * dk + j0 * dv);
+    attn_end_stores();
     job->tally.of[worker].other += (uint64_t)n * (dk + (job->parts - 1) * (dk + dv));
 }
 

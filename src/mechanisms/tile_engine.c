@@ -401,6 +401,7 @@ static void run_block(void *argument, size_t place, size_t head, size_t index, s
     else
         run_online(job, &block, work);
     store_output(job, &block, b);
+    attn_end_stores();
     work->other += (uint64_t)block.ni * (dv + 1);
 }
 

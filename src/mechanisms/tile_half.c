@@ -411,6 +411,7 @@ static void run_block(void *argument, size_t place, size_t head, size_t index, s
         run_online(&block, room);
     attn_amx_end();
     store_output(&block, b);
+    attn_end_stores();
     add_work(&block, &job->tally.of[worker]);
 }
 

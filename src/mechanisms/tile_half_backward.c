@@ -261,6 +261,7 @@ static void run_kv_head(void *argument, size_t index, size_t worker)
             }
             if (h == (g + 1) * group - 1) attn_half_store_keys(job, &room, b, g, &keys);
         }
+    attn_end_stores();
     /* dO / l, delta, 1 / l and the scale of dq; that of dk */
     work->other += (uint64_t)group * shape->queries * (3 * shape->value_width + dk + 1);
     work->other += (uint64_t)shape->keys * dk;
