@@ -5,8 +5,9 @@
  *
  *     bench_gradient [READINGS [WIDTH]]
  *
- * Heads of 64, or of another multiple of 32 numbers. With few tokens all of it stays in the second cache. The best of all readings counts:
- * what another process disturbs says nothing. Run one on each core at once for what two threads get. */
+ * Heads of 64, or of another multiple of 32 numbers. With few tokens all of it stays in the second
+ * cache. The best of all readings counts: what another process disturbs says nothing. Run one on each
+ * core at once for what two threads get. */
 #include "base/clock.h"
 #include "base/cpu.h"
 #include "base/memory.h"

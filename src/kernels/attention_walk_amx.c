@@ -361,9 +361,8 @@ static __m512 split_totals(__m512 totals, __m512 *rest)
  * are read. */
 void attn_amx_store_rows(const attn_amx_results *r)
 {
-    enum { LINE = 64 };
-    const size_t row_bytes = r->width * sizeof *r->to, to_row_bytes = r->to_row * sizeof *r->to;
-    const bool is_far = ((uintptr_t)r->to | row_bytes | to_row_bytes) % LINE == 0;
+    const bool is_far =
+        attn_goes_past_caches(r->width * sizeof *r->to, r->to, r->to_row * sizeof *r->to);
     for (size_t first = 0; first < r->rows; first += 16) {
         const size_t n = r->rows - first < 16 ? r->rows - first : 16;
         float sums[16] = {0}, factors[16];

@@ -213,7 +213,7 @@ static void run_pass(const amx_task *t)
     }
     attn_bf16_amx_drain(&held, job->kind);
     _tile_release();
-    if (job->kind == ATTN_BF16_FAR_SINGLES) _mm_sfence(); /* whoever comes next sees it */
+    if (job->kind == ATTN_BF16_FAR_SINGLES) attn_end_stores();
 }
 
 static void run_task(void *argument, size_t index, size_t worker)

@@ -43,7 +43,7 @@ static void pack_weights_strip(void *argument, size_t strip, size_t worker)
             put_tile_far(tile, out + half * ATTN_CELL / 2);
         }
     }
-    _mm_sfence();
+    attn_end_stores();
 }
 
 void attn_bf16_amx_pack(size_t threads, size_t rows, size_t columns, const float *w,

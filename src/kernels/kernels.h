@@ -9,6 +9,7 @@
 #include "base/cpu.h"
 #include "kernels/ahead.h"
 #include "kernels/kernel_arguments.h"
+#include "kernels/past_caches.h"
 
 #include <float.h>
 #include <stdbool.h>
@@ -178,13 +179,6 @@ typedef struct attn_kernels {
     void (*adamw)(size_t n, const attn_adamw_step *step, const float *g, float *m, float *v,
                   float *p);
 } attn_kernels;
-
-static inline void attn_end_stores(void)
-{
-#if defined(__x86_64__)
-    __builtin_ia32_sfence();
-#endif
-}
 
 extern const attn_kernels attn_kernels_ref;
 extern const attn_kernels attn_kernels_avx2;

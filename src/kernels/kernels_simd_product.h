@@ -66,17 +66,10 @@ static void kernel_copy_rows(size_t rows, size_t n, float factor, const float *f
     }
 }
 
-/* Whether rows are whole cache lines, which are written without being read. */
-static inline bool goes_past_caches(size_t row_bytes, const void *to, size_t to_row_bytes)
-{
-    enum { LINE = 64 };
-    return ((uintptr_t)to | row_bytes | to_row_bytes) % LINE == 0;
-}
-
 static void kernel_store_rows(size_t rows, size_t n, float factor, const float *factors,
                               const float *from, size_t from_row, float *to, size_t to_row)
 {
-    if (!goes_past_caches(n * sizeof *to, to, to_row * sizeof *to)) {
+    if (!attn_goes_past_caches(n * sizeof *to, to, to_row * sizeof *to)) {
         kernel_copy_rows(rows, n, factor, factors, from, from_row, to, to_row);
         return;
     }
@@ -91,7 +84,7 @@ static void kernel_store_rows(size_t rows, size_t n, float factor, const float *
 static void kernel_round_rows(size_t rows, size_t n, float factor, const float *factors,
                               const float *from, size_t from_row, attn_bf16 *to, size_t to_row)
 {
-    const bool is_far = goes_past_caches(n * sizeof *to, to, to_row * sizeof *to);
+    const bool is_far = attn_goes_past_caches(n * sizeof *to, to, to_row * sizeof *to);
     for (size_t i = 0; i < rows; i++) {
         const float by = factors ? factor * factors[i] : factor;
         const float *row = from + i * from_row;
